@@ -1,0 +1,16 @@
+"""inscape: learn a latent, test it honestly, and see it.
+
+The package's names are resolved on first use: importing `inscape` costs milliseconds, not the second that torch takes.
+"""
+
+from importlib import import_module, metadata
+
+__all__ = ["__version__", "stats"]
+
+__version__ = metadata.version("inscape")
+
+
+def __getattr__(name: str) -> object:
+    if name == "stats":
+        return import_module("inscape.stats")
+    raise AttributeError(f"module 'inscape' has no attribute {name!r}")

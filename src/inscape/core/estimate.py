@@ -1,0 +1,97 @@
+"""A measured number with its interval, so that a gate can tell "below the bound" from "we cannot say".
+
+Intervals are over independent units (scenes, speakers, documents), never over tokens or frames:
+correlated samples make an interval look narrower than it is.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+__all__ = ["Estimate", "bootstrap_mean", "exact", "proportion"]
+
+CONFIDENCE = 0.95
+NORMAL_QUANTILE = 1.959963984540054  # two-sided 95 %
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with a 95 % interval [low, high], measured on `n` independent units of kind `unit`."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    unit: str
+
+    @property
+    def measured(self) -> bool:
+        """False where nothing was counted or the number is not finite: not measured is never zero."""
+        return self.n > 0 and all(math.isfinite(x) for x in (self.value, self.low, self.high))
+
+    def __post_init__(self) -> None:
+        if self.n < 0:
+            raise ValueError(f"Estimate.n counts units and cannot be negative: {self.n}")
+        if self.measured and not self.low <= self.value <= self.high:
+            raise ValueError(f"Estimate wants low <= value <= high, given {self.low} {self.value} {self.high}")
+
+    def __str__(self) -> str:
+        if not self.measured:
+            return "not measured"
+        if self.low == self.high:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """A plain dictionary; numbers that are not finite become null, since JSON has no word for them."""
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: dict) -> "Estimate":
+        """The inverse of `to_json`."""
+        numbers = [math.nan if fields[k] is None else float(fields[k]) for k in ("value", "low", "high")]
+        return cls(*numbers, n=int(fields["n"]), unit=str(fields["unit"]))
+
+
+def exact(value: float, n: int, unit: str) -> Estimate:
+    """A number without sampling error (a count, a proof, a deterministic comparison)."""
+    return Estimate(float(value), float(value), float(value), n, unit)
+
+
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray, unit: str, *, seed: int = 0, resamples: int = 2000
+) -> Estimate:
+    """Mean with a percentile bootstrap interval; one value per independent unit.
+
+    Raises ValueError if a value is not finite: dropping it in silence would move the mean.
+    Source: Efron & Tibshirani 1993, section 13.3.
+    """
+    x = np.asarray(values, dtype=np.float64).ravel()
+    if x.size == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0, unit)
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"{int((~np.isfinite(x)).sum())} of {x.size} values are not finite; a mean over them is not defined"
+        )
+    draws = np.random.default_rng(seed).integers(0, x.size, (resamples, x.size))
+    low, high = np.quantile(x[draws].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    mean = float(x.mean())
+    return Estimate(mean, min(float(low), mean), max(float(high), mean), x.size, unit)
+
+
+def proportion(successes: int, n: int, unit: str) -> Estimate:
+    """Share of `n` independent units that succeeded, with Wilson's score interval.
+
+    Wilson's interval stays inside [0, 1] and keeps a width at 0 and 1, where a bootstrap would claim certainty.
+    Source: Wilson 1927; Brown, Cai & DasGupta 2001.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} {unit}: wanted 0 <= successes <= n")
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0, unit)
+    share, z2 = successes / n, NORMAL_QUANTILE**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = NORMAL_QUANTILE / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return Estimate(share, min(max(0.0, centre - half), share), max(min(1.0, centre + half), share), n, unit)

@@ -1,0 +1,170 @@
+"""The only place that knows the file names of a run.
+
+    runs/<study>/<phase>/<preset>/<time>-<fingerprint>-s<seed>/
+        config.yaml  gate.json  env.json      what was asked, of which gate, by which versions
+        log.jsonl                             one JSON object a line, while it runs
+        checkpoints/step_N/                   written by the trainer
+        figures/  metrics.json  verdict.json  verdict.json is written last: a run without one is not finished
+        report.html
+
+Every file is written under a temporary name, flushed to the disk and renamed: a reader sees it whole or not at all.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FORMAT", "RunDir", "across_seeds_path", "find_runs", "write_atomically", "write_json_atomically"]
+
+FORMAT = 1  # raise it when a reader of older run directories would be misled
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` so that a crash at any moment leaves the old file or the new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json_atomically(path: Path, content: Any) -> None:
+    """`write_atomically` for JSON; ValueError on NaN, for which JSON has no word."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+class RunDir:
+    """A handle on one run directory. It reads and writes; it decides nothing."""
+
+    CONFIG, GATE, ENV, LOG = "config.yaml", "gate.json", "env.json", "log.jsonl"
+    METRICS, VERDICT, REPORT = "metrics.json", "verdict.json", "report.html"
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, root: Path, study: str, phase: str, preset: str, fingerprint: str, seed: int) -> "RunDir":
+        """Make a new, empty run directory; a counter is appended if two runs start in the same second."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        parent = Path(root) / study / phase / preset
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise ValueError(
+                f"runs cannot be kept under {root}: {error.strerror}; choose another folder with --out"
+            ) from None
+        for attempt in range(1000):
+            name = f"{stamp}{f'.{attempt}' if attempt else ''}-{fingerprint}-s{seed}"
+            try:
+                (parent / name).mkdir()
+            except FileExistsError:
+                continue
+            return cls(parent / name)
+        raise OSError(f"no free run name under {parent}")
+
+    @classmethod
+    def open(cls, path: Path | str) -> "RunDir":
+        """An existing run; ValueError in one line if `path` is not one, or was written by another format."""
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise ValueError(
+                f"{path} is not a folder; a run is a folder runs/STUDY/PHASE/PRESET/TIME-..., see inscape status"
+            )
+        env = run.read_json(cls.ENV)
+        if env is None:
+            raise ValueError(f"{path} is not a run folder: it has no {cls.ENV}; see inscape status")
+        if not isinstance(env, dict) or env.get("format") != FORMAT:
+            found = env.get("format") if isinstance(env, dict) else None
+            raise ValueError(
+                f"{path} has run format {found}, and this inscape reads format {FORMAT}; use the version that wrote it"
+            )
+        return run
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the run: a second process that runs or resumes it is refused. The lock dies with its holder."""
+        with (self.path / ".lock").open("w") as file:
+            try:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ModuleNotFoundError:  # Windows has no flock; two resumes of one run are then the user's to avoid
+                pass
+            except OSError:
+                raise ValueError(
+                    f"{self.path} is being run by another process; wait for it, or stop it first"
+                ) from None
+            yield
+
+    @property
+    def figures(self) -> Path:
+        """The folder of pictures, made on first use."""
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps step_N folders; it may not exist yet."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """True once verdict.json is there."""
+        return (self.path / self.VERDICT).is_file()
+
+    def append_log(self, record: Mapping[str, Any]) -> None:
+        """Add one line to log.jsonl."""
+        with (self.path / self.LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """All whole lines of log.jsonl; a last line cut off by a crash is left out."""
+        try:
+            lines = (self.path / self.LOG).read_text(encoding="utf-8").split("\n")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write one JSON file atomically."""
+        write_json_atomically(self.path / name, content)
+
+    def read_json(self, name: str) -> Any:
+        """The file's content, or None if there is no such file; ValueError if it is damaged."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.path / name} is damaged ({error}); delete the run or restore the file") from None
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+
+def across_seeds_path(root: Path, study: str, phase: str, preset: str) -> Path:
+    """Where the judgement over all declared seeds of a preset is kept."""
+    return Path(root) / study / phase / preset / "across_seeds.json"
+
+
+def find_runs(root: Path, study: str = "*", phase: str = "*", preset: str = "*") -> Iterator[RunDir]:
+    """All runs under `root`, oldest first; folders that are not readable runs are passed over."""
+    for env in sorted(Path(root).glob(f"{study}/{phase}/{preset}/*/{RunDir.ENV}")):
+        try:
+            yield RunDir.open(env.parent)
+        except ValueError:
+            continue

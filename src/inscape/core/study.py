@@ -1,0 +1,90 @@
+"""What a study is made of: questions with gates, in an order.
+
+A `Phase` is one question: a config, a gate decided before the measurement, and a `run` that measures.
+A `Study` is its phases. Both are plain values; `core.runner` does the work.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inscape.core.config import load_preset, preset_names
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Gate
+from inscape.core.rundir import RunDir
+
+__all__ = ["Context", "Phase", "Remedy", "Study"]
+
+SMOKE = "smoke"  # the preset of the tests: its verdicts open nothing
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One "if not" line of the plan, executable: when one of the metrics `when` was not passed, set `change`."""
+
+    when: tuple[str, ...]
+    change: Mapping[str, Any]  # dotted config keys -> new value
+    why: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a phase's `run` is given."""
+
+    config: Any  # an instance of the phase's config
+    seed: int
+    device: str  # auto | cpu | cuda
+    preset: str
+    run: RunDir  # where this run writes
+    inputs: Mapping[str, RunDir]  # the run of each needed phase, by code
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One question with a gate.
+
+    run(context) -> metrics. It measures, draws figures into `context.run.figures`, and never looks at the gate.
+    across_seeds judges `spread_of_<metric>`: largest minus smallest value of a metric over the declared seeds.
+    """
+
+    code: str  # as typed: visual.P1
+    name: str
+    question: str
+    config: type
+    presets: Path  # YAML: preset name -> what differs from the config's defaults
+    gate: Gate
+    run: Callable[[Context], Mapping[str, Estimate]]
+    needs: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    remedies: tuple[Remedy, ...] = ()
+    across_seeds: Gate | None = None
+    failure_means: str = ""  # for the report: what a negative result would tell us
+
+    def preset(self, name: str) -> Any:
+        """The declared config of preset `name`."""
+        return load_preset(self.config, self.presets, name)
+
+    @property
+    def preset_names(self) -> tuple[str, ...]:
+        """Declared presets, in the file's order."""
+        return preset_names(self.presets)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A research programme: a hypothesis and the phases that test it, in order."""
+
+    name: str
+    title: str
+    hypothesis: str
+    phases: tuple[Phase, ...] = field(default_factory=tuple)
+
+    def phase(self, code: str) -> Phase:
+        """The phase with this code; ValueError names those there are."""
+        for phase in self.phases:
+            if phase.code.lower() == code.lower():
+                return phase
+        raise ValueError(
+            f"study {self.name} has no phase {code!r}; there are: {', '.join(p.code for p in self.phases)}"
+        )
