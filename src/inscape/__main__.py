@@ -1,0 +1,7 @@
+"""`python -m inscape` is the inscape command."""
+
+import sys
+
+from inscape.cli import main
+
+sys.exit(main())

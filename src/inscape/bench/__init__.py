@@ -1,0 +1,15 @@
+"""Speed and memory figures behind `inscape bench NAME`, each measured beside a textbook version or a stated bound."""
+
+from typing import Any
+
+__all__ = ["measure"]
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Run the benchmark of this name; ValueError names those there are."""
+    from inscape.bench import image_statistics, visual_step
+
+    found = {"visual-step": visual_step.run, "stats": image_statistics.run}
+    if name not in found:
+        raise ValueError(f"there is no benchmark {name!r}; there are: {', '.join(found)}")
+    return found[name]()

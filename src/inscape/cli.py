@@ -1,0 +1,266 @@
+"""The verbs. They parse words, call the package and print; what they do is elsewhere.
+
+Exit status: 0 done (a FAIL verdict is a result, not an error), 2 bad input (one line on stderr, nothing written),
+1 a fault of ours, 3 `judge --strict` on anything but PASS, 130 interrupted. The interface is frozen by a test.
+Imports of anything heavy stand inside the verbs: `inscape --help` must be instant.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from inscape.core.rundir import RunDir
+    from inscape.core.study import Phase, Study
+
+__all__ = ["build_parser", "main"]
+
+DONE, FAULT, BAD_INPUT, NOT_PASSED, INTERRUPTED = 0, 1, 2, 3, 130
+PRESETS = ("smoke", "quick", "small", "full")
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line: what was wrong and where the help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    parser = _OneLineParser(prog="inscape", description="Learn a latent, test it honestly, and see it.")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, do: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(do=do)
+        return added
+
+    run = verb("run", _run, "run a study or one phase of it, behind its gates")
+    run.add_argument("target", metavar="STUDY[.PHASE]")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="config changes; such a run never opens a gate")
+    run.add_argument("--preset", choices=PRESETS, default="quick")
+    run.add_argument("--seed", type=int, help="one seed instead of all declared ones")
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    run.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    run.add_argument("--remedy", action="store_true", help="after a FAIL, apply the plan's remedies in order")
+    run.add_argument("--despite-gate", metavar="WHY", help="walk past a shut gate; the reason is kept and shown")
+
+    verb("resume", _resume, "go on with an interrupted run").add_argument("run", metavar="RUN")
+    judge = verb("judge", _judge, "judge a run's metrics again, without running anything")
+    judge.add_argument("run", metavar="RUN")
+    judge.add_argument("--json", action="store_true")
+    judge.add_argument("--strict", action="store_true", help="exit 3 on anything but PASS")
+    verb("report", _report, "write a run's report again").add_argument("run", metavar="RUN")
+    status = verb("status", _status, "which gates are open, by study, phase and preset")
+    status.add_argument("--json", action="store_true")
+    status.add_argument("--out", type=Path, default=Path("runs"))
+    verb("list", _list, "the studies and their phases").add_argument("--json", action="store_true")
+    config = verb("config", _config, "the config that a preset declares")
+    config.add_argument("target", metavar="STUDY.PHASE")
+    config.add_argument("--preset", choices=PRESETS, default="quick")
+
+    encode = verb("encode", _encode, "sentences to latents")
+    encode.add_argument("texts", nargs="*", metavar="TEXT")
+    encode.add_argument("--file", type=Path, help="a UTF-8 text file, one sentence a line")
+    encode.add_argument("--weights", type=Path, help="a run folder or a weights file (default: the newest P1 run)")
+    encode.add_argument("--out", type=Path, default=Path("latents.safetensors"))
+    encode.add_argument("--png", type=Path, help="also draw the latents")
+
+    bench = verb("bench", _bench, "measure speed: visual-step, stats")
+    bench.add_argument("name", metavar="NAME")
+    bench.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    try:
+        arguments = _parse(list(sys.argv[1:] if words is None else words))
+    except SystemExit as leaving:  # argparse has said its line
+        return leaving.code if isinstance(leaving.code, int) else FAULT
+    from inscape.failures import TrainingDiverged, TrainingInterrupted
+
+    try:
+        return arguments.do(arguments)
+    except ValueError as error:
+        if os.environ.get("INSCAPE_TRACEBACK"):
+            raise
+        return _complain(BAD_INPUT, error)
+    except TrainingDiverged as error:
+        return _complain(FAULT, error)
+    except TrainingInterrupted as error:
+        return _complain(INTERRUPTED, error)
+    except KeyboardInterrupt:
+        return _complain(INTERRUPTED, "interrupted")
+    except OSError as error:
+        return _complain(FAULT, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Parse with options and key=value words in any order, which argparse offers to a verb's own parser only."""
+    parser = build_parser()
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    if words and words[0] in verbs:
+        return verbs[words[0]].parse_intermixed_args(words[1:])
+    return parser.parse_args(words)
+
+
+def _complain(status: int, what: object) -> int:
+    sys.stdout.flush()
+    print(f"inscape: {' '.join(str(what).split())}", file=sys.stderr)
+    return status
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _study(name: str) -> "Study":
+    from inscape.studies import study
+
+    return study(name)
+
+
+def _study_and_phases(target: str) -> "tuple[Study, tuple[Phase, ...]]":
+    name, dot, code = target.partition(".")
+    found = _study(name)
+    return found, (found.phase(code),) if dot else found.phases
+
+
+def _finish(run: "RunDir") -> None:
+    """What follows every finished run: its report, and the index over all runs beside it."""
+    from inscape.report import write_index, write_report
+
+    write_report(run)
+    write_index(run.path.parents[3])
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from inscape.core.runner import Request, run_study
+    from inscape.show import verdict_table
+
+    study, phases = _study_and_phases(arguments.target)
+    request = Request(
+        preset=arguments.preset,
+        seed=arguments.seed,
+        device=arguments.device,
+        root=arguments.out,
+        overrides=tuple(arguments.overrides),
+        despite_gate=arguments.despite_gate,
+        remedy=arguments.remedy,
+    )
+    done = run_study(study, phases, request, _say, _finish)
+    for run in done:
+        verdict_table(run)
+    if done:
+        print(f"report: {done[-1].path / done[-1].REPORT}\nall runs: {arguments.out / 'index.html'}")
+    return DONE
+
+
+def _open(path: str) -> "tuple[RunDir, Study]":
+    from inscape.core.rundir import RunDir
+
+    run = RunDir.open(path)
+    return run, _study(run.read_json(RunDir.ENV)["study"])
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from inscape.core.runner import resume
+    from inscape.show import verdict_table
+
+    run, study = _open(arguments.run)
+    resume(study, run, _finish)
+    verdict_table(run)
+    print(f"report: {run.path / run.REPORT}")
+    return DONE
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from inscape.core.gate import Outcome
+    from inscape.core.runner import judge
+    from inscape.show import verdict_table
+
+    run, study = _open(arguments.run)
+    verdict = judge(run)
+    phase = study.phase(run.read_json(run.ENV)["phase"])
+    changed = run.read_json(run.GATE) != phase.gate.to_json()
+    today = judge(run, phase.gate).outcome if changed else verdict.outcome
+    if arguments.json:
+        _print_json({**verdict.to_json(), "gate_changed_since": changed, "under_todays_gate": today})
+    else:
+        verdict_table(run)
+        if changed:
+            print(f"The gate has changed since this run; today's would say {today}. Only a new run can open it.")
+    return NOT_PASSED if arguments.strict and verdict.outcome is not Outcome.PASS else DONE
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    run, _ = _open(arguments.run)
+    _finish(run)
+    print(run.path / run.REPORT)
+    return DONE
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from inscape.show import status_rows, status_table
+    from inscape.studies import all_studies
+
+    rows = status_rows(all_studies(), arguments.out)
+    if arguments.json:
+        _print_json(rows)
+    else:
+        status_table(rows)
+    return DONE
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from inscape.show import study_rows
+    from inscape.studies import all_studies
+
+    rows = study_rows(all_studies())
+    if arguments.json:
+        _print_json(rows)
+        return DONE
+    for row in rows:
+        print(f"{row['study']}: {row['title']}")
+        for phase in row["phases"]:
+            print(f"  {row['study']}.{phase['code']}  {phase['name']}: {phase['question']}")
+    return DONE
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    from inscape.core.config import to_yaml
+
+    study, phases = _study_and_phases(arguments.target)
+    if "." not in arguments.target:
+        raise ValueError(f"name one phase: {', '.join(f'{study.name}.{p.code}' for p in phases)}")
+    print(to_yaml(phases[0].preset(arguments.preset)), end="")
+    return DONE
+
+
+def _encode(arguments: argparse.Namespace) -> int:
+    from inscape.codec import encode_to_files
+
+    print(encode_to_files(arguments.texts, arguments.file, arguments.weights, arguments.out, arguments.png))
+    return DONE
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from inscape.bench import measure
+
+    result = measure(arguments.name)
+    if arguments.json:
+        _print_json(result)
+    else:
+        for key, value in result.items():
+            print(f"{key:>28}  {value:.4g}" if isinstance(value, float) else f"{key:>28}  {value}")
+    return DONE
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1, allow_nan=False))

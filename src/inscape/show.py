@@ -1,0 +1,99 @@
+"""Tables for the terminal. They show what is on the disk and decide nothing."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from inscape.core.rundir import RunDir, find_runs
+from inscape.core.runner import is_open, judge, standing
+from inscape.core.study import Phase, Study
+
+__all__ = ["status_rows", "status_table", "study_rows", "verdict_table"]
+
+STYLE = {"PASS": "green", "PARTIAL": "yellow", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
+
+
+def verdict_table(run: RunDir) -> None:
+    """Print a run's gate: each criterion, what was measured, what it means."""
+    from rich.console import Console
+    from rich.table import Table
+
+    env, verdict = run.read_json(RunDir.ENV), judge(run)
+    title = f"{env['study']}.{env['phase']} {env['preset']} seed {env['seed']}: {verdict.outcome}"
+    table = Table(title=title, title_justify="left", title_style=f"bold {STYLE[verdict.outcome]}")
+    for column in ("criterion", "measured", "outcome", "source", "role"):
+        table.add_column(column, overflow="fold")
+    for finding in verdict.findings:
+        measured = str(finding.estimate) if finding.estimate else "not measured"
+        outcome = f"[{STYLE[finding.outcome]}]{finding.outcome}[/]"
+        table.add_row(str(finding.criterion), measured, outcome, finding.criterion.source, finding.criterion.role)
+    Console().print(table)
+
+
+def study_rows(studies: Iterable[Study]) -> list[dict[str, Any]]:
+    """What `inscape list` shows."""
+    return [
+        {
+            "study": s.name,
+            "title": s.title,
+            "hypothesis": s.hypothesis,
+            "phases": [
+                {
+                    "code": p.code,
+                    "name": p.name,
+                    "question": p.question,
+                    "needs": list(p.needs),
+                    "seeds": list(p.seeds),
+                    "presets": list(p.preset_names),
+                    "criteria": [str(c) for c in p.gate.criteria],
+                }
+                for p in s.phases
+            ],
+        }
+        for s in studies
+    ]
+
+
+def status_rows(studies: Iterable[Study], root: Path) -> list[dict[str, Any]]:
+    """What `inscape status` shows: one row for each phase and preset that has a run, or whose gate is open to run."""
+    return [
+        row for s in studies for p in s.phases for preset in p.preset_names if (row := _status_row(s, p, preset, root))
+    ]
+
+
+def _status_row(study: Study, phase: Phase, preset: str, root: Path) -> dict[str, Any] | None:
+    runs = list(find_runs(root, study.name, phase.code, preset))
+    if not runs and preset != "quick":
+        return None
+    state = standing(study, phase, preset, root)
+    return {
+        "study": study.name,
+        "phase": phase.code,
+        "preset": preset,
+        "may_run": is_open(study, phase, preset, root).open or preset == "smoke",
+        "passed": state.open,
+        "missing": list(state.reasons),
+        "runs": [
+            {
+                "path": str(run.path),
+                "seed": run.read_json(RunDir.ENV)["seed"],
+                "outcome": str(judge(run).outcome) if run.finished else "unfinished",
+            }
+            for run in runs
+        ],
+    }
+
+
+def status_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Print `status_rows`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for column in ("phase", "preset", "gate", "runs", "what is missing"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        gate = "[green]passed[/]" if row["passed"] else "open to run" if row["may_run"] else "[red]shut[/]"
+        runs = ", ".join(f"s{r['seed']} {r['outcome']}" for r in row["runs"][-6:]) or "none"
+        table.add_row(f"{row['study']}.{row['phase']}", row["preset"], gate, runs, "; ".join(row["missing"]))
+    Console().print(table)

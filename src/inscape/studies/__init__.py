@@ -1,0 +1,20 @@
+"""The studies that this package ships: one folder and one line here each."""
+
+from inscape.core.study import Study
+
+__all__ = ["all_studies", "study"]
+
+
+def all_studies() -> tuple[Study, ...]:
+    """Every study, in the order of the house. Imported on call: the command line's help must not wait for torch."""
+    from inscape.studies.visual.study import STUDY as VISUAL
+
+    return (VISUAL,)
+
+
+def study(name: str) -> Study:
+    """The study of this name; ValueError names those there are."""
+    found = {s.name: s for s in all_studies()}
+    if name not in found:
+        raise ValueError(f"there is no study {name!r}; there are: {', '.join(found)}")
+    return found[name]
