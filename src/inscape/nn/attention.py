@@ -1,0 +1,140 @@
+"""Attention as this package uses it: few text tokens, read by themselves or by many queries.
+
+Legend: B batch, Q queries, T tokens, H heads, E = D / H width of one head, D model width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inscape.nn.dropout import dropout
+from inscape.nn.rotary import Angles, rotate
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+__all__ = ["CrossAttention", "FeedForward", "SelfAttention", "attend", "init_linear", "padding_bias"]
+
+MASKED = -1.0e9  # finite: a row without one kept token then averages its padding instead of turning into NaN
+
+
+def init_linear(linear: nn.Linear) -> nn.Linear:
+    """Zero bias and weights of variance 1 / inputs, so unit-variance inputs give unit-variance outputs."""
+    nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def padding_bias(keep_BT: Bool[Tensor, "B T"], dtype: torch.dtype) -> Float[Tensor, "B T"]:
+    """What is added to attention scores: 0 for tokens to keep, a finite "never" for padding."""
+    return torch.zeros_like(keep_BT, dtype=dtype).masked_fill(~keep_BT, MASKED)
+
+
+def attend(
+    query_BHQE: Float[Tensor, "B H Q E"],
+    key_BHTE: Float[Tensor, "B H T E"],
+    value_BHTE: Float[Tensor, "B H T E"],
+    bias_BT: Float[Tensor, "B T"],
+    rate: float,
+) -> Float[Tensor, "B H Q E"]:
+    """Scaled dot-product attention (Vaswani et al. 2017, equation 1) with dropout `rate` on its weights.
+
+    On CPUs the three plain steps are used: for tens of tokens the backward pass of the fused kernel is slower.
+    """
+    bias_B11T = bias_BT[:, None, None].to(query_BHQE.dtype)
+    if query_BHQE.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query_BHQE, key_BHTE, value_BHTE, bias_B11T, rate)
+    score_BHQT = (query_BHQE * query_BHQE.shape[-1] ** -0.5) @ key_BHTE.transpose(-1, -2) + bias_B11T
+    return dropout(score_BHQT.softmax(-1), rate) @ value_BHTE
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over tokens, optionally with rotary positions on queries and keys."""
+
+    def __init__(self, d: int, heads: int, rate: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, rate
+        self.query_key_value = init_linear(nn.Linear(d, 3 * d))
+        self.out = init_linear(nn.Linear(d, d))
+
+    def forward(
+        self, x_BTD: Float[Tensor, "B T D"], bias_BT: Float[Tensor, "B T"], angles: Angles | None = None
+    ) -> Float[Tensor, "B T D"]:
+        query, key, value = self.query_key_value(x_BTD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
+        mixed_BHTE = attend(query, key, value, bias_BT, self.rate if self.training else 0.0)
+        return self.out(mixed_BHTE.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU, dropout, linear."""
+
+    def __init__(self, d: int, hidden: int, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.up = init_linear(nn.Linear(d, hidden))
+        self.down = init_linear(nn.Linear(hidden, d))
+
+    def hidden(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... K"]:
+        """The activations between the two linear maps, after dropout."""
+        return dropout(functional.gelu(self.up(x)), self.rate if self.training else 0.0)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return self.down(self.hidden(x))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of many queries to few tokens.
+
+    Two exact rearrangements save work and change no result. Queries given without a batch axis are the same for every
+    sentence, and are projected once. And when tokens are few, W_Q moves from the queries into the keys and W_O from
+    the outputs into the values:
+
+        (x W_Q) k^T = x (k W_Q^T)^T          (A v) W_O = A (v W_O)
+
+    so Q rows pass through H * T columns instead of D, twice; `T (Q H + D) < Q (D + T)` says when that is less work.
+    """
+
+    def __init__(self, d: int, heads: int, rate: float) -> None:
+        super().__init__()
+        self.heads, self.rate = heads, rate
+        self.query = init_linear(nn.Linear(d, d))
+        self.key_value = init_linear(nn.Linear(d, 2 * d))
+        self.out = init_linear(nn.Linear(d, d))
+
+    def forward(
+        self,
+        queries: Float[Tensor, "Q D"] | Float[Tensor, "B Q D"],
+        states_BTD: Float[Tensor, "B T D"],
+        bias_BT: Float[Tensor, "B T"],
+    ) -> Float[Tensor, "B Q D"]:
+        rate = self.rate if self.training else 0.0
+        key_BHTE, value_BHTE = self.key_value(states_BTD).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        (count, d), tokens = queries.shape[-2:], states_BTD.shape[1]
+        if tokens * (count * self.heads + d) >= count * (d + tokens):
+            query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+            mixed_BHQE = attend(query.expand(len(key_BHTE), -1, -1, -1), key_BHTE, value_BHTE, bias_BT, rate)
+            return self.out(mixed_BHQE.transpose(1, 2).flatten(2))
+        scores = self._shared_scores if queries.ndim == 2 else self._absorbed_scores
+        score_BQHT = scores(queries, key_BHTE * key_BHTE.shape[-1] ** -0.5)
+        weight_BQHT = dropout((score_BQHT + bias_BT[:, None, None].to(score_BQHT.dtype)).softmax(-1), rate)
+        value_BHTD = value_BHTE @ self.out.weight.T.unflatten(0, (self.heads, -1))
+        return weight_BQHT.flatten(2) @ value_BHTD.flatten(1, 2) + self.out.bias
+
+    def _shared_scores(self, queries_QD: Tensor, key_BHTE: Tensor) -> Tensor:
+        query_HQE = self.query(queries_QD).unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        key_HEBT = key_BHTE.permute(1, 3, 0, 2)
+        score_HQBT = (query_HQE @ key_HEBT.flatten(2)).unflatten(-1, key_HEBT.shape[2:])
+        return score_HQBT.permute(2, 1, 0, 3)
+
+    def _absorbed_scores(self, queries_BQD: Tensor, key_BHTE: Tensor) -> Tensor:
+        weight_HED = self.query.weight.unflatten(0, (self.heads, -1))
+        key_BSD = (key_BHTE @ weight_HED).flatten(1, 2)
+        offset_BHT = (key_BHTE @ self.query.bias.unflatten(0, (self.heads, -1, 1))).squeeze(-1)
+        score_BQS = torch.baddbmm(offset_BHT.flatten(1)[:, None], queries_BQD, key_BSD.transpose(1, 2))
+        return score_BQS.unflatten(-1, offset_BHT.shape[1:])

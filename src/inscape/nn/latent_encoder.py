@@ -1,0 +1,102 @@
+"""Text to picture-like latent: the encoder of the visual study, with one of three heads.
+
+Legend: B batch, T tokens, C, H, W of the latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from inscape.nn.grid_head import GridHead
+from inscape.nn.light_head import LightHead
+from inscape.nn.slots import SlotHead
+from inscape.nn.smoothing import SmoothingHead
+from inscape.nn.text_encoder import TextEncoder, TextEncoderConfig
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+__all__ = ["PAD", "LatentEncoder", "LatentEncoderConfig"]
+
+PAD = 0  # the token id that is not text
+
+
+@dataclass(frozen=True)
+class LatentEncoderConfig:
+    """Sizes of the encoder; the defaults are the plan's."""
+
+    vocab: int = 32_000  # token ids, special ones included
+    d: int = 384  # model width
+    layers: int = 6  # transformer layers over the tokens
+    heads: int = 8  # attention heads; each is d / heads wide
+    ffn: int = 1536  # width inside the text encoder's feed-forward layers
+    dropout: float = 0.1  # probability, in [0, 1)
+    max_length: int = 64  # tokens
+    positions: str = "rotary"  # rotary | learned
+    head: str = "grid"  # grid (one query a pixel, the plan's) | light (few queries) | slots (Gaussian blobs)
+    head_ffn: int = 768  # width inside the head's feed-forward layers
+    map_channels: int = 64  # grid: channels of the map the queries grow from
+    coarse: int = 4  # light: rows and columns of queries; divides H and W
+    slots: int = 6  # slots: how many
+    slot_iterations: int = 3  # slots: rounds of competition
+    smoothing: bool = False  # append the smoothing head
+    C: int = 6  # channels of the latent
+    H: int = 32  # its height, pixels
+    W: int = 32  # its width, pixels
+
+    def __post_init__(self) -> None:
+        for name in ("head_ffn", "map_channels", "coarse", "slots", "slot_iterations", "C", "H", "W"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.head not in ("grid", "light", "slots"):
+            raise ValueError(f"head must be grid, light or slots, got {self.head!r}")
+        if self.head == "light" and (self.H % self.coarse or self.W % self.coarse):
+            raise ValueError(f"coarse must divide H and W ({self.H} x {self.W}), got {self.coarse}")
+        self.text()
+
+    def text(self) -> TextEncoderConfig:
+        """The text encoder's share of the sizes."""
+        return TextEncoderConfig(
+            self.vocab, self.d, self.layers, self.heads, self.ffn, self.dropout, self.max_length, self.positions
+        )
+
+
+def build_head(config: LatentEncoderConfig) -> nn.Module:
+    latent_CHW = (config.C, config.H, config.W)
+    if config.head == "slots":
+        return SlotHead(
+            config.d,
+            config.head_ffn,
+            config.dropout,
+            latent_CHW=latent_CHW,
+            slots=config.slots,
+            iterations=config.slot_iterations,
+        )
+    sizes = (config.d, config.heads, config.head_ffn, config.dropout)
+    if config.head == "light":
+        return LightHead(*sizes, latent_CHW=latent_CHW, coarse=config.coarse)
+    return GridHead(*sizes, latent_CHW=latent_CHW, map_channels=config.map_channels)
+
+
+class LatentEncoder(nn.Module):
+    """Token ids to a latent of float32 values with about unit variance at the start of training.
+
+    Padding (id 0) changes nothing: a sentence has the same latent alone, in a batch, and with padding appended.
+    """
+
+    def __init__(self, config: LatentEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.text_encoder = TextEncoder(config.text())
+        self.head = build_head(config)
+        self.smoothing = SmoothingHead(config.C) if config.smoothing else None
+
+    def forward(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B C H W"]:
+        keep_BT = tokens_BT != PAD
+        latent_BCHW = self.head(self.text_encoder(tokens_BT, keep_BT), keep_BT)
+        if self.smoothing is not None:
+            latent_BCHW = self.smoothing(latent_BCHW)
+        return latent_BCHW.float()
