@@ -1,0 +1,209 @@
+"""Where a run computes: the device, its fast number format, its seeds, and its fellow processes.
+
+One small module instead of a training framework. Everything a step draws is a function of (seed, step, rank), so no
+generator state is ever saved; processes are found through the variables that torchrun sets, and there is nothing else
+to configure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+__all__ = [
+    "Processes",
+    "autocast_dtype",
+    "fast_bfloat16",
+    "join_processes",
+    "pick_device",
+    "seed_everything",
+    "set_deterministic",
+    "set_threads",
+    "step_seed",
+    "usable_cores",
+]
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+# Rank 0 evaluates, draws and saves while the others wait for it in the next exchange of gradients.
+PATIENCE = timedelta(hours=2)
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`: auto (CUDA where there is one, else the CPU), cpu, or cuda.
+
+    Under torchrun, cuda means this process's own GPU. ValueError for an unknown name, or for cuda where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={name!r} is not known; use auto, cpu or cuda")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        reason = "torch is built without CUDA" if torch.version.cuda is None else "torch sees no NVIDIA GPU"
+        raise ValueError(f"device='cuda' cannot be used: {reason}; use device auto or cpu")
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    if index >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {index} of this machine has no GPU of its own: there are {torch.cuda.device_count()}"
+        )
+    return torch.device("cuda", index)
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32: AVX512_BF16, AMX, Ampere and later."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # Private names, so a torch without them (before 2.6, or after a renaming) is taken to be slow, not broken.
+        probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+        return any(probe() for probe in probes if probe is not None)
+    return False
+
+
+def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype | None:
+    """The type matrix products are autocast to, or None for plain float32.
+
+    precision: auto (bfloat16 where `fast_bfloat16`), float32, bfloat16. Weights and sums stay float32 in each.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not known; use one of {', '.join(PRECISIONS)}")
+    if precision == "bfloat16" or (precision == "auto" and fast_bfloat16(device)):
+        return torch.bfloat16
+    return None
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """A 63-bit seed for everything process `rank` draws in `step`; unrelated for neighbouring arguments."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's generators (every device): call it before the model is made."""
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be 0 or more")
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - what third-party code draws from is the global generator
+    torch.manual_seed(seed)
+
+
+def set_deterministic(on: bool = True) -> None:
+    """Make torch refuse operations whose result differs from call to call.
+
+    CPUs need it for nothing we use; a GPU run is repeatable with it, and some 10 % slower.
+    """
+    if on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(on)
+    torch.backends.cudnn.benchmark = False
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: its CPU affinity, cut to the container's quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
+            quota, period = file.read().split()
+        return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def set_threads(count: int = 0) -> int:
+    """Let torch compute with `count` threads (0: OMP_NUM_THREADS if set, else every usable core); returns the number.
+
+    torch counts the machine's cores; in a container with a quota that is too many, and each step pays for it.
+    """
+    if count < 0:
+        raise ValueError(f"threads={count} must be 0 (all usable cores) or more")
+    count = count or int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    torch.set_num_threads(count)
+    return count
+
+
+@final
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one run and this one's place among them; alone, every exchange returns its input."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """True in the one process that writes."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """The mean over the processes, the same bits in each."""
+        if self.world > 1:
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """True in every process if `flag` is true in one of them."""
+        return bool(self.mean(torch.tensor(float(flag), device=device)) > 0) if self.world > 1 else flag
+
+    def share(self, number: int, device: torch.device) -> int:
+        """Rank 0's `number`."""
+        return int(self.broadcast([torch.tensor(number, device=device)])[0]) if self.world > 1 else number
+
+    def broadcast(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Overwrite `tensors` by rank 0's."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
+        return tensors
+
+    def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Replace each gradient by its mean over the processes, in one exchange.
+
+        The same parameters must take part on every rank. This is what DistributedDataParallel computes, without its
+        wrapper: a loss may then call any method of the model, not only forward.
+        """
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = self.mean(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        torch._foreach_copy_(gradients, [part.view_as(of) for part, of in zip(parts, gradients, strict=True)])
+
+
+@contextmanager
+def join_processes(device: torch.device) -> Iterator[Processes]:
+    """Meet the other processes that torchrun started (gloo on CPUs, NCCL on GPUs) and part at the end.
+
+    Without torchrun this is one process. Nested calls share the outermost meeting.
+    """
+    if dist.is_available() and dist.is_initialized():
+        yield Processes(dist.get_rank(), dist.get_world_size())
+        return
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes()
+        return
+    if not dist.is_available():
+        raise ValueError(f"WORLD_SIZE={world}, but this torch is built without torch.distributed; run one process")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,93 @@
+"""How weights move: the settings of a training, its learning rate, its optimizer, its average of weights.
+
+Choices the plan leaves open. Schedule: linear warm-up, then a cosine that ends at 0. Weight decay: on matrices only,
+not on biases, norms and embeddings. EMA: the decay is warmed up, so that a short run's average is not mostly its start.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from inscape.device import PRECISIONS
+
+__all__ = ["FitConfig", "ema_decay_at", "learning_rate", "make_optimizer", "update_ema"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a model is trained. Defaults are the plan's."""
+
+    steps: int  # optimizer steps in the whole run
+    lr: float = 2e-4  # peak learning rate
+    beta1: float = 0.9  # AdamW's decay of the mean gradient
+    beta2: float = 0.95  # AdamW's decay of the mean squared gradient
+    weight_decay: float = 0.01  # decoupled decay of matrices, times the learning rate, a step
+    warmup_steps: int = 0  # steps of linear warm-up; the plan's full size takes 1000
+    accumulate: int = 1  # batches whose mean gradient makes one step
+    clip_norm: float = 1.0  # largest gradient norm; 0 = never clip
+    ema_decay: float = 0.999  # decay of the average of weights, a step; 0 = the weights themselves
+    precision: str = "auto"  # auto | float32 | bfloat16: what matrix products are autocast to
+    compile: bool = False  # torch.compile the model's forward
+    log_every: int = 10  # steps between training lines in the log
+    eval_every: int = 0  # steps between evaluations; 0 = never
+    checkpoint_every: int = 0  # steps between checkpoints; 0 = only at the end and on interruption
+    keep_checkpoints: int = 2  # checkpoints kept on disk
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "accumulate", "log_every", "keep_checkpoints"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        for name in ("weight_decay", "clip_norm", "eval_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("beta1", "beta2", "ema_decay"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        _require(self.lr > 0, "lr", self.lr, "above 0")
+        _require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, f"0 to steps={self.steps}")
+        _require(self.precision in PRECISIONS, "precision", self.precision, " | ".join(PRECISIONS))
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r} is out of range; allowed: {allowed}")
+
+
+def learning_rate(config: FitConfig, step: int) -> float:
+    """The learning rate of step `step` (from 0): a line up to `config.lr`, then half a cosine wave down to 0."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    passed = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * passed))
+
+
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019), fused where torch has a fused kernel.
+
+    Weight decay applies to parameters of two or more dimensions that are not embedding tables.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in tables]
+    plain = [p for p in trained if p.ndim < 2 or id(p) in tables]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=all(p.device.type in ("cpu", "cuda") for p in trained),
+    )
+
+
+def ema_decay_at(config: FitConfig, step: int) -> float:
+    """The EMA's decay in step `step` (from 0): min(d, (1 + step) / (10 + step))."""
+    return min(config.ema_decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """ema <- decay * ema + (1 - decay) * model, all parameters in one call; buffers are copied."""
+    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1.0 - decay)
+    for average, buffer in zip(ema.buffers(), model.buffers(), strict=True):
+        average.copy_(buffer)

@@ -1,0 +1,378 @@
+"""`fit`: the one training loop of all studies. One function, no hooks.
+
+What makes it safe to kill: batches and random draws are functions of (seed, step, rank), so weights, EMA and optimizer
+state are all there is to save, and a run continued from step N takes the very steps the unbroken run would have taken.
+
+Step numbers: `batch_at` and `loss_terms` get the index of the step under way, from 0. Log lines, checkpoints, messages
+and `evaluate` count finished steps, so "step 10" is the state after ten.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from inscape.checkpoint import (
+    Checkpoint,
+    latest_checkpoint,
+    optimizer_tensors,
+    read_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+    weights_of,
+)
+from inscape.core.rundir import RunDir
+from inscape.device import Processes, autocast_dtype, join_processes, step_seed
+from inscape.journal import Journal, forget_after
+from inscape.optimization import FitConfig, ema_decay_at, learning_rate, make_optimizer, update_ema
+from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted, disk_full_in_one_line, stop_requests
+
+__all__ = [
+    "DiskFull",
+    "FitConfig",
+    "FitResult",
+    "TrainingDiverged",
+    "TrainingInterrupted",
+    "fit",
+    "learning_rate",
+    "make_optimizer",
+    "update_ema",
+]
+
+BatchAt = Callable[[int, int, int], Any]
+LossTerms = Callable[[nn.Module, Any, int], Mapping[str, Tensor]]
+Evaluate = Callable[[nn.Module, int], Mapping[str, float]]
+
+GRAD_NORM = "the norm of the gradient"  # a column beside the loss terms, by a name no term has
+
+# Fields a run may change when it is continued: they decide what is written, not what is learned.
+FREE_FIELDS = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "compile")
+
+
+class FitResult(NamedTuple):
+    """A finished training: the weights, their average, and what the evaluations said."""
+
+    model: nn.Module
+    ema: nn.Module
+    steps: int
+    seconds: float  # of training, evaluation and saving, over all the times the run was continued
+    evaluations: list[dict[str, Any]]  # {"step": N, "values": {...}}, in order
+
+
+def fit(
+    model: nn.Module,
+    batch_at: BatchAt,
+    loss_terms: LossTerms,
+    config: FitConfig,
+    run: RunDir,
+    *,
+    seed: int,
+    device: torch.device | str,
+    evaluate: Evaluate | None = None,
+) -> FitResult:
+    """Train `model`, or continue the training whose checkpoints lie in `run`.
+
+    batch_at(i, rank, world): the rank's slice of the i-th batch, a tensor or nested dicts, lists, tuples of them, on
+        the CPU; a pure function of its arguments that draws nothing from torch's global generator. Step s with
+        accumulate=k takes batches k s .. k s + k - 1.
+    loss_terms(model, batch, step): scalar terms by name, already weighted, the same names every step; their sum is
+        minimised. Under torchrun each rank's mean counts alike, so slices must be equal in size.
+    evaluate(ema, step): numbers for the log, every `eval_every` steps and at the last; on rank 0 only, in eval mode,
+        without gradients, torch seeded by the step.
+
+    The model is moved to `device` and trained in place; the result's models are in eval mode.
+    Raises TrainingDiverged, TrainingInterrupted (Ctrl-C or SIGTERM), DiskFull, each with one line for the user, and
+    ValueError when the run's checkpoints belong to another model, seed or config.
+    """
+    device = torch.device(device)
+    with (
+        join_processes(device) as processes,
+        stop_requests(announce=processes.first) as stop,
+        disk_full_in_one_line(run.path),
+    ):
+        training = _begin(model, config, run, seed, device, processes)
+        with training.journal:
+            if config.compile:
+                model.compile(dynamic=False)  # a few bucketed lengths: one specialised graph each
+            while training.step < config.steps:
+                _step(training, batch_at, loss_terms)
+                last = training.step == config.steps
+                if last or training.step % config.log_every == 0:
+                    _log(training)
+                if evaluate is not None and _is_due(config.eval_every, training):
+                    _evaluate(training, evaluate)
+                # Processes agree to stop at log lines only: asking at every step would make each wait for the others.
+                asks = processes.world == 1 or training.step % config.log_every == 0
+                stopping = asks and processes.any(stop.is_set(), device) and not last
+                if last or stopping or _is_due(config.checkpoint_every, training):
+                    _save(training)
+                if stopping:
+                    raise TrainingInterrupted(
+                        f"stopped after step {training.step} of {config.steps}, and saved; "
+                        f"continue with: inscape resume {run.path}"
+                    )
+            processes.barrier()
+    evaluations = [
+        {"step": line.pop("step"), "values": {name: value for name, value in line.items() if name != "kind"}}
+        for line in run.read_log()
+        if line.get("kind") == "eval"
+    ]
+    return FitResult(model.eval(), training.ema, training.step, training.seconds, evaluations)
+
+
+@final
+@dataclass
+class _Training:
+    """One training under way."""
+
+    model: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: FitConfig
+    run: RunDir
+    journal: Journal
+    processes: Processes
+    device: torch.device
+    seed: int
+    step: int = 0
+    saved: int | None = None  # step of the last checkpoint
+    before: float = 0.0  # seconds spent before this process took over
+    began: float = field(default_factory=time.monotonic)
+    paused: float = 0.0  # seconds of this process spent on evaluating and saving
+    names: tuple[str, ...] = ()  # of the columns of `rows`: the loss terms, then the gradient norm
+    pending: list[Tensor] = field(default_factory=list)  # rows still on the device
+    rows: list[list[float]] = field(default_factory=list)  # one a step since the last training line
+    marked: tuple[int, float] = (0, 0.0)  # step and training time of the last training line
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+    @property
+    def training_time(self) -> float:
+        return time.monotonic() - self.began - self.paused
+
+
+def _begin(
+    model: nn.Module, config: FitConfig, run: RunDir, seed: int, device: torch.device, processes: Processes
+) -> _Training:
+    """Put everything on the device, at the last whole checkpoint if there is one."""
+    notices: list[str] = []
+    found = latest_checkpoint(run.checkpoints, notices.append) if processes.first else None
+    step = processes.share(found.step if found else 0, device)
+    if found is None and step > 0:
+        found = read_checkpoint(run.checkpoints / f"step_{step}")
+    if found is not None:
+        _check_same_run(found, config, seed, run)
+        notices += _changes(found, device, config, processes)
+    if processes.first:
+        forget_after(run, step)
+    model.to(device).train()
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    training = _Training(
+        model=model,
+        ema=ema,
+        optimizer=make_optimizer(model, config),
+        config=config,
+        run=run,
+        journal=Journal(run, config.steps, step, silent=not processes.first),
+        processes=processes,
+        device=device,
+        seed=seed,
+    )
+    if found is not None:
+        _restore(training, found)
+    processes.broadcast([p.detach() for module in (model, ema) for p in (*module.parameters(), *module.buffers())])
+    for notice in notices:
+        training.journal.notice(notice)
+    return training
+
+
+def _check_same_run(found: Checkpoint, config: FitConfig, seed: int, run: RunDir) -> None:
+    """Refuse to continue a run under terms that would have made it another run."""
+    asked = asdict(config) | {"seed": seed}
+    made = found.state["config"] | {"seed": found.state["seed"]}
+    changed = [name for name in made if name not in FREE_FIELDS and made[name] != asked[name]]
+    if changed:
+        listed = ", ".join(f"{name} {made[name]} became {asked[name]}" for name in changed)
+        raise ValueError(
+            f"the checkpoints in {run.path} belong to a training with other settings ({listed}); start anew"
+        )
+
+
+def _circumstances(device: torch.device, config: FitConfig, processes: Processes) -> dict[str, Any]:
+    """What may differ when a run is continued elsewhere, at the price of bit-equality."""
+    return {
+        "torch": torch.__version__,
+        "device": device.type,
+        "autocast": str(autocast_dtype(device, config.precision)),
+        "threads": torch.get_num_threads(),
+        "processes": processes.world,
+    }
+
+
+def _changes(found: Checkpoint, device: torch.device, config: FitConfig, processes: Processes) -> list[str]:
+    before, now = found.state["circumstances"], _circumstances(device, config, processes)
+    changed = ", ".join(f"{name} {before[name]} became {now[name]}" for name in now if before[name] != now[name])
+    return [f"continued from step {found.step}, not bit for bit: {changed}"] if changed else []
+
+
+def _restore(training: _Training, found: Checkpoint) -> None:
+    try:
+        training.model.load_state_dict(found.model)
+        training.ema.load_state_dict(found.ema)
+        restore_optimizer(training.optimizer, training.model, found.optim)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"checkpoint step_{found.step} is of another model: {reason}") from None
+    training.step = found.step
+    training.before = found.state["seconds"]
+    training.names = tuple(found.state["names"])
+    training.rows = found.state["rows"]
+    training.saved = found.step
+    training.marked = (found.step, 0.0)
+
+
+def _step(training: _Training, batch_at: BatchAt, loss_terms: LossTerms) -> None:
+    """One optimizer step. On a CPU a step that is not finite is refused before it is taken."""
+    config, model, step, processes = training.config, training.model, training.step, training.processes
+    torch.manual_seed(step_seed(training.seed, step, processes.rank))
+    rate = learning_rate(config, step)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    training.optimizer.zero_grad(set_to_none=True)
+    total = _accumulate_gradients(training, batch_at, loss_terms)
+    processes.average_gradients(model.parameters())
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
+    training.pending.append(torch.cat([total, norm.detach().reshape(1)]))
+    if training.device.type == "cpu":
+        _fetch(training)
+    training.optimizer.step()
+    update_ema(training.ema, model, ema_decay_at(config, step))
+    training.step += 1
+    training.journal.advance(training.step)
+
+
+def _accumulate_gradients(training: _Training, batch_at: BatchAt, loss_terms: LossTerms) -> Tensor:
+    """Forward and backward over the step's batches; returns the mean of each term, still on the device."""
+    config, device, processes = training.config, training.device, training.processes
+    dtype = autocast_dtype(device, config.precision)
+    totals: list[Tensor] = []
+    for micro in range(config.accumulate):
+        index = training.step * config.accumulate + micro
+        batch = _to_device(batch_at(index, processes.rank, processes.world), device)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            terms = loss_terms(training.model, batch, training.step)
+        names = (*terms, GRAD_NORM)
+        if training.names not in ((), names):
+            raise ValueError(f"loss_terms gave {names[:-1]} after {training.names[:-1]}; every step needs the same")
+        training.names = names
+        values = torch.stack([value.float() for value in terms.values()]) / config.accumulate
+        values.sum().backward()
+        totals.append(values.detach())
+    return totals[0] if len(totals) == 1 else torch.stack(totals).sum(0)
+
+
+def _to_device(batch: Any, device: torch.device) -> Any:
+    """Tensors in nested dicts, lists and tuples, moved; to a GPU without waiting for it."""
+    if isinstance(batch, Tensor):
+        return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: _to_device(value, device) for name, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_to_device(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(_to_device(value, device) for value in batch)
+    return batch
+
+
+def _fetch(training: _Training) -> None:
+    """Bring pending rows to the host, as means over the processes; TrainingDiverged at the first that is not finite."""
+    if not training.pending:
+        return
+    first = training.step + 1 if training.device.type == "cpu" else training.step + 1 - len(training.pending)
+    fetched: list[list[float]] = training.processes.mean(torch.stack(training.pending)).tolist()
+    training.pending.clear()
+    for step, row in enumerate(fetched, first):
+        for name, value in zip(training.names, row, strict=True):
+            if not math.isfinite(value):
+                raise _divergence(training, name if name == GRAD_NORM else f"loss term {name!r}", value, step)
+    training.rows += fetched
+
+
+def _divergence(training: _Training, what: str, value: float, step: int) -> TrainingDiverged:
+    kept = "no checkpoint was written yet" if training.saved is None else f"checkpoint step_{training.saved} is whole"
+    rate = learning_rate(training.config, step - 1)
+    return TrainingDiverged(
+        f"{what} became {value} in step {step}, at learning rate {rate:.3g}; {kept}; lower lr or lengthen warmup_steps"
+    )
+
+
+def _log(training: _Training) -> None:
+    """One training line: means over the steps since the last one."""
+    _fetch(training)
+    step, time_now = training.step, training.training_time
+    means = [sum(column) / len(training.rows) for column in zip(*training.rows, strict=True)]
+    terms = dict(zip(training.names, means, strict=True))
+    norm = terms.pop(GRAD_NORM)
+    training.journal.train(
+        step,
+        sum(terms.values()),
+        terms,
+        lr=learning_rate(training.config, step - 1),
+        grad_norm=norm,
+        rate=(step - training.marked[0]) / (time_now - training.marked[1]),
+        seconds=training.seconds,
+    )
+    training.rows, training.marked = [], (step, time_now)
+
+
+def _is_due(every: int, training: _Training) -> bool:
+    return every > 0 and (training.step % every == 0 or training.step == training.config.steps)
+
+
+def _evaluate(training: _Training, evaluate: Evaluate) -> None:
+    _fetch(training)
+    if not training.processes.first:
+        return
+    began = time.monotonic()
+    torch.manual_seed(step_seed(training.seed, training.step, training.processes.rank))
+    with torch.no_grad():
+        values = evaluate(training.ema, training.step)
+    training.journal.evaluation(training.step, {name: float(value) for name, value in values.items()})
+    training.paused += time.monotonic() - began
+
+
+def _save(training: _Training) -> None:
+    """A checkpoint of finite weights, or TrainingDiverged."""
+    _fetch(training)
+    if not training.processes.first:
+        return
+    began = time.monotonic()
+    parts = {
+        "model": weights_of(training.model),
+        "ema": weights_of(training.ema),
+        "optim": optimizer_tensors(training.optimizer, training.model),
+    }
+    for part in ("model", "ema"):
+        for name, weights in parts[part].items():
+            if weights.is_floating_point() and not weights.isfinite().all():
+                raise _divergence(training, f"{part} weight {name!r}", math.nan, training.step)
+    state = {
+        "seed": training.seed,
+        "seconds": training.seconds,
+        "config": asdict(training.config),
+        "circumstances": _circumstances(training.device, training.config, training.processes),
+        "names": list(training.names),
+        "rows": training.rows,
+    }
+    save_checkpoint(training.run.checkpoints, training.step, parts, state, training.config.keep_checkpoints)
+    training.saved = training.step
+    training.paused += time.monotonic() - began
