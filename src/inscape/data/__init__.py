@@ -1,0 +1,1 @@
+"""What the studies learn from: generated scenes, text files, pairs."""
