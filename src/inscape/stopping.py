@@ -1,4 +1,7 @@
-"""The three ways a training ends early, each as one line for the user and with nothing lost."""
+"""How a training ends early without losing anything: on request, or because the disk is full.
+
+The exceptions that need no torch to be caught are in `inscape.failures`.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["DiskFull", "TrainingDiverged", "TrainingInterrupted", "disk_full_in_one_line", "stop_requests"]
+__all__ = ["DiskFull", "disk_full_in_one_line", "stop_requests"]
 
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class TrainingDiverged(ValueError):
-    """A loss term, the gradient or a weight is no longer a finite number. The last checkpoint is from before."""
-
-
-class TrainingInterrupted(Exception):
-    """Training was asked to stop and has saved its state; the message says how to continue."""
 
 
 class DiskFull(OSError):

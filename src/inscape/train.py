@@ -30,9 +30,10 @@ from inscape.checkpoint import (
 )
 from inscape.core.rundir import RunDir
 from inscape.device import Processes, autocast_dtype, join_processes, step_seed
+from inscape.failures import TrainingDiverged, TrainingInterrupted
 from inscape.journal import Journal, forget_after
 from inscape.optimization import FitConfig, ema_decay_at, learning_rate, make_optimizer, update_ema
-from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted, disk_full_in_one_line, stop_requests
+from inscape.stopping import DiskFull, disk_full_in_one_line, stop_requests
 
 __all__ = [
     "DiskFull",
