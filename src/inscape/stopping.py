@@ -1,6 +1,6 @@
-"""How a training ends early without losing anything: on request, or because the disk is full.
+"""The three ways a training ends early, each as one line for the user and with nothing lost.
 
-The exceptions that need no torch to be caught are in `inscape.failures`.
+Free of torch, so that the command line can name these failures without loading it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["DiskFull", "disk_full_in_one_line", "stop_requests"]
+__all__ = ["DiskFull", "TrainingDiverged", "TrainingInterrupted", "disk_full_in_one_line", "stop_requests"]
 
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss term, the gradient or a weight is no longer a finite number. The last checkpoint is from before."""
+
+
+class TrainingInterrupted(RuntimeError):
+    """Training was asked to stop and has saved its state; the message says how to go on."""
 
 
 class DiskFull(OSError):

@@ -29,11 +29,10 @@ from inscape.checkpoint import (
     weights_of,
 )
 from inscape.core.rundir import RunDir
-from inscape.device import Processes, autocast_dtype, join_processes, step_seed
-from inscape.failures import TrainingDiverged, TrainingInterrupted
+from inscape.device import Processes, autocast_dtype, join_processes, seed_step
 from inscape.journal import Journal, forget_after
 from inscape.optimization import FitConfig, ema_decay_at, learning_rate, make_optimizer, update_ema
-from inscape.stopping import DiskFull, disk_full_in_one_line, stop_requests
+from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted, disk_full_in_one_line, stop_requests
 
 __all__ = [
     "DiskFull",
@@ -244,7 +243,7 @@ def _restore(training: _Training, found: Checkpoint) -> None:
 def _step(training: _Training, batch_at: BatchAt, loss_terms: LossTerms) -> None:
     """One optimizer step. On a CPU a step that is not finite is refused before it is taken."""
     config, model, step, processes = training.config, training.model, training.step, training.processes
-    torch.manual_seed(step_seed(training.seed, step, processes.rank))
+    seed_step(training.device, training.seed, step, processes.rank)
     rate = learning_rate(config, step)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
@@ -344,7 +343,7 @@ def _evaluate(training: _Training, evaluate: Evaluate) -> None:
     if not training.processes.first:
         return
     began = time.monotonic()
-    torch.manual_seed(step_seed(training.seed, training.step, training.processes.rank))
+    seed_step(training.device, training.seed, training.step, training.processes.rank)
     with torch.no_grad():
         values = evaluate(training.ema, training.step)
     training.journal.evaluation(training.step, {name: float(value) for name, value in values.items()})
