@@ -1,0 +1,44 @@
+"""What every statistic asks of its input: the last two axes are an image, and moments need more than half precision.
+
+Shapes: x (..., H, W) -> (...).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+__all__ = ["TINY", "as_images", "standardise", "variance"]
+
+SMALLEST_SIDE = 4
+# Added to variances of the order of 1. It keeps a flat image (and its gradient) finite, and is lost in rounding on any
+# image whose standard deviation is above 1e-4.
+TINY = 1e-12
+
+
+def as_images(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:
+    """Return x in float32, or float64 if it is that already; refuse what is no image of at least 4 x 4 pixels."""
+    if x.ndim < 2 or x.shape[-1] < SMALLEST_SIDE or x.shape[-2] < SMALLEST_SIDE:
+        raise ValueError(
+            f"image statistics need (..., H, W) with H and W of at least {SMALLEST_SIDE}, got {tuple(x.shape)}"
+        )
+    if not x.is_floating_point():
+        raise ValueError(f"image statistics need a floating-point tensor, got {x.dtype}; convert it with .float()")
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def variance(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]:
+    """Population variance over the pixels of each image (divided by H W)."""
+    return as_images(x).var(dim=(-2, -1), correction=0)
+
+
+def standardise(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:
+    """Each image with mean 0 and variance 1; a flat image becomes zeros, with gradients that stay finite."""
+    x = as_images(x)
+    spread, mean = torch.var_mean(x, dim=(-2, -1), correction=0, keepdim=True)
+    return (x - mean) * (spread + TINY).rsqrt()
