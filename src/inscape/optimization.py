@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inscape.device import PRECISIONS
 
-__all__ = ["FitConfig", "ema_decay_at", "learning_rate", "make_optimizer", "update_ema"]
+__all__ = ["FitConfig", "WeightPairs", "ema_decay_at", "learning_rate", "make_optimizer", "update_ema"]
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,27 @@ def ema_decay_at(config: FitConfig, step: int) -> float:
     return min(config.ema_decay, (1 + step) / (10 + step))
 
 
-@torch.no_grad()
 def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """ema <- decay * ema + (1 - decay) * model, all parameters in one call; buffers are copied."""
-    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1.0 - decay)
-    for average, buffer in zip(ema.buffers(), model.buffers(), strict=True):
-        average.copy_(buffer)
+    """ema <- decay * ema + (1 - decay) * model; buffers are copied."""
+    WeightPairs.of(ema, model).update(decay)
+
+
+class WeightPairs(NamedTuple):
+    """The tensors of an average and of its model, found once: walking the module trees costs more than the sum."""
+
+    averages: list[Tensor]
+    weights: list[Tensor]
+    average_buffers: list[Tensor]
+    buffers: list[Tensor]
+
+    @classmethod
+    def of(cls, ema: nn.Module, model: nn.Module) -> WeightPairs:
+        """The pairs of two modules of one shape."""
+        return cls(list(ema.parameters()), list(model.parameters()), list(ema.buffers()), list(model.buffers()))
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """averages <- decay * averages + (1 - decay) * weights, in one call for all; buffers are copied."""
+        torch._foreach_lerp_(self.averages, self.weights, 1.0 - decay)
+        if self.buffers:
+            torch._foreach_copy_(self.average_buffers, self.buffers)

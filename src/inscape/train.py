@@ -31,7 +31,7 @@ from inscape.checkpoint import (
 from inscape.core.rundir import RunDir
 from inscape.device import Processes, autocast_dtype, join_processes, seed_step
 from inscape.journal import Journal, forget_after
-from inscape.optimization import FitConfig, ema_decay_at, learning_rate, make_optimizer, update_ema
+from inscape.optimization import FitConfig, WeightPairs, ema_decay_at, learning_rate, make_optimizer, update_ema
 from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted, disk_full_in_one_line, stop_requests
 
 __all__ = [
@@ -134,6 +134,8 @@ class _Training:
 
     model: nn.Module
     ema: nn.Module
+    pairs: WeightPairs
+    trained: list[nn.Parameter]
     optimizer: torch.optim.Optimizer
     config: FitConfig
     run: RunDir
@@ -147,7 +149,7 @@ class _Training:
     began: float = field(default_factory=time.monotonic)
     paused: float = 0.0  # seconds of this process spent on evaluating and saving
     names: tuple[str, ...] = ()  # of the columns of `rows`: the loss terms, then the gradient norm
-    pending: list[Tensor] = field(default_factory=list)  # rows still on the device
+    pending: list[tuple[int, Tensor]] = field(default_factory=list)  # step and row, still on the device
     rows: list[list[float]] = field(default_factory=list)  # one a step since the last training line
     marked: tuple[int, float] = (0, 0.0)  # step and training time of the last training line
 
@@ -179,6 +181,8 @@ def _begin(
     training = _Training(
         model=model,
         ema=ema,
+        pairs=WeightPairs.of(ema, model),
+        trained=[parameter for parameter in model.parameters() if parameter.requires_grad],
         optimizer=make_optimizer(model, config),
         config=config,
         run=run,
@@ -241,23 +245,28 @@ def _restore(training: _Training, found: Checkpoint) -> None:
 
 
 def _step(training: _Training, batch_at: BatchAt, loss_terms: LossTerms) -> None:
-    """One optimizer step. On a CPU a step that is not finite is refused before it is taken."""
-    config, model, step, processes = training.config, training.model, training.step, training.processes
+    """One optimizer step. Where reading is free, a step that is not finite is refused before it is taken."""
+    config, step, processes = training.config, training.step, training.processes
     seed_step(training.device, training.seed, step, processes.rank)
     rate = learning_rate(config, step)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
     training.optimizer.zero_grad(set_to_none=True)
     total = _accumulate_gradients(training, batch_at, loss_terms)
-    processes.average_gradients(model.parameters())
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
-    training.pending.append(torch.cat([total, norm.detach().reshape(1)]))
-    if training.device.type == "cpu":
+    processes.average_gradients(training.trained)
+    norm = nn.utils.clip_grad_norm_(training.trained, config.clip_norm or math.inf)
+    training.pending.append((step + 1, torch.cat([total, norm.detach().reshape(1)])))
+    if _reading_is_free(training.device):
         _fetch(training)
     training.optimizer.step()
-    update_ema(training.ema, model, ema_decay_at(config, step))
+    training.pairs.update(ema_decay_at(config, step))
     training.step += 1
     training.journal.advance(training.step)
+
+
+def _reading_is_free(device: torch.device) -> bool:
+    """Whether a number can be looked at without waiting for the device to catch up."""
+    return device.type == "cpu"
 
 
 def _accumulate_gradients(training: _Training, batch_at: BatchAt, loss_terms: LossTerms) -> Tensor:
@@ -297,10 +306,10 @@ def _fetch(training: _Training) -> None:
     """Bring pending rows to the host, as means over the processes; TrainingDiverged at the first that is not finite."""
     if not training.pending:
         return
-    first = training.step + 1 if training.device.type == "cpu" else training.step + 1 - len(training.pending)
-    fetched: list[list[float]] = training.processes.mean(torch.stack(training.pending)).tolist()
-    training.pending.clear()
-    for step, row in enumerate(fetched, first):
+    steps, rows = zip(*training.pending, strict=True)
+    training.pending = []
+    fetched: list[list[float]] = training.processes.mean(torch.stack(rows)).tolist()
+    for step, row in zip(steps, fetched, strict=True):
         for name, value in zip(training.names, row, strict=True):
             if not math.isfinite(value):
                 raise _divergence(training, name if name == GRAD_NORM else f"loss term {name!r}", value, step)
