@@ -215,9 +215,22 @@ def _prepare(
         "remedies": [phase.remedies.index(r) for r in applied],
         "despite_gate": None if is_open(study, phase, request.preset, request.root).open else request.despite_gate,
         "inputs": inputs,
+        "about": _about(study, phase),
     }
     run.write_json(RunDir.ENV, asked | environment())
     return run
+
+
+def _about(study: Study, phase: Phase) -> dict[str, Any]:
+    """The words of the study, kept with the run: a report must be readable without the code that made it."""
+    return {
+        "study_title": study.title,
+        "hypothesis": study.hypothesis,
+        "phase_name": phase.name,
+        "question": phase.question,
+        "failure_means": phase.failure_means,
+        "remedies": [remedy.why for remedy in phase.remedies],
+    }
 
 
 def _execute(study: Study, phase: Phase, run: RunDir, config: Any) -> Verdict:
