@@ -7,6 +7,8 @@
 Because meaning is computable here, paraphrases, counterfactuals and splits are right by proof and not by judgement.
 """
 
+from inscape.data.scenes.augmentations import AUGMENTATIONS, augment, paraphrase
+from inscape.data.scenes.counterfactuals import EDITS, counterfactual
 from inscape.data.scenes.grammar import WORDS, count_sentences
 from inscape.data.scenes.parser import parse
 from inscape.data.scenes.sampling import sample
@@ -15,14 +17,19 @@ from inscape.data.scenes.splits import SPLITS, split_of
 from inscape.data.scenes.wording import canonical, render, wordings
 
 __all__ = [
+    "AUGMENTATIONS",
+    "EDITS",
     "SPLITS",
     "WORDS",
     "Fact",
     "Object",
     "Scene",
+    "augment",
     "canonical",
     "count_sentences",
+    "counterfactual",
     "is_plain",
+    "paraphrase",
     "parse",
     "render",
     "sample",
