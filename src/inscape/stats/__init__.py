@@ -15,10 +15,12 @@ from inscape.stats.gradients import (
 from inscape.stats.images import standardise, variance
 from inscape.stats.moments import channel_correlation, channel_covariance
 from inscape.stats.spectrum import RadialSpectrum, high_frequency_share, radial_spectrum, spectral_slope
+from inscape.stats.summary import ImageStatistics, image_statistics
 from inscape.stats.wavelet import haar_details, haar_kurtosis, haar_mean_abs, haar_sparsity, hoyer_sparsity
 
 __all__ = [
     "Differences",
+    "ImageStatistics",
     "RadialSpectrum",
     "channel_correlation",
     "channel_covariance",
@@ -30,6 +32,7 @@ __all__ = [
     "haar_sparsity",
     "high_frequency_share",
     "hoyer_sparsity",
+    "image_statistics",
     "number_of_differences",
     "radial_spectrum",
     "spectral_slope",

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from inscape.stats.images import TINY, as_images, variance
+from inscape.stats.images import TINY, as_images, standardise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-__all__ = ["Differences", "differences", "gradient_kurtosis", "number_of_differences", "total_variation"]
+__all__ = [
+    "Differences",
+    "differences",
+    "gradient_kurtosis",
+    "kurtosis_of_differences",
+    "number_of_differences",
+    "sum_of_absolutes",
+    "total_variation",
+]
 
 
 class Differences(NamedTuple):
@@ -47,12 +55,14 @@ def total_variation(x: Float[Tensor, "*batch H W"], *, normalise: bool = False) 
         normalise: the mean difference of the image brought to unit variance instead (white noise: 1.13). It does not
             change with the size or contrast of the image, so that as a loss it cannot be lowered by fading out.
     """
-    across, down = differences(x)
-    total = across.abs().sum((-2, -1)) + down.abs().sum((-2, -1))
-    if not normalise:
-        return total
-    count = number_of_differences(x.shape[-2], x.shape[-1])
-    return total / count * (variance(x) + TINY).rsqrt()
+    if normalise:
+        return sum_of_absolutes(differences(standardise(x))) / number_of_differences(x.shape[-2], x.shape[-1])
+    return sum_of_absolutes(differences(x))
+
+
+def sum_of_absolutes(steps: Differences) -> Float[Tensor, "*batch"]:
+    """`total_variation` of an image whose differences are at hand."""
+    return steps.across.abs().sum((-2, -1)) + steps.down.abs().sum((-2, -1))
 
 
 def gradient_kurtosis(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]:
@@ -60,7 +70,12 @@ def gradient_kurtosis(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]
 
     0 for a flat image.
     """
-    across, down = (d.flatten(-2) for d in differences(x))
+    return kurtosis_of_differences(differences(x))
+
+
+def kurtosis_of_differences(steps: Differences) -> Float[Tensor, "*batch"]:
+    """`gradient_kurtosis` of an image whose differences are at hand."""
+    across, down = steps.across.flatten(-2), steps.down.flatten(-2)
     count = across.shape[-1] + down.shape[-1]
     mean = ((across.sum(-1) + down.sum(-1)) / count).unsqueeze(-1)
     across, down = (across - mean).square(), (down - mean).square()

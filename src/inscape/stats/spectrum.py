@@ -18,8 +18,9 @@ from inscape.stats.images import TINY, as_images, standardise
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
+    from torch.autograd.function import FunctionCtx
 
-__all__ = ["RadialSpectrum", "high_frequency_share", "radial_spectrum", "spectral_slope"]
+__all__ = ["RadialSpectrum", "high_frequency_share", "radial_spectrum", "slope_of_standardised", "spectral_slope"]
 
 # The middle of the slopes that matter (0..3): a ring's power is referred to the ring's own frequency along this law.
 REFERENCE_SLOPE = 1.5
@@ -43,6 +44,7 @@ class _Rings(NamedTuple):
     missing_log: Tensor
     line: Tensor
     copies: Tensor
+    varying: Tensor
     high: Tensor
 
 
@@ -74,6 +76,7 @@ def _rings(height: int, width: int, device: torch.device, dtype: torch.dtype) ->
             average_FR * flattening_FR**2,
             torch.where(independent_R > 1, missing_R, 0.0),
             modes_R * centred_R / (modes_R @ centred_R**2),
+            copies_F,
             copies_F * (frequency_F > 0),
             copies_F * (frequency_F > HALF_OF_NYQUIST),
         )
@@ -85,13 +88,32 @@ def _constant_rings(height: int, width: int, device: torch.device, dtype: torch.
     return _rings(height, width, device, dtype)
 
 
+class _Power(torch.autograd.Function):
+    """x (..., H, W) -> |rfft2(x)|^2 (..., H, W // 2 + 1), Parseval-scaled: its mean over all modes is that of x^2.
+
+    Backward is one inverse transform of half a plane; autograd's own fills the whole plane with complex numbers first.
+    It transforms x again instead of keeping the modes, so that second derivatives stay right.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, copies: Tensor) -> Tensor:
+        ctx.save_for_backward(x, copies)
+        modes = torch.fft.rfft2(x, norm="ortho")
+        return modes.real.square() + modes.imag.square()
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, slope: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, copies = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        # irfft2 counts a mirrored column twice already.
+        half = torch.fft.rfft2(x, norm="ortho") * (slope * (2 / copies))
+        return torch.fft.irfft2(half, s=x.shape[-2:], norm="ortho"), None
+
+
 def _power_and_rings(x: Tensor) -> tuple[Tensor, _Rings]:
-    # Parseval: with norm="ortho" the mean power over all modes but DC is the variance of the image.
-    modes = torch.fft.rfft2(x, norm="ortho")
-    power_F = (modes.real.square() + modes.imag.square()).flatten(-2)
     # len(range(n)) is n, but as a number even where torch.compile would carry a symbol: one graph for each image size.
     height, width = len(range(x.shape[-2])), len(range(x.shape[-1]))
-    return power_F, _constant_rings(height, width, x.device, x.dtype)
+    rings = _constant_rings(height, width, x.device, x.dtype)
+    return _Power.apply(x, rings.copies.view(height, -1)).flatten(-2), rings
 
 
 def radial_spectrum(x: Float[Tensor, "*batch H W"]) -> RadialSpectrum:
@@ -122,7 +144,11 @@ def spectral_slope(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]:
     A flat image reads 0.
     """
     # At unit variance, so that TINY is the same share of any image; without a mean, so that none leaks in by rounding.
-    x = standardise(x)
+    return slope_of_standardised(standardise(x))
+
+
+def slope_of_standardised(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]:
+    """`spectral_slope` of images that have mean 0 and variance 1 already."""
     with torch.autocast(x.device.type, enabled=False):
         power_F, rings = _power_and_rings(x)
         mean_R = power_F @ rings.flattened_average + TINY
@@ -138,4 +164,4 @@ def high_frequency_share(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batc
     x = standardise(x)
     with torch.autocast(x.device.type, enabled=False):
         power_F, rings = _power_and_rings(x)
-        return power_F @ rings.high / (power_F @ rings.copies + TINY)
+        return power_F @ rings.high / (power_F @ rings.varying + TINY)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inscape.stats.images import TINY, as_images, variance
+from inscape.stats.images import TINY, as_images, standardise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -25,14 +25,17 @@ def haar_details(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch 3 h w"
 
     The order and signs are those of PyWavelets' `dwt2(x, "haar")` (Mallat 1989).
     """
+    return torch.stack(_three_bands(x), -3)
+
+
+def _three_bands(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = as_images(x)
     height, width = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
-    blocks = x[..., :height, :width].unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2))
-    top_left, top_right = blocks[..., 0, :, :].unbind(-1)
-    low_left, low_right = blocks[..., 1, :, :].unbind(-1)
-    falling, rising = top_left - low_right, top_right - low_left
-    diagonal = (top_left + low_right) - (top_right + low_left)
-    return torch.stack((falling + rising, falling - rising, diagonal), -3) / 2
+    # Rows first: sums of whole rows are contiguous, and leave half as much to gather column by column.
+    top, low = x[..., :height, :width].unflatten(-2, (-1, 2)).unbind(-2)
+    sum_left, sum_right = ((top + low) / 2).unflatten(-1, (-1, 2)).unbind(-1)
+    change_left, change_right = ((top - low) / 2).unflatten(-1, (-1, 2)).unbind(-1)
+    return change_left + change_right, sum_left - sum_right, change_left - change_right
 
 
 def hoyer_sparsity(coefficients: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
@@ -40,22 +43,26 @@ def hoyer_sparsity(coefficients: Float[Tensor, "*batch n"]) -> Float[Tensor, "*b
 
     Whatever the scale. All zeros read 0: nothing is there to be sparse, and nothing is won by fading out.
     """
-    root = coefficients.shape[-1] ** 0.5
-    small = TINY**0.5
-    l1 = coefficients.abs().sum(-1) + small * root
-    l2 = (coefficients.square().sum(-1) + TINY).sqrt()
-    return (root - l1 / l2) / (root - 1)
+    return _hoyer(coefficients.abs().sum(-1), coefficients.square().sum(-1), coefficients.shape[-1])
+
+
+def _hoyer(absolutes: Tensor, squares: Tensor, count: int) -> Tensor:
+    root = count**0.5
+    return (root - (absolutes + root * TINY**0.5) / (squares + TINY).sqrt()) / (root - 1)
 
 
 def haar_sparsity(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]:
     """Hoyer sparsity of all one-level Haar details together: white noise 0.21, photographs 0.43, dead leaves 0.50."""
-    return hoyer_sparsity(haar_details(x).flatten(-3))
+    bands = _three_bands(x)
+    horizontal, vertical, diagonal = (band.abs().sum((-2, -1)) for band in bands)
+    absolutes = horizontal + vertical + diagonal
+    horizontal, vertical, diagonal = (band.square().sum((-2, -1)) for band in bands)
+    return _hoyer(absolutes, horizontal + vertical + diagonal, 3 * bands[0].shape[-2] * bands[0].shape[-1])
 
 
 def haar_mean_abs(x: Float[Tensor, "*batch H W"], *, normalise: bool = False) -> Float[Tensor, "*batch"]:
     """Mean absolute Haar detail in the units of x, or of the image at unit variance (white noise 0.80)."""
-    mean = haar_details(x).abs().mean((-3, -2, -1))
-    return mean * (variance(x) + TINY).rsqrt() if normalise else mean
+    return haar_details(standardise(x) if normalise else x).abs().mean((-3, -2, -1))
 
 
 def haar_kurtosis(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]:
