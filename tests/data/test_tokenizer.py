@@ -119,9 +119,10 @@ def test_a_closed_vocabulary_is_smaller_than_asked_and_one_id_a_word(tokenizer):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_deterministic(kind):
-    texts = [" ".join(random.Random(place).choices("abcdefghij klmnop qrst", k=40)) + " x" for place in range(200)]
+    texts = ["".join(random.Random(place).choices("abcdefghij klmnop qrst", k=40)) + " x" for place in range(200)]
     first = Tokenizer.train(texts, 500, kind)
     assert all(Tokenizer.train(iter(texts), 500, kind).to_json() == first.to_json() for _ in range(3))
+    assert Tokenizer.train(texts[::-1], 500, kind).to_json() == first.to_json()  # ties do not go by order
     assert Tokenizer.train(texts[:100], 500, kind).fingerprint != first.fingerprint
 
 
@@ -249,6 +250,21 @@ def test_damaged_and_foreign_files_are_refused(tokenizer, tmp_path, damage):
     ) as error:
         Tokenizer.load(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), [("bpe", "dropout", 0.5), ("word", "unk_token", "a")])
+def test_a_model_that_would_encode_otherwise_is_foreign(kind, field, value):
+    state = json.loads(Tokenizer.train(TEXTS, 400, kind).to_json())
+    state["model"][field] = value
+    with pytest.raises(ValueError, match="of another kind"):
+        Tokenizer.from_json(json.dumps(state))
+
+
+def test_an_empty_text_is_counted_from_the_start_of_the_list(bpe, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    assert len(bpe.encode_ragged(["a"] * 5).offsets) == 6
+    with pytest.raises(ValueError, match="text 4 is empty"):
+        bpe.encode_ragged(["a", "a", "a", ""])
 
 
 def test_a_gap_in_the_ids_is_damage(tmp_path):

@@ -97,6 +97,21 @@ class Tokenizer:
     Two kinds. "bpe" is byte-level: any Unicode text comes back exactly and nothing is unknown. "word" has one id a
     piece, the most frequent first, and everything else is <unk>. A vocabulary can come out smaller than asked for
     (BPE stops when no two pieces meet twice; a closed grammar has few words): `vocab_size` is the actual size.
+
+    What a size costs, measured: tokens per sentence (without bos and eos; mean) and embedding parameters at d = 384.
+
+                              scene grammar, 94 words      145,000 image captions, every tenth held out
+        asked for             ids  tokens  parameters      ids     tokens  parameters  unknown
+        word, 32,000          101    25.0      0.04 M      21,064    13.6      8.09 M    0.5 %
+        word, 4,000           101    25.0      0.04 M       4,000    13.6      1.54 M    2.8 %
+        bpe, 400              400    35.6      0.15 M           -       -           -        -
+        bpe, 1,000            484    25.0      0.19 M       1,000    19.8      0.38 M        0
+        bpe, 4,000            484    25.0      0.19 M       4,000    14.9      1.54 M        0
+        bpe, 32,000           484    25.0      0.19 M      19,461    13.7      7.47 M        0
+
+    So for the grammar a word-level vocabulary, or BPE of 512 and more, costs nothing in length (12, 25 and 38 tokens
+    for 1, 2 and 3 facts) and spares the 12.6 M parameters of a full 32,768 ids; the price of word-level is that no
+    other word can be said. For open English, BPE of 4,000 is 9 % longer than of 20,000 at a fifth of the size.
     """
 
     def __init__(self, definition: str) -> None:
@@ -178,21 +193,38 @@ class Tokenizer:
             raise ValueError(f"on_long {on_long!r}; allowed: error, truncate")
         if max_length < 3:
             raise ValueError(f"max_length {max_length}; allowed: 3 (bos, one token, eos) or more")
-        rows = list(self._rows(texts))
+        rows = [[BOS, *ids, EOS] for chunk in _chunks(texts) for ids in self._encoded(chunk)]
         if not rows:
             raise ValueError("no sentence to encode: the list of texts is empty")
-        for place, row in enumerate(rows):
+        for text, row in zip(texts, rows, strict=True):
             if len(row) > max_length:
                 if on_long == "error":
-                    raise ValueError(_too_long(texts[place], len(row), max_length))
+                    raise ValueError(_too_long(text, len(row), max_length))
                 row[max_length - 1 :] = [EOS]
-        ragged = _ragged(rows)
         longest = max(map(len, rows))
-        return pad_rows(ragged, range(len(rows)), bucket_width(longest, max_length) if bucket else longest)
+        tokens_BT = np.zeros((len(rows), bucket_width(longest, max_length) if bucket else longest), dtype=np.int64)
+        for place, row in enumerate(rows):
+            tokens_BT[place, : len(row)] = row
+        return tokens_BT
 
     def encode_ragged(self, texts: Iterable[str]) -> Ragged:
-        """Sentences of any length, `bos w1 .. wn eos` each, in one flat array: for whole corpora."""
-        return _ragged(self._rows(texts))
+        """Sentences of any length, `bos w1 .. wn eos` each, in one flat array: for whole corpora.
+
+        Every distinct word is encoded once (six times as fast as sentence by sentence on 145,000 captions).
+        """
+        table: dict[str, array[int]] = {}
+        ids, ends = array("i"), array("q", [0])
+        for chunk in _chunks(texts):
+            rows = [text.split(" ") for text in chunk]
+            new = sorted({word for row in rows for word in row}.difference(table))
+            table.update((word, array("i", found)) for word, found in zip(new, self._encoded(new), strict=True))
+            for row in rows:
+                ids.append(BOS)
+                for word in row:
+                    ids.extend(table[word])
+                ids.append(EOS)
+                ends.append(len(ids))
+        return Ragged(np.array(ids, dtype=np.int32), np.array(ends, dtype=np.int64))
 
     def decode(self, tokens_BT: ArrayLike) -> list[str]:
         """One text a row, up to its first eos; special ids but <unk> are left out.
@@ -222,7 +254,7 @@ class Tokenizer:
         for word in words:
             if len(word.split()) != 1 or word != word.strip():
                 raise ValueError(f"{word!r} is not one word: words are not empty and hold no whitespace")
-        return {word: row[1:-1] for word, row in zip(words, self._rows(words), strict=True)}
+        return dict(zip(words, self._encoded(list(map(_encodable, words))), strict=True))
 
     def unknown_words(self, text: str) -> list[str]:
         """The distinct words of `text` that are, in whole or in part, <unk>; never any for bpe."""
@@ -232,16 +264,20 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"Tokenizer(kind={self.kind!r}, vocab_size={self.vocab_size}, fingerprint={self.fingerprint[:8]!r})"
 
-    def _rows(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        _refuse_string(texts)
-        remaining = iter(texts)
-        place = 0
-        while chunk := [_encodable(text) for text in islice(remaining, _CHUNK)]:
-            if "" in chunk:
-                raise ValueError(f"text {place + chunk.index('') + 1} is empty: give at least one word")
-            for encoding in self._backend.encode_batch_fast(chunk, add_special_tokens=False):
-                yield [BOS, *encoding.ids, EOS]
-            place += len(chunk)
+    def _encoded(self, clean: list[str]) -> Iterator[list[int]]:
+        return (found.ids for found in self._backend.encode_batch_fast(clean, add_special_tokens=False))
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Normalised texts, some thousand at a time; ValueError on an empty one."""
+    _refuse_string(texts)
+    remaining = iter(texts)
+    before = 0
+    while chunk := list(map(_encodable, islice(remaining, _CHUNK))):
+        if "" in chunk:
+            raise ValueError(f"text {before + chunk.index('') + 1} is empty: give at least one word")
+        yield chunk
+        before += len(chunk)
 
 
 def _refuse_string(texts: object) -> None:
@@ -265,14 +301,6 @@ def _too_long(text: str, length: int, limit: int) -> str:
         f"sentence {start!r} has {length} tokens with start and end, the limit is {limit}: "
         "shorten or split it, or cut it with on_long='truncate'"
     )
-
-
-def _ragged(rows: Iterable[list[int]]) -> Ragged:
-    ids, lengths = array("i"), array("q", [0])
-    for row in rows:
-        ids.fromlist(row)
-        lengths.append(len(row))
-    return Ragged(np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32), np.cumsum(lengths, dtype=np.int64))
 
 
 def _some(texts: Iterable[str]) -> Iterator[str]:
