@@ -47,7 +47,9 @@ def covariance_of_centred(centred: Float[Tensor, "*batch C H W"]) -> Float[Tenso
     """`channel_covariance` of images that have mean 0 already."""
     pixels = centred.flatten(-2)
     with torch.autocast(pixels.device.type, enabled=False):
-        return _Gram.apply(pixels) / pixels.shape[-1]
+        # The compiler writes its own backward, and warns of classes like _Gram.
+        gram = pixels @ pixels.mT if torch.compiler.is_compiling() else _Gram.apply(pixels)
+        return gram / pixels.shape[-1]
 
 
 def channel_correlation(x: Float[Tensor, "*batch C H W"]) -> Float[Tensor, "*batch C C"]:

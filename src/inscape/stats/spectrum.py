@@ -88,6 +88,11 @@ def _constant_rings(height: int, width: int, device: torch.device, dtype: torch.
     return _rings(height, width, device, dtype)
 
 
+def _power(x: Tensor) -> Tensor:
+    modes = torch.fft.rfft2(x, norm="ortho")
+    return modes.real.square() + modes.imag.square()
+
+
 class _Power(torch.autograd.Function):
     """x (..., H, W) -> |rfft2(x)|^2 (..., H, W // 2 + 1), Parseval-scaled: its mean over all modes is that of x^2.
 
@@ -98,8 +103,7 @@ class _Power(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, copies: Tensor) -> Tensor:
         ctx.save_for_backward(x, copies)
-        modes = torch.fft.rfft2(x, norm="ortho")
-        return modes.real.square() + modes.imag.square()
+        return _power(x)
 
     @staticmethod
     def backward(ctx: FunctionCtx, slope: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -113,7 +117,10 @@ def _power_and_rings(x: Tensor) -> tuple[Tensor, _Rings]:
     # len(range(n)) is n, but as a number even where torch.compile would carry a symbol: one graph for each image size.
     height, width = len(range(x.shape[-2])), len(range(x.shape[-1]))
     rings = _constant_rings(height, width, x.device, x.dtype)
-    return _Power.apply(x, rings.copies.view(height, -1)).flatten(-2), rings
+    # The compiler writes its own backward, and warns of classes like _Power.
+    compiling = torch.compiler.is_compiling()
+    power = _power(x) if compiling else _Power.apply(x, rings.copies.view(height, -1))
+    return power.flatten(-2), rings
 
 
 def radial_spectrum(x: Float[Tensor, "*batch H W"]) -> RadialSpectrum:
