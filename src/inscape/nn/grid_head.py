@@ -34,7 +34,7 @@ class GridQueries(nn.Module):
             nn.init.zeros_(convolution.bias)
 
     def forward(self) -> Float[Tensor, "Q D"]:
-        return self.mix(functional.gelu(self.local(self.map_1MHW)))[0].flatten(1).T
+        return self.mix(functional.gelu(self.local(self.map_1MHW)))[0].flatten(1).T.contiguous()
 
 
 class CrossBlock(nn.Module):
@@ -83,5 +83,6 @@ class GridHead(nn.Module):
         hidden_BQK = self.second.feed_forward.hidden(self.second.feed_forward_norm(x_BQD))
         # Nothing stands between the last feed-forward layer and the projection, so their two matrices are one.
         down, project = self.second.feed_forward.down, self.project
-        latent_BQC = project(x_BQD + down.bias) + functional.linear(hidden_BQK, project.weight @ down.weight)
+        latent_BQC = functional.linear(x_BQD, project.weight, project.bias + project.weight @ down.bias)
+        latent_BQC = latent_BQC + functional.linear(hidden_BQK, project.weight @ down.weight)
         return latent_BQC.transpose(1, 2).unflatten(2, (self.height, self.width))
