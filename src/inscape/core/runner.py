@@ -226,8 +226,10 @@ def _about(study: Study, phase: Phase) -> dict[str, Any]:
     return {
         "study_title": study.title,
         "hypothesis": study.hypothesis,
+        "phases": {p.code: p.name for p in study.phases},
         "phase_name": phase.name,
         "question": phase.question,
+        "seeds": list(phase.seeds),
         "failure_means": phase.failure_means,
         "remedies": [remedy.why for remedy in phase.remedies],
     }
