@@ -45,6 +45,6 @@ def variance(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch"]:
 
 
 def standardise(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:
-    """Each image with mean 0 and variance 1; a flat image becomes zeros, with gradients that stay finite."""
+    """Each image with mean 0 and variance 1; a flat image stays flat, and its gradients finite."""
     centred = centre(x)
     return centred * (centred.square().mean((-2, -1), keepdim=True) + TINY).rsqrt()
