@@ -24,6 +24,7 @@ from inscape.data.scenes.sampling import SCENE_DRAWS, check_facts, check_split
 from inscape.data.scenes.scene import MAX_FACTS, NAME_COUNT, OBJECT_COUNT, RELATIONS, SYMMETRIC
 from inscape.data.scenes.splits import SPLITS, mix, splits_of_facts
 from inscape.data.scenes.wording import ORDERS, WORDING_DRAWS
+from inscape.data.tokenizer import BOS, BUCKETS, EOS
 
 __all__ = [
     "Batch",
@@ -37,7 +38,6 @@ __all__ = [
     "uniforms",
 ]
 
-BUCKETS = (16, 32, 64)
 ROWS_AT_ONCE = 256
 
 
@@ -99,10 +99,11 @@ def uniforms(seed: int, stream: int | np.ndarray, index_B: np.ndarray, draws: in
     return (bits_BD >> np.uint64(11)) * 2.0**-53
 
 
-def phrase_table(word_ids: Mapping[str, Sequence[int]], *, bos: int = 1, eos: int = 2) -> PhraseTable:
+def phrase_table(word_ids: Mapping[str, Sequence[int]]) -> PhraseTable:
     """The token ids of every piece, from a tokenizer in which each word encodes by itself.
 
-    `word_ids` maps every word of `grammar.WORDS` to its ids. ValueError if a word is missing or has no id.
+    `word_ids` maps every word of the grammar to its ids, as `Tokenizer.word_ids(WORDS)` does.
+    ValueError if a word is missing or has no id.
     """
     missing = [word for word in WORDS if not len(word_ids.get(word, ()))]
     if missing:
@@ -111,7 +112,7 @@ def phrase_table(word_ids: Mapping[str, Sequence[int]], *, bos: int = 1, eos: in
     texts += [text for pattern in PATTERNS for text in pattern.opening]
     texts += [text for pattern in PATTERNS for text in pattern.linking]
     texts += CONJUNCTIONS
-    pieces = [[i for word in text.split() for i in word_ids[word]] for text in texts] + [[bos], [eos], []]
+    pieces = [[i for word in text.split() for i in word_ids[word]] for text in texts] + [[BOS], [EOS], []]
     pieces_SW = np.full((len(pieces), max(map(len, pieces))), -1, dtype=np.int64)
     for row, ids in enumerate(pieces):
         pieces_SW[row, : len(ids)] = ids

@@ -88,10 +88,13 @@ def _read_object(words: list[str], at: int, allowed: dict[bool, _State]) -> tupl
         quantifier = f"the {words[at]}"
         at += 1
     plural = quantifier.split()[-1] in _NUMERALS
+    several = f"a number ({_listed(_NUMERALS)})"
+    if plural not in allowed and plural:
+        raise _Refusal(at - 1, "one object (the verb is singular)")
     if plural not in allowed:
-        raise _Refusal(
-            at - 1, "several objects (the verb is plural)" if True in allowed else "one object (the verb is singular)"
-        )
+        if quantifier == "the":
+            raise _Refusal(at, f"{several}, since the verb is plural")
+        raise _Refusal(start, "several objects (the verb is plural)")
     size = ""
     if words[at] in _SIZES:
         size = words[at]
@@ -99,19 +102,18 @@ def _read_object(words: list[str], at: int, allowed: dict[bool, _State]) -> tupl
     colour = words[at]
     if colour not in _COLOURS:
         sizes = () if size else (f"a size ({_listed(_SIZES)})",)
-        numerals = (f"a number ({_listed(_NUMERALS)})",) if at == start + 1 and quantifier == "the" else ()
+        numerals = (several,) if at == start + 1 and quantifier == "the" and True in allowed else ()
         raise _Refusal(at, *numerals, *sizes, f"a colour ({_listed(_COLOURS)})")
-    at += 1
-    noun = (_PLURAL if plural else _SINGULAR).get(words[at])
-    if noun is None:
-        raise _Refusal(
-            at, f"a {'plural' if plural else 'singular'} shape ({_listed(_PLURAL if plural else _SINGULAR)})"
-        )
     if quantifier in ("a", "an"):
         article = "an" if words[start + 1][0] in "aeiou" else "a"
         if quantifier != article:
             raise _Refusal(start, f"'{article}' before '{words[start + 1]}'")
         quantifier = "a"
+    at += 1
+    noun = (_PLURAL if plural else _SINGULAR).get(words[at])
+    if noun is None:
+        number, nouns = ("plural", _PLURAL) if plural else ("singular", _SINGULAR)
+        raise _Refusal(at, f"a {number} shape ({_listed(nouns)})")
     return _PHRASE_INDEX[quantifier, size, colour, noun], at + 1
 
 
