@@ -4,6 +4,7 @@ A gate is a list of criteria written down before the measurement. `Gate.judge` i
 anyone can replay a verdict from `gate.json` and `metrics.json`.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -46,6 +47,8 @@ class Criterion:
             raise ValueError(f"criterion on {self.metric!r}: give exactly one of at_least and at_most")
         if self.role not in ("claim", "control") or self.source not in ("plan", "calibrated"):
             raise ValueError(f"criterion on {self.metric!r}: role {self.role!r} / source {self.source!r} are not known")
+        if not all(math.isfinite(b) for b in (self.bound, self.partial or 0.0)):
+            raise ValueError(f"criterion on {self.metric!r}: a bound that is not finite decides nothing: {self.bound}")
         if self.partial is not None and not self._holds_at(self.bound, self.partial):
             raise ValueError(
                 f"criterion on {self.metric!r}: partial={self.partial} is stricter than the bound {self.bound}"
@@ -108,13 +111,13 @@ class Verdict:
         return self.outcome is Outcome.PASS
 
     def outcome_of(self, source: Literal["plan", "calibrated"]) -> Outcome | None:
-        """The outcome of the plan's criteria alone, or of the calibrated ones; None where there are none.
+        """The outcome of the plan's claims alone, or of the calibrated ones; None where there are none.
 
         Controls count for both: a broken instrument says nothing about either.
         """
-        chosen = [f for f in self.findings if f.criterion.source == source or f.criterion.role == "control"]
-        own = [f for f in chosen if f.criterion.source == source]
-        return _overall(chosen) if own else None
+        claims = [f for f in self.findings if f.criterion.source == source and f.criterion.role == "claim"]
+        controls = [f for f in self.findings if f.criterion.role == "control"]
+        return _overall(claims + controls) if claims else None
 
     def to_json(self) -> dict[str, Any]:
         """What verdict.json holds."""
