@@ -8,13 +8,15 @@ import dataclasses
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = [
     "differences",
     "fingerprint",
+    "fingerprint_of_file",
     "from_yaml",
     "load_preset",
     "preset_names",
@@ -34,7 +36,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def fingerprint(config: Any) -> str:
     """Eight hex digits that name exactly this config: what a run directory is filed under."""
-    return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()[:8]
+    return _digest(to_dict(config))
+
+
+def fingerprint_of_file(path: Path) -> str:
+    """The `fingerprint` of the config that was written to a YAML file: another one after any edit of a value."""
+    return _digest(_read_yaml(path))
 
 
 def differences(before: Any, after: Any, prefix: str = "") -> dict[str, Any]:
@@ -59,30 +66,26 @@ def load_preset(config_type: type[C], presets: Path, name: str) -> C:
     declared = _read_yaml(presets)
     if name not in declared:
         raise ValueError(f"no preset {name!r}; there are: {', '.join(declared)}")
-    return with_changes(config_type(), declared[name] or {})
+    changes = declared[name] or {}
+    if not isinstance(changes, dict):
+        raise ValueError(f"{presets}: preset {name} should hold key: value lines, and holds {changes!r}")
+    return with_changes(config_type(), changes)
 
 
 def with_overrides(config: C, overrides: Sequence[str]) -> C:
-    """The config with `key=value` strings applied; values are YAML, keys are dotted."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
+    """The config with `key=value` strings applied, a later one over an earlier; values are YAML, keys are dotted."""
+    changes: dict[str, Any] = {}
     for item in overrides:
         key, equals, _ = item.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"override {item!r} is not key=value; e.g. {next(iter(_keys(config)))}=...")
-    try:
-        changes = OmegaConf.from_dotlist(list(overrides))
-    except (OmegaConfBaseException, ValueError) as error:
-        raise ValueError(f"overrides {' '.join(overrides)!r} cannot be read: {_first_line(error)}") from None
-    except Exception as error:  # the YAML parser's own family of errors
-        if type(error).__module__.startswith("yaml"):
-            raise ValueError(f"overrides {' '.join(overrides)!r} cannot be read: {_first_line(error)}") from None
-        raise
-    return with_changes(config, OmegaConf.to_container(changes))
+        given = _nest(_read_override(item))
+        _refuse_unknown(config, given)
+        changes |= _flatten(given)
+    return with_changes(config, changes)
 
 
-def with_changes(config: C, changes: Any) -> C:
+def with_changes(config: C, changes: Mapping[str, Any]) -> C:
     """The config with a (nested or dotted) mapping of changes applied; unknown keys and wrong types are refused."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -94,9 +97,10 @@ def with_changes(config: C, changes: Any) -> C:
     try:
         merged: Any = OmegaConf.to_object(OmegaConf.merge(base, nested))
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or ", ".join(_flatten(nested))
-        raise ValueError(f"{key}: {_first_line(error)}") from None
-    return _tuples(config, merged)
+        raise ValueError(_refusal(error, _flatten(nested))) from None
+    changed = _tuples(config, merged)
+    _refuse_not_finite(changed)
+    return changed
 
 
 def to_yaml(config: Any) -> str:
@@ -125,8 +129,31 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
+def _read_override(item: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([item]))  # type: ignore[return-value]
+    except Exception as error:  # yaml and omegaconf errors share no base class
+        raise ValueError(f"override {item!r} cannot be read: {_first_line(error)}") from None
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    """What was wrong; a YAML error opens with what it was reading, and says what was wrong as its `problem`."""
+    text = getattr(error, "problem", None) or str(error) or type(error).__name__
+    return text.strip().splitlines()[0]
+
+
+def _refusal(error: BaseException, given: Mapping[str, Any]) -> str:
+    """An OmegaConf error in one line that names the key and the value; for sequences its own message names neither."""
+    key = getattr(error, "full_key", None) or ", ".join(given)
+    value = given.get(key)
+    reason = _first_line(error).replace("$VALUE_TYPE", type(value).__name__).replace("$VALUE", str(value))
+    return f"{key}: {reason}"
 
 
 def _keys(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -142,11 +169,12 @@ def _keys(config: Any, prefix: str = "") -> dict[str, Any]:
 def _flatten(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
+        group = isinstance(value, dict) and value  # an empty one is kept, so that it is refused and not overlooked
+        flat |= _flatten(value, f"{prefix}{key}.") if group else {prefix + str(key): value}
     return flat
 
 
-def _nest(changes: Any) -> dict[str, Any]:
+def _nest(changes: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for dotted, value in _flatten(dict(changes)).items():
         *path, last = dotted.split(".")
@@ -173,6 +201,14 @@ def _refuse_unknown(config: Any, nested: dict[str, Any]) -> None:
             raise ValueError(f"unknown config key {key!r}; {hint}")
 
 
+def _refuse_not_finite(config: Any) -> None:
+    """NaN passes every range check written as `if x <= 0`, and equals no declared value, not even itself."""
+    for key, value in _keys(config).items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{key}={number}: wanted a finite number")
+
+
 def _unlock(node: Any) -> None:
     from omegaconf import DictConfig, OmegaConf
 
@@ -190,6 +226,10 @@ def _tuples(before: Any, after: Any) -> Any:
         old, new = getattr(before, field.name), getattr(after, field.name)
         if dataclasses.is_dataclass(old):
             changed[field.name] = _tuples(old, new)
-        elif isinstance(old, tuple) and isinstance(new, list):
-            changed[field.name] = tuple(new)
-    return dataclasses.replace(after, **changed) if changed else after
+        elif not isinstance(old, list):
+            changed[field.name] = _frozen(new)
+    return dataclasses.replace(after, **changed)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
