@@ -293,9 +293,17 @@ def test_divergence_names_term_and_step_and_keeps_the_last_checkpoint(
 ) -> None:
     """free=False is what an accelerator does: it looks only when it must, and still names the very step."""
     monkeypatch.setattr(train, "_reading_is_free", lambda device: free)
+    models = []
+
+    def terms(model: nn.Module, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        models.append(model)
+        return poisoned(7, how)(model, batch, step)
+
     with pytest.raises(train.TrainingDiverged, match=rf"{named} in step 8, .*checkpoint step_6 is whole") as caught:
-        toy_fit(tmp_path, terms=poisoned(7, how))
+        toy_fit(tmp_path, terms=terms, log_every=11)
     assert "\n" not in str(caught.value)
+    assert len(models) == (8 if free else 9), "an accelerator looks at the next checkpoint at the latest"
+    assert bool(parameters_of(models[0]).isfinite().all()) == free, "where looking is free, the step is not taken"
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_3", "step_6"]
     assert toy_fit(tmp_path).steps == 40
 
@@ -335,8 +343,10 @@ def test_terms_must_stay_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, on importing its compiler
 def test_compiled_training_stays_near_the_eager_one(tmp_path: Path) -> None:
     eager, compiled = (toy_fit(tmp_path / str(c), dropout=0.0, compile=c) for c in (False, True))
+    assert compiled.model._compiled_call_impl is not None
     torch.testing.assert_close(parameters_of(eager.model), parameters_of(compiled.model), rtol=1e-3, atol=1e-4)
 
 

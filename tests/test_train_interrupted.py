@@ -95,6 +95,12 @@ def test_a_stop_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path, un
     assert [e["step"] for e in result.evaluations] == [10, 20, 30, 40]
 
 
+def test_a_stop_in_the_last_step_is_not_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(train.TrainingInterrupted, match="stopped after step 40 of 40, and saved"):
+        toy_fit(tmp_path, terms=signalling(signal.SIGINT, 39))
+    assert toy_fit(tmp_path).steps == 40
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         toy_fit(tmp_path, terms=signalling(signal.SIGINT, 19, times=2))
@@ -204,7 +210,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 
 def test_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_fit(tmp_path)
-    monkeypatch.setattr("toy_training.make_model", lambda dropout: nn.Linear(6, 2))
+    monkeypatch.setattr("toy_training.make_model", lambda dropout, seed: nn.Linear(6, 2))
     with pytest.raises(ValueError, match=r"^checkpoint step_40 is of another model: .*"):
         toy_fit(tmp_path)
 

@@ -49,8 +49,8 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def make_model(dropout: float = 0.2) -> nn.Module:
-    torch.manual_seed(3)
+def make_model(dropout: float = 0.2, seed: int = 3) -> nn.Module:
+    torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(6, 12), nn.GELU(), nn.Dropout(dropout), nn.LayerNorm(12), nn.Linear(12, 2))
 
 
@@ -71,11 +71,13 @@ def evaluate(ema: nn.Module, step: int) -> dict[str, float]:
     return {"error": float((ema(batch["x"]) - batch["y"]).square().mean()), "draw": float(torch.rand(()))}
 
 
-def toy_fit(path: Path, *, dropout: float = 0.2, terms: Any = loss_terms, **changes: Any) -> train.FitResult:
+def toy_fit(
+    path: Path, *, dropout: float = 0.2, model_seed: int = 3, terms: Any = loss_terms, **changes: Any
+) -> train.FitResult:
     """One fit of the toy in `path`."""
     path.mkdir(exist_ok=True)
     config = train.FitConfig(**CONFIG | changes)
-    model = make_model(dropout)
+    model = make_model(dropout, model_seed)
     return train.fit(model, batch_at, terms, config, RunDir(path), seed=11, device="cpu", evaluate=evaluate)
 
 
@@ -120,7 +122,7 @@ def rank_fit(path: Path, rank: int, world: int, port: int, changes: dict[str, An
         return loss_terms(model, batch, step)
 
     try:
-        result = toy_fit(path, dropout=0.0, terms=terms, **changes)
+        result = toy_fit(path, dropout=0.0, model_seed=3 + rank, terms=terms, **changes)  # rank 0's weights must win
         told = " ".join(str(float(p.double().sum())) for p in result.model.parameters())
     except train.TrainingInterrupted as error:
         told = str(error)

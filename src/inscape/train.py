@@ -85,7 +85,7 @@ def fit(
     loss_terms(model, batch, step): scalar terms by name, already weighted, the same names every step; their sum is
         minimised. Under torchrun each rank's mean counts alike, so slices must be equal in size.
     evaluate(ema, step): numbers for the log, every `eval_every` steps and at the last; on rank 0 only, in eval mode,
-        without gradients, torch seeded by the step.
+        without gradients.
 
     The model is moved to `device` and trained in place; the result's models are in eval mode.
     Raises TrainingDiverged, TrainingInterrupted (Ctrl-C or SIGTERM), DiskFull, each with one line for the user, and
@@ -110,7 +110,7 @@ def fit(
                     _evaluate(training, evaluate)
                 # Processes agree to stop at log lines only: asking at every step would make each wait for the others.
                 asks = processes.world == 1 or training.step % config.log_every == 0
-                stopping = asks and processes.any(stop.is_set(), device) and not last
+                stopping = asks and processes.any(stop.is_set(), device)
                 if last or stopping or _is_due(config.checkpoint_every, training):
                     _save(training)
                 if stopping:
@@ -119,12 +119,7 @@ def fit(
                         f"continue with: inscape resume {run.path}"
                     )
             processes.barrier()
-    evaluations = [
-        {"step": line.pop("step"), "values": {name: value for name, value in line.items() if name != "kind"}}
-        for line in run.read_log()
-        if line.get("kind") == "eval"
-    ]
-    return FitResult(model.eval(), training.ema, training.step, training.seconds, evaluations)
+    return FitResult(model.eval(), training.ema, training.step, training.seconds, _evaluations(run))
 
 
 @final
@@ -352,11 +347,15 @@ def _evaluate(training: _Training, evaluate: Evaluate) -> None:
     if not training.processes.first:
         return
     began = time.monotonic()
-    seed_step(training.device, training.seed, training.step, training.processes.rank)
     with torch.no_grad():
         values = evaluate(training.ema, training.step)
     training.journal.evaluation(training.step, {name: float(value) for name, value in values.items()})
     training.paused += time.monotonic() - began
+
+
+def _evaluations(run: RunDir) -> list[dict[str, Any]]:
+    lines = [line for line in run.read_log() if line.get("kind") == "eval"]
+    return [{"step": line.pop("step"), "values": {k: v for k, v in line.items() if k != "kind"}} for line in lines]
 
 
 def _save(training: _Training) -> None:
