@@ -15,6 +15,7 @@ from inscape.stats.gradients import (
 from inscape.stats.images import standardise, variance
 from inscape.stats.moments import channel_correlation, channel_covariance
 from inscape.stats.spectrum import RadialSpectrum, high_frequency_share, radial_spectrum, spectral_slope
+from inscape.stats.steerable import oriented_bands, oriented_sparsity
 from inscape.stats.summary import ImageStatistics, image_statistics
 from inscape.stats.wavelet import haar_details, haar_kurtosis, haar_mean_abs, haar_sparsity, hoyer_sparsity
 
@@ -34,6 +35,8 @@ __all__ = [
     "hoyer_sparsity",
     "image_statistics",
     "number_of_differences",
+    "oriented_bands",
+    "oriented_sparsity",
     "radial_spectrum",
     "spectral_slope",
     "standardise",

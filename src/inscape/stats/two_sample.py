@@ -66,8 +66,8 @@ def linear_auc(
 def auc_against_photographs(statistics: np.ndarray, groups: np.ndarray, seed: int = 0) -> TwoSample:
     """`linear_auc` between photographs and images described by `describe`, heavy-tailed statistics as logarithms.
 
-    Measured, 1,000 images each: white noise 1.00, Gaussian 1 / f^2 fields 0.98 (alpha 2.6: 1.00), dead leaves 0.99. Half
-    of the photographs against the other half: 0.66 (90 % of the splits within 0.59 to 0.75) if crops of one picture may
+    Measured, 1,000 images each: white noise 1.00, Gaussian 1 / f^2 fields 0.98 (at alpha 2.6 1.00), dead leaves 0.99.
+    Half of the photographs against the other half: 0.66 (90 % of splits: 0.59 to 0.75) if crops of one picture may
     lie on both sides of training and testing, 0.52 if not; one picture against all others: 0.71 (0.62 to 0.92).
     """
     table = photograph_table()
