@@ -83,16 +83,16 @@ def main(words: Sequence[str] | None = None) -> int:
         arguments = _parse(list(sys.argv[1:] if words is None else words))
     except SystemExit as leaving:  # argparse has said its line
         return leaving.code if isinstance(leaving.code, int) else FAULT
-    from inscape.failures import TrainingDiverged, TrainingInterrupted
+    from inscape.stopping import TrainingDiverged, TrainingInterrupted
 
     try:
         return arguments.do(arguments)
+    except TrainingDiverged as error:
+        return _complain(FAULT, error)
     except ValueError as error:
         if os.environ.get("INSCAPE_TRACEBACK"):
             raise
         return _complain(BAD_INPUT, error)
-    except TrainingDiverged as error:
-        return _complain(FAULT, error)
     except TrainingInterrupted as error:
         return _complain(INTERRUPTED, error)
     except KeyboardInterrupt:
