@@ -22,6 +22,9 @@ from inscape.data.scenes import (
     sample,
     split_of,
 )
+from inscape.data.scenes.fast import draw_scenes
+from inscape.data.scenes.fast_counterfactuals import draw_counterfactuals
+from inscape.data.scenes.scene import scene_from_codes
 
 ATTRIBUTES = ("count", "size", "colour", "shape")
 
@@ -189,6 +192,51 @@ def test_relation_edits_reach_every_other_relation_and_never_the_inverse():
     both = {(r, s) for r in ("left of", "in front of", "inside") for s in ("ball", "block")}
     assert {way for way in ways if way[0] != "next to"} == both
     assert {relation for relation, _ in ways} == {"left of", "in front of", "inside", "next to"}
+
+
+@pytest.mark.parametrize("facts", [1, 2, 3])
+def test_counterfactuals_drawn_as_arrays_are_single_edits_within_their_split(facts):
+    index_B = np.arange(700)
+    scenes_BF = draw_scenes(1, index_B, facts=facts)
+    made = draw_counterfactuals(scenes_BF, 1, index_B)
+    for codes, other_codes, edit in zip(scenes_BF, made.scenes_BF, made.edit_B, strict=True):
+        scene, other = scene_from_codes(codes), scene_from_codes(other_codes)
+        assert is_edit(scene, other, EDITS[edit])
+        assert is_plain(other)
+        assert split_of(other) == "train"
+        assert other.codes == tuple(other_codes[other_codes >= 0].tolist())
+    shares = np.bincount(made.edit_B, minlength=len(EDITS)) / len(index_B)
+    applicable = [edit != "across" or facts > 1 for edit in EDITS]
+    assert (shares[applicable] > 0.06).all()
+    assert (shares[~np.array(applicable)] == 0).all()
+    part = draw_counterfactuals(scenes_BF[40:43], 1, index_B[40:43])
+    assert (part.scenes_BF == made.scenes_BF[40:43]).all()
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_counterfactuals_drawn_as_arrays_have_the_results_and_chances_of_the_scalar_ones(edit):
+    scene = parse("a small red ball is on two blue blocks and a red cone is next to a white ball")
+    rng = np.random.default_rng(0)
+    number = 3_000
+    scalar = Counter(counterfactual(scene, edit, rng) for _ in range(number))
+    codes = np.tile([*scene.codes, -1], (number, 1))
+    made = draw_counterfactuals(codes, 3, np.arange(number), edits=[edit], split=None)
+    arrays = Counter(scene_from_codes(row) for row in made.scenes_BF)
+    assert set(scalar) == set(arrays)
+    expected = number / len(scalar)
+    assert max(abs(scalar[k] - arrays[k]) for k in arrays) < 6 * (2 * expected) ** 0.5
+
+
+def test_counterfactuals_drawn_as_arrays_say_where_no_edit_applies():
+    codes = [
+        [*parse(text).codes, -1, -1] for text in ("a red ball is beside a red cone", "a red ball is on a red cone")
+    ]
+    made = draw_counterfactuals(np.array(codes), 0, np.arange(2), edits=["arguments", "across"], split=None)
+    assert made.edit_B.tolist() == [-1, EDITS.index("arguments")]
+    assert made.scenes_BF.tolist() == [[-1, -1, -1], [*parse("a red cone is on a red ball").codes, -1, -1]]
+    for edits in (["swap"], []):
+        with pytest.raises(ValueError, match="allowed: one or more of colour, shape"):
+            draw_counterfactuals(np.array(codes), 0, np.arange(2), edits=edits)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -1,6 +1,7 @@
 """The array sampler writes the renderer's sentences, is a pure function of its numbers, and outruns training."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,10 +70,10 @@ class Replay(np.random.Generator):
         super().__init__(np.random.PCG64(0))
         self.seed_index, self.attempt = (seed, index), 0
 
-    def random(self, size=None, dtype=np.float64, out=None):
+    def random(self, *args: Any, **kwargs: Any) -> Any:
         seed, index = self.seed_index
         self.attempt += 1
-        return uniforms(seed, self.attempt, np.array([index]), size)[0]
+        return uniforms(seed, self.attempt, np.array([index]), *args, **kwargs)[0]
 
 
 @pytest.mark.parametrize("split", [*SPLITS, None])

@@ -8,13 +8,14 @@ weights and the order of the draws are those of `grammar.py` and `wording.py`, s
     scenes_BF = draw_scenes(seed, index_B)                    what is said
     wording = draw_wordings(scenes_BF, seed, index_B)         how; another `stream` gives a paraphrase
     tokens_BT, lengths_B = tokenise(vocabulary, wording)
+    canonical_wordings(scenes_BF)                             the one wording that stands for the scene
     batch_at(...)                                             all of it, for one step and rank
 
 Legend: B sentences, F = 3 places for facts (ascending codes, -1 where there are fewer), D draws, S pieces of a
 sentence, W tokens of a piece, T tokens of a sentence.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,16 +30,23 @@ from inscape.data.tokenizer import BOS, BUCKETS, EOS
 __all__ = [
     "Batch",
     "PhraseTable",
+    "assemble",
     "batch_at",
     "canonical_wordings",
     "draw_scenes",
     "draw_wordings",
+    "first_fitting",
+    "in_split",
     "phrase_table",
+    "take_apart",
     "tokenise",
     "uniforms",
 ]
 
 ROWS_AT_ONCE = 256
+
+# (rows, attempts) -> their scenes, and which of them fit
+Propose = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Batch(NamedTuple):
@@ -127,46 +135,66 @@ def draw_scenes(seed: int, index_B: np.ndarray, *, facts: int | None = None, spl
     count_B = np.full(len(index_B), facts or 0)
     if facts is None:
         count_B = 1 + (uniforms(seed, _SCENE_STREAM, index_B, 1)[:, 0] * MAX_FACTS).astype(np.int64)
-    scenes_BF = np.empty((len(index_B), MAX_FACTS), dtype=np.int64)
-    pending, tried = np.arange(len(index_B)), 0
-    while len(pending):
-        # A few scenes left cost as much as many, so they get several attempts at once; the first that fits counts.
-        attempts = tried + 1 + np.arange(max(1, ROWS_AT_ONCE // len(pending)))
-        tried = attempts[-1]
-        rows = np.repeat(pending, len(attempts))
-        draws = uniforms(seed, _SCENE_STREAM + np.tile(attempts, len(pending)), index_B[rows], SCENE_DRAWS)
-        codes, fits = _assemble(draws, count_B[rows])
-        if split is not None:
-            fits &= splits_of_facts(codes).max(axis=1) == SPLITS.index(split)
+
+    def propose(rows: np.ndarray, attempts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        draws = uniforms(seed, _SCENE_STREAM + attempts, index_B[rows], SCENE_DRAWS).reshape(-1, MAX_FACTS, 3)
+        relation, figure, ground = (
+            (draws[..., i] * n).astype(np.int64) for i, n in enumerate((len(RELATIONS), OBJECT_COUNT, OBJECT_COUNT))
+        )
+        codes, plain = assemble(relation, figure, ground, np.arange(MAX_FACTS) < count_B[rows, None])
+        return codes, plain & in_split(codes, split)
+
+    return first_fitting(len(index_B), propose)[0]
+
+
+def first_fitting(count: int, propose: Propose, *, at_most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Rejection sampling for `count` rows: each row's scene at its first attempt that fits, and the attempt, from 1 on.
+
+    `propose(rows, attempts)` gives the scene of each (row, attempt) and whether it fits. Rows for which none of
+    `at_most` attempts fits get scenes of -1 and attempt 0.
+    """
+    scenes_BF, attempt_B = np.full((count, MAX_FACTS), -1), np.zeros(count, dtype=np.int64)
+    pending, tried = np.arange(count), 0
+    while len(pending) and tried != at_most:
+        # A few rows left cost as much as many, so they get several attempts at once; the first that fits counts.
+        several = max(1, ROWS_AT_ONCE // len(pending))
+        attempts = tried + 1 + np.arange(several if at_most is None else min(several, at_most - tried))
+        tried = int(attempts[-1])
+        codes, fits = propose(np.repeat(pending, len(attempts)), np.tile(attempts, len(pending)))
         fits = fits.reshape(len(pending), -1)
-        found = fits.any(axis=1)
-        first = np.arange(len(pending)) * len(attempts) + fits.argmax(axis=1)
-        scenes_BF[pending[found]] = codes[first[found]]
+        found, first = fits.any(axis=1), fits.argmax(axis=1)
+        scenes_BF[pending[found]] = codes.reshape(*fits.shape, MAX_FACTS)[found, first[found]]
+        attempt_B[pending[found]] = attempts[first[found]]
         pending = pending[~found]
-    return scenes_BF
+    return scenes_BF, attempt_B
 
 
-def _assemble(draws_BD: np.ndarray, count_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fact codes from the draws of `sample`, and which of the scenes are plain."""
-    draws = draws_BD.reshape(-1, MAX_FACTS, 3)
-    relation, figure, ground = (
-        (draws[..., i] * n).astype(np.int64) for i, n in enumerate((len(RELATIONS), OBJECT_COUNT, OBJECT_COUNT))
-    )
-    turn = (relation == RELATIONS.index(SYMMETRIC)) & (figure > ground)
-    figure, ground = np.where(turn, ground, figure), np.where(turn, figure, ground)
-    absent = np.arange(MAX_FACTS) >= count_B[:, None]
+def assemble(
+    relation_BF: np.ndarray, figure_BF: np.ndarray, ground_BF: np.ndarray, said_BF: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised scenes of the facts that are said (the others become -1), and which of the scenes are plain."""
+    turned = (relation_BF == RELATIONS.index(SYMMETRIC)) & (figure_BF > ground_BF)
+    figure, ground = np.where(turned, ground_BF, figure_BF), np.where(turned, figure_BF, ground_BF)
     # An absent object gets a name of its own, so that it is never taken for a repeated one.
     own_names = -1 - np.arange(2 * MAX_FACTS).reshape(MAX_FACTS, 2)
-    names = np.where(absent[..., None], own_names, np.stack([figure, ground], axis=-1) % NAME_COUNT)
+    names = np.where(said_BF[..., None], np.stack([figure, ground], axis=-1) % NAME_COUNT, own_names)
     names = np.sort(names.reshape(len(names), -1), axis=1)
     plain = (names[:, 1:] != names[:, :-1]).all(axis=1)
-    codes = (relation * OBJECT_COUNT + figure) * OBJECT_COUNT + ground
+    codes = (relation_BF * OBJECT_COUNT + figure) * OBJECT_COUNT + ground
     largest = np.iinfo(np.int64).max
-    codes = np.sort(np.where(absent, largest, codes), axis=1)
+    codes = np.sort(np.where(said_BF, codes, largest), axis=1)
     return np.where(codes == largest, -1, codes), plain
 
 
-def _split_codes(scenes_BF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def in_split(scenes_BF: np.ndarray, split: str | None) -> np.ndarray:
+    """Which of the scenes lie in the split; all of them for None."""
+    if split is None:
+        return np.ones(len(scenes_BF), dtype=bool)
+    return splits_of_facts(scenes_BF).max(axis=1) == SPLITS.index(split)
+
+
+def take_apart(scenes_BF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Relation, figure and ground of every fact as indices, (B, F) each; zeros where there is no fact."""
     rest, ground = np.divmod(np.maximum(scenes_BF, 0), OBJECT_COUNT)
     relation, figure = np.divmod(rest, OBJECT_COUNT)
     return relation, figure, ground
@@ -181,7 +209,7 @@ def draw_wordings(scenes_BF: np.ndarray, seed: int, index_B: np.ndarray, *, stre
     count_B = (scenes_BF >= 0).sum(axis=1)
     order = _ORDERS[count_B, (draws[:, 0] * _ORDER_COUNT[count_B]).astype(np.int64)]
     said_BF = np.take_along_axis(scenes_BF, order, axis=1)
-    relation, figure, ground = _split_codes(said_BF)
+    relation, figure, ground = take_apart(said_BF)
     at, x, y = np.moveaxis(draws[:, 1 : 1 + 3 * MAX_FACTS].reshape(-1, MAX_FACTS, 3), -1, 0)
     pattern = np.searchsorted(_CUMULATIVE, relation + at, side="right")
     pattern = np.clip(pattern, _PATTERN_START[relation], _PATTERN_END[relation] - 1)
@@ -193,7 +221,7 @@ def draw_wordings(scenes_BF: np.ndarray, seed: int, index_B: np.ndarray, *, stre
 
 def canonical_wordings(scenes_BF: np.ndarray) -> np.ndarray:
     """The canonical wording of each scene as rows of a PhraseTable, (B, S)."""
-    relation, figure, ground = _split_codes(scenes_BF)
+    relation, figure, ground = take_apart(scenes_BF)
     joins = np.zeros((len(scenes_BF), MAX_FACTS - 1), dtype=np.int64)
     return _lay_out(scenes_BF >= 0, _PATTERN_START[relation], _PHRASE_START[figure], _PHRASE_START[ground], joins)
 
