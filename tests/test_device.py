@@ -64,7 +64,9 @@ def test_auto_precision_follows_the_gpu(
 
 
 def test_the_probe_agrees_with_the_kernel() -> None:
-    """Linux lists the processor's abilities; torch's probe must say the same."""
+    """Linux lists the processor's abilities; torch's probe, where this torch has one, must say the same."""
+    if not hasattr(torch.cpu, "_is_avx512_bf16_supported"):
+        pytest.skip("this torch has no probe")
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:  # noqa: PTH123
             flags = next((line.split() for line in file if line.startswith("flags")), [])

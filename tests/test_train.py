@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toy_training import CONFIG, batch_at, evaluate, loss_terms, make_model, toy_fit
+from toy_training import CONFIG, batch_at, loss_terms, make_model, toy_fit
 
 from inscape import train
 from inscape.core.rundir import RunDir
@@ -361,5 +361,5 @@ def test_no_step_waits_for_the_gpu(tmp_path: Path) -> None:
 
     config = train.FitConfig(steps=20, log_every=10)
     run = RunDir(tmp_path)
-    result = train.fit(make_model(), batch_at, watched, config, run, seed=0, device="cuda", evaluate=evaluate)
+    result = train.fit(make_model(), batch_at, watched, config, run, seed=0, device="cuda")
     assert result.steps == 20
