@@ -9,12 +9,15 @@ Legend: B batch, T tokens, D model width, Q queries, C, H, W of the latent.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from inscape.nn.latent_encoder import PAD, LatentEncoder, LatentEncoderConfig
+from inscape.train import FitConfig
 
-__all__ = ["TextbookEncoder", "textbook_ema", "textbook_weights"]
+__all__ = ["TextbookEncoder", "textbook_ema", "textbook_image_loss", "textbook_optimizer", "textbook_weights"]
 
 
 class TextbookCrossBlock(nn.Module):
@@ -27,9 +30,7 @@ class TextbookCrossBlock(nn.Module):
 
     def forward(self, x_BQD: Tensor, states_BTD: Tensor, padding_BT: Tensor) -> Tensor:
         query_BQD = self.attention_norm(x_BQD)
-        read_BQD, _ = self.attention(
-            query_BQD, states_BTD, states_BTD, key_padding_mask=padding_BT, need_weights=False
-        )
+        read_BQD, _ = self.attention(query_BQD, states_BTD, states_BTD, key_padding_mask=padding_BT, need_weights=False)
         x_BQD = x_BQD + read_BQD
         return x_BQD + self.feed_forward(self.feed_forward_norm(x_BQD))
 
@@ -99,6 +100,65 @@ def textbook_weights(model: LatentEncoder) -> dict[str, Tensor]:
             joined = torch.cat((ours.pop(f"{here}.query.{kind}"), ours.pop(f"{here}.key_value.{kind}")))
             weights[f"{block}.attention.in_proj_{kind}"] = joined
     return weights | {names[name]: value for name, value in ours.items()}
+
+
+def textbook_slope(latent_BCHW: Tensor) -> Tensor:
+    """`inscape.stats.spectral_slope`, ring by ring over the full plane of frequencies."""
+    height, width = latent_BCHW.shape[-2:]
+    longer = max(height, width)
+    radius_HW = torch.sqrt(torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.fftfreq(width)[None, :] ** 2)
+    power_BCHW = torch.fft.fft2(latent_BCHW, norm="ortho").abs() ** 2
+    frequencies, levels, weights = [], [], []
+    for ring in range(1, longer // 2 + 1):
+        inside = torch.round(radius_HW * longer) == ring
+        log_radius = radius_HW[inside].log()
+        frequency = log_radius.mean()
+        power_BCN = power_BCHW[..., inside] * torch.exp(1.5 * (log_radius - frequency))
+        mean_BC = power_BCN.mean(-1)
+        scatter_BC = power_BCN.square().mean(-1) / mean_BC.square() - 1
+        half = inside.sum() / 2
+        missing = (half.log() - half.digamma()) * (half + 1) / (half - 1)
+        frequencies.append(frequency)
+        levels.append(mean_BC.log() + missing * scatter_BC)
+        weights.append(2 * half)
+    weight_R = torch.stack(weights)
+    frequency_R = torch.stack(frequencies)
+    centred_R = frequency_R - (weight_R * frequency_R).sum() / weight_R.sum()
+    return -(torch.stack(levels, -1) * weight_R * centred_R).sum(-1) / (weight_R * centred_R**2).sum()
+
+
+def textbook_image_loss(latent_BCHW: Tensor) -> Tensor:
+    """The six priors of `visual_step.image_loss`, each written out."""
+    mean = latent_BCHW.mean((-2, -1), keepdim=True)
+    deviation = latent_BCHW.var((-2, -1), correction=0, keepdim=True).sqrt()
+    standard = (latent_BCHW - mean) / deviation
+    across, down = standard.diff(dim=-1).flatten(-2), standard.diff(dim=-2).flatten(-2)
+    steps_BCN = torch.cat((across, down), dim=-1)
+    centred_BCN = steps_BCN - steps_BCN.mean(-1, keepdim=True)
+    kurtosis_BC = (centred_BCN**4).mean(-1) / (centred_BCN**2).mean(-1) ** 2
+    top_left, top_right = standard[..., ::2, ::2], standard[..., ::2, 1::2]
+    low_left, low_right = standard[..., 1::2, ::2], standard[..., 1::2, 1::2]
+    horizontal = (top_left + top_right - low_left - low_right) / 2
+    vertical = (top_left - top_right + low_left - low_right) / 2
+    diagonal = (top_left - top_right - low_left + low_right) / 2
+    correlation_BCC = torch.stack([torch.corrcoef(image.flatten(1)) for image in latent_BCHW])
+    shared = correlation_BCC - torch.eye(correlation_BCC.shape[-1])
+    return (
+        0.5 * (textbook_slope(standard) - 2).square().mean()
+        + 0.1 * steps_BCN.abs().mean()
+        + 0.1 * torch.stack((horizontal, vertical, diagonal)).abs().mean()
+        + 0.05 * (kurtosis_BC.log() - math.log(8.6)).square().mean()
+        + 0.05 * shared.square().mean()
+        + 0.05 * (1 - deviation).relu().mean()
+    )
+
+
+def textbook_optimizer(model: TextbookEncoder, config: FitConfig) -> torch.optim.AdamW:
+    """PyTorch's AdamW as it comes; like ours it decays matrices, but neither vectors nor the embedding table."""
+    decayed = [p for name, p in model.named_parameters() if p.ndim > 1 and name != "embedding.weight"]
+    plain = [p for name, p in model.named_parameters() if p.ndim == 1 or name == "embedding.weight"]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
 
 
 @torch.no_grad()

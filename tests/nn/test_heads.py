@@ -1,0 +1,90 @@
+"""The three heads and what is appended to them."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from inscape.nn.coordinates import with_coordinates
+from inscape.nn.grid_head import GridHead
+from inscape.nn.light_head import LightHead
+from inscape.nn.slots import Gaussians, SlotAttention, splat
+from inscape.nn.smoothing import SmoothingHead
+
+
+def test_grid_head_is_its_layers_one_after_the_other():
+    torch.manual_seed(0)
+    head = GridHead(16, 4, 32, 0.1, latent_CHW=(3, 8, 8), map_channels=5).eval()
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    states_BTD, keep_BT = torch.randn(2, 3, 16), torch.tensor([[True] * 3, [True, True, False]])
+    bias_BT = torch.zeros(2, 3).masked_fill(~keep_BT, -1e9)
+    x_BQD = head.queries().expand(2, -1, -1)
+    for block in (head.first, head.second):
+        x_BQD = block(x_BQD, states_BTD, bias_BT)
+    expected = head.project(x_BQD).transpose(1, 2).reshape(2, 3, 8, 8)
+    torch.testing.assert_close(head(states_BTD, keep_BT), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_light_head_leaves_no_patch_borders():
+    torch.manual_seed(0)
+    head = LightHead(32, 4, 48, 0.0, latent_CHW=(6, 32, 32), coarse=4).eval()
+    with torch.no_grad():
+        latent = head(torch.randn(100, 5, 32), torch.ones(100, 5, dtype=torch.bool))
+    assert latent.shape == (100, 6, 32, 32)
+    step_W = (latent - latent.mean(0)).diff(dim=-1).square().mean((0, 1, 2))
+    for first in (3, 7):  # where patches of eight pixels begin and where they meet their neighbours' middles
+        assert step_W[first::8].mean() < 1.5 * step_W.median()
+
+
+def test_light_head_refuses_a_grid_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"coarse must .*\(32, 32\), got 33"):
+        LightHead(16, 4, 32, 0.0, latent_CHW=(6, 32, 32), coarse=33)
+
+
+def test_splat_is_the_gaussian_formula():
+    torch.manual_seed(0)
+    mean, axes, angle, colour = torch.rand(1, 2, 2), torch.rand(1, 2, 2) + 0.1, torch.randn(1, 2), torch.randn(1, 2, 3)
+    found = splat(Gaussians(mean, axes, angle, colour), 5, 7)
+    expected = torch.zeros(3, 5, 7)
+    for k in range(2):
+        turn = torch.tensor([[angle[0, k].cos(), -angle[0, k].sin()], [angle[0, k].sin(), angle[0, k].cos()]])
+        precision = torch.linalg.inv(turn @ torch.diag(axes[0, k] ** 2) @ turn.T)
+        for i, y in enumerate(torch.linspace(-1, 1, 5)):
+            for j, x in enumerate(torch.linspace(-1, 1, 7)):
+                offset = torch.stack((x, y)) - mean[0, k]
+                expected[:, i, j] += colour[0, k] * torch.exp(-0.5 * offset @ precision @ offset)
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_slot_attention_is_algorithm_one():
+    torch.manual_seed(0)
+    module = SlotAttention(8, 3, 2, 16, 0.0).eval()
+    states_BTD, keep_BT = torch.randn(1, 4, 8), torch.tensor([[True, True, True, False]])
+    tokens_TD = functional.layer_norm(states_BTD[0, :3], (8,))
+    key_TD, value_TD = module.key_value(tokens_TD).chunk(2, -1)
+    slots_KD = module.start_KD
+    for _ in range(2):
+        query_KD = module.query(functional.layer_norm(slots_KD, (8,)))
+        share_KT = (query_KD @ key_TD.T / 8**0.5).softmax(0)
+        update_KD = (share_KT / share_KT.sum(1, keepdim=True)) @ value_TD
+        slots_KD = module.update(update_KD, slots_KD)
+        slots_KD = slots_KD + module.feed_forward(functional.layer_norm(slots_KD, (8,)))
+    torch.testing.assert_close(module(states_BTD, keep_BT)[0], slots_KD, atol=1e-4, rtol=1e-4)
+
+
+def test_smoothing_head_starts_as_a_blur_that_keeps_flat_fields():
+    head = SmoothingHead(2)
+    flat = torch.full((1, 2, 8, 8), 3.0)
+    torch.testing.assert_close(head(flat), flat)
+    checkerboard = (-1.0) ** torch.arange(8)[:, None] * (-1.0) ** torch.arange(8)
+    assert head(checkerboard.expand(1, 2, 8, 8))[..., 1:-1, 1:-1].abs().max() < 1e-6
+
+
+def test_coordinates_run_from_minus_one_to_one():
+    latent = torch.randn(2, 3, 4, 5)
+    joined = with_coordinates(latent)
+    assert joined.shape == (2, 5, 4, 5)
+    assert torch.equal(joined[:, :3], latent)
+    torch.testing.assert_close(joined[1, 3, 2], torch.linspace(-1, 1, 5))
+    torch.testing.assert_close(joined[1, 4, :, 2], torch.linspace(-1, 1, 4))
