@@ -9,7 +9,8 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -92,13 +93,16 @@ def with_changes(config: C, changes: Mapping[str, Any]) -> C:
 
     nested = _nest(changes)
     _refuse_unknown(config, nested)
-    base = OmegaConf.structured(config)
-    _unlock(base)
+    typed = OmegaConf.structured(config)
+    _unlock(typed)
     try:
-        merged: Any = OmegaConf.to_object(OmegaConf.merge(base, nested))
-    except OmegaConfBaseException as error:
-        raise ValueError(_refusal(error, _flatten(nested))) from None
-    changed = _tuples(config, merged)
+        for key, value in _flatten(nested).items():
+            with _one_line(key, value):
+                OmegaConf.update(typed, key, value, merge=False)
+        plain: Any = OmegaConf.to_object(typed)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere
+        raise ValueError(f"{getattr(error, 'full_key', '')}: {_first_line(error)}") from None
+    changed = _tuples(config, plain)
     _refuse_not_finite(changed)
     return changed
 
@@ -148,12 +152,16 @@ def _first_line(error: BaseException) -> str:
     return text.strip().splitlines()[0]
 
 
-def _refusal(error: BaseException, given: Mapping[str, Any]) -> str:
-    """An OmegaConf error in one line that names the key and the value; for sequences its own message names neither."""
-    key = getattr(error, "full_key", None) or ", ".join(given)
-    value = given.get(key)
-    reason = _first_line(error).replace("$VALUE_TYPE", type(value).__name__).replace("$VALUE", str(value))
-    return f"{key}: {reason}"
+@contextmanager
+def _one_line(key: str, value: Any) -> Iterator[None]:
+    """Say which key and value OmegaConf refused; of sequences its own message names neither."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        reason = _first_line(error).replace("$VALUE_TYPE", type(value).__name__).replace("$VALUE", str(value))
+        raise ValueError(f"{key}: {'a value is wanted, and none was given' if value is None else reason}") from None
 
 
 def _keys(config: Any, prefix: str = "") -> dict[str, Any]:
