@@ -1,0 +1,193 @@
+"""index.html: all runs under one root, by study, phase and preset, with what became of each metric over time."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Finding
+from inscape.core.rundir import RunDir, across_seeds_path, write_atomically
+from inscape.report.curves import Curve, curve
+from inscape.report.record import Record, natural_key, read_record, run_folders
+from inscape.report.templating import render
+from inscape.report.words import OUTCOMES
+
+__all__ = ["write_index"]
+
+SPARK_SIZE = (110, 26)  # pixels
+NEWEST_SHOWN = 12  # runs of one preset; older ones are folded away
+KEY_METRICS = 4
+PRESETS = ("full", "small", "quick", "smoke")  # the weightiest first; presets of other names follow
+
+
+class Trend(NamedTuple):
+    """One metric over the runs of a preset, oldest to newest."""
+
+    metric: str
+    latest: Estimate
+    curve: Curve
+
+
+class AcrossSeeds(NamedTuple):
+    """What across_seeds.json says: an outcome, the seeds, and rows (criterion, figure, outcome)."""
+
+    outcome: str
+    seeds: str
+    rows: list[tuple[str, str, str]]
+
+
+class PresetView(NamedTuple):
+    """The runs of one phase in one preset, newest first."""
+
+    preset: str
+    runs: list["Row"]
+    trends: list[Trend]
+    across: AcrossSeeds | None
+
+
+class Row(NamedTuple):
+    """One run in a table."""
+
+    record: Record
+    link: str
+    plan: str
+    calibrated: str
+    key: list[Finding]
+
+
+class Step(NamedTuple):
+    """One rung of a study's ladder: per preset, the newest declared run of each seed."""
+
+    code: str
+    name: str
+    standings: list[tuple[str, str, str]]  # preset, outcome, "seeds 0 ✓ 1 ✗"
+
+
+class PhaseView(NamedTuple):
+    """One phase with its presets."""
+
+    code: str
+    name: str
+    question: str
+    presets: list[PresetView]
+
+
+class StudyView(NamedTuple):
+    """One study with its ladder and phases."""
+
+    name: str
+    title: str
+    hypothesis: str
+    ladder: list[Step]
+    phases: list[PhaseView]
+
+
+def write_index(root: Path) -> Path:
+    """Write index.html into `root` and return its path. Runs that cannot be read are named in it."""
+    root = Path(root)
+    records = [read_record(folder, log=False) for folder in run_folders(root)]
+    readable = [record for record in records if record.env]
+    names = sorted({record.study for record in readable}, key=natural_key)
+    page = render(
+        "index.html",
+        studies=[_study(root, name, [r for r in readable if r.study == name]) for name in names],
+        count=len(readable),
+        unreadable=[(r.path.relative_to(root).as_posix(), r.problems[0]) for r in records if not r.env],
+        newest_shown=NEWEST_SHOWN,
+    )
+    path = root / "index.html"
+    write_atomically(path, page)
+    return path
+
+
+def _study(root: Path, name: str, records: Sequence[Record]) -> StudyView:
+    newest = max(records, key=lambda record: str(record.started))
+    known = newest.about.get("phases")
+    declared = {str(code): str(text) for code, text in known.items()} if isinstance(known, dict) else {}
+    codes = list(declared) + sorted({r.phase for r in records} - set(declared), key=natural_key)
+    by_phase = {code: [r for r in records if r.phase == code] for code in codes}
+    title, hypothesis = str(newest.about.get("study_title") or name), str(newest.about.get("hypothesis") or "")
+    ladder = [_step(code, declared.get(code, ""), by_phase[code]) for code in codes]
+    return StudyView(name, title, hypothesis, ladder, [_phase(root, code, of) for code, of in by_phase.items() if of])
+
+
+def _step(code: str, name: str, records: Sequence[Record]) -> Step:
+    standings = []
+    for preset in _presets(records):
+        newest = {r.seed: r for r in _by_time(records) if r.preset == preset and (r.declared or preset == "smoke")}
+        if not newest:
+            continue
+        seeds = sorted(newest, key=lambda seed: -1 if seed is None else seed)
+        told = " ".join(f"{seed} {OUTCOMES[newest[seed].outcome].sign}" for seed in seeds)
+        missing = set(_declared_seeds(newest[seeds[0]])) - set(seeds)
+        worst_first = ("INVALID", "UNREADABLE", "FAIL", "INCONCLUSIVE", "PARTIAL", "UNFINISHED")
+        outcomes = {r.outcome for r in newest.values()} | ({"UNFINISHED"} if missing and preset != "smoke" else set())
+        standings.append((preset, next((o for o in worst_first if o in outcomes), "PASS"), f"seed {told}"))
+    return Step(code, name, standings)
+
+
+def _phase(root: Path, code: str, records: Sequence[Record]) -> PhaseView:
+    newest = _by_time(records)[-1]
+    presets = []
+    for preset in _presets(records):
+        of = [r for r in _by_time(records) if r.preset == preset]
+        across = _across_seeds(across_seeds_path(root, newest.study, code, preset))
+        presets.append(PresetView(preset, [_row(root, r) for r in reversed(of)], _trends(of), across))
+    return PhaseView(code, str(newest.about.get("phase_name") or ""), str(newest.about.get("question") or ""), presets)
+
+
+def _row(root: Path, record: Record) -> Row:
+    report = record.path / RunDir.REPORT
+    link = (report if report.is_file() else record.path).relative_to(root).as_posix()
+    if record.verdict is None or not record.metrics:
+        return Row(record, link, "", "", [])
+    claims = [f for f in record.verdict.findings if f.criterion.role == "claim"]
+    plan, calibrated = (str(record.verdict.outcome_of(source) or "") for source in ("plan", "calibrated"))
+    return Row(record, link, plan, calibrated, claims[:KEY_METRICS])
+
+
+def _trends(records: Sequence[Record]) -> list[Trend]:
+    """Each metric over the declared runs; pushed and overridden runs answer another question."""
+    measured = [r for r in records if r.metrics and (r.declared or r.preset == "smoke")]
+    if not measured:
+        return []
+    judged = [f.criterion.metric for f in measured[-1].verdict.findings] if measured[-1].verdict else []
+    trends = []
+    for metric in dict.fromkeys([*judged, *measured[-1].metrics]):
+        estimates = [r.metrics[metric] for r in measured if metric in r.metrics and r.metrics[metric].measured]
+        line = curve(metric, enumerate(e.value for e in estimates), *SPARK_SIZE)
+        if line:
+            trends.append(Trend(metric, estimates[-1], line))
+    return trends
+
+
+def _across_seeds(path: Path) -> AcrossSeeds | None:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        rows = [(str(f["text"]), _figure(f["estimate"]), str(f["outcome"])) for f in content["findings"]]
+        seeds, outcome = ", ".join(map(str, content["seeds"])), str(content["outcome"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return AcrossSeeds("UNREADABLE", "", [])
+    known = outcome in OUTCOMES and all(row[2] in OUTCOMES for row in rows)
+    return AcrossSeeds(outcome, seeds, rows) if known else AcrossSeeds("UNREADABLE", "", [])
+
+
+def _figure(estimate: dict[str, Any] | None) -> str:
+    return "not measured" if estimate is None else str(Estimate.from_json(estimate))
+
+
+def _presets(records: Sequence[Record]) -> list[str]:
+    found = {record.preset for record in records}
+    return [p for p in PRESETS if p in found] + sorted(found - set(PRESETS))
+
+
+def _by_time(records: Sequence[Record]) -> list[Record]:
+    return sorted(records, key=lambda r: (r.started.timestamp() if r.started else 0.0, r.path.name))
+
+
+def _declared_seeds(record: Record) -> list[int]:
+    seeds = record.about.get("seeds")
+    return seeds if isinstance(seeds, list) else []

@@ -1,0 +1,205 @@
+"""One run as a report sees it: whatever can be read, and the names of what cannot.
+
+A damaged or missing file never stops a report; it is said in it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Gate, Verdict
+from inscape.core.rundir import RunDir
+
+__all__ = ["Record", "hashes_in", "natural_key", "read_record", "run_folders", "start_time"]
+
+STAMP = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-")
+SEED = re.compile(r"(?:-s|^seed-)(\d+)$")
+HASH_WORDS = ("sha256", "hash", "digest")
+OWN_JSON = (RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run, read with care. `problems` names every file that was missing or damaged, in words."""
+
+    path: Path
+    study: str
+    phase: str
+    preset: str
+    seed: int | None
+    started: datetime | None
+    env: Mapping[str, Any]
+    about: Mapping[str, Any]
+    config: str
+    metrics: Mapping[str, Estimate]
+    verdict: Verdict | None  # judged here and now from gate.json and metrics.json
+    finished: bool
+    log: tuple[Mapping[str, Any], ...] = ()
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def outcome(self) -> str:
+        """The verdict in one word; UNFINISHED before it is measured, UNREADABLE where it cannot be worked out."""
+        if not self.finished:
+            return "UNFINISHED"
+        return str(self.verdict.outcome) if self.verdict and self.metrics else "UNREADABLE"
+
+    @property
+    def pushed(self) -> str:
+        """Why the run was pushed past a shut gate; empty where it was not."""
+        return str(self.env.get("despite_gate") or "")
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Config keys that the user changed."""
+        return _mapping(self.env, "overrides")
+
+    @property
+    def remedies(self) -> list[str]:
+        """The reasons of the remedies that were applied."""
+        known, applied = self.about.get("remedies"), self.env.get("remedies")
+        known = known if isinstance(known, list) else []
+        numbers = [n for n in applied if isinstance(n, int)] if isinstance(applied, list) else []
+        return [str(known[n]) if 0 <= n < len(known) else f"remedy number {n + 1}" for n in numbers]
+
+    @property
+    def declared(self) -> bool:
+        """True for a run under its preset's declared config: the only kind that can open a gate."""
+        return not (self.pushed or self.overrides or self.preset == "smoke")
+
+
+def read_record(path: Path, *, log: bool = True) -> Record:
+    """Read a run folder; never raises for what is in it."""
+    run, problems = RunDir(path), []
+    env = _expect(dict, _read(run, RunDir.ENV, problems), RunDir.ENV, problems)
+    metrics = _metrics(
+        _expect(dict, _read(run, RunDir.METRICS, problems, run.finished), RunDir.METRICS, problems), problems
+    )
+    verdict = _judge(_read(run, RunDir.GATE, problems), metrics, problems)
+    kept = _expect(dict, _read(run, RunDir.VERDICT, problems, False), RunDir.VERDICT, problems)
+    if kept and verdict and kept.get("outcome") != verdict.outcome:
+        problems.append(
+            f"{RunDir.VERDICT} says {kept.get('outcome')}, but {RunDir.GATE} and {RunDir.METRICS} give "
+            f"{verdict.outcome}; this page shows the latter"
+        )
+    seed = SEED.search(path.name)
+    study, phase, preset = path.absolute().parts[-4:-1]
+    return Record(
+        path=path,
+        study=str(env.get("study", study)),
+        phase=str(env.get("phase", phase)),
+        preset=str(env.get("preset", preset)),
+        seed=env["seed"] if isinstance(env.get("seed"), int) else int(seed[1]) if seed else None,
+        started=start_time(path.name, env),
+        env=env,
+        about=_mapping(env, "about"),
+        config=_config(run, problems),
+        metrics=metrics,
+        verdict=verdict,
+        finished=run.finished,
+        log=_log(run, problems) if log else (),
+        problems=tuple(problems),
+    )
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Every folder that lies where a run would, oldest first within its preset, readable or not."""
+    folders = [path for path in Path(root).glob("*/*/*/*") if path.is_dir() and not path.name.startswith(".")]
+    return sorted(folders, key=lambda path: [natural_key(part) for part in path.parts[-4:]])
+
+
+def natural_key(text: str) -> list[tuple[int, int | str]]:
+    """A sort key that puts P10 after P9."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
+
+
+def start_time(folder: str, env: Mapping[str, Any]) -> datetime | None:
+    """When the run began, from its folder's name; a collected copy keeps it in env.json."""
+    found = STAMP.match(str(env.get("started") or folder) + "-")
+    try:
+        return datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC) if found else None
+    except ValueError:
+        return None
+
+
+def hashes_in(path: Path, env: Mapping[str, Any]) -> dict[str, str]:
+    """Every entry whose key speaks of a hash, in env.json and in the other JSON files that the phase wrote."""
+    found = dict(_hashes(env, ""))
+    for file in sorted(path.glob("*.json")):
+        if file.name not in OWN_JSON:
+            found |= dict(_hashes(_read(RunDir(path), file.name, []), f"{file.stem}."))
+    return found
+
+
+def _hashes(content: Any, prefix: str) -> Iterator[tuple[str, str]]:
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _hashes(value, f"{prefix}{key}.")
+        elif isinstance(value, str) and any(word in f"{prefix}{key}".lower() for word in HASH_WORDS):
+            yield f"{prefix}{key}", value
+
+
+def _read(run: RunDir, name: str, problems: list[str], wanted: bool = True) -> Any:
+    try:
+        content = run.read_json(name)
+    except (ValueError, OSError):
+        problems.append(f"{name} is damaged and could not be read")
+        return None
+    if content is None and wanted:
+        problems.append(f"{name} is missing")
+    return content
+
+
+def _expect(kind: type, content: Any, name: str, problems: list[str]) -> Any:
+    if content is not None and not isinstance(content, kind):
+        problems.append(f"{name} does not hold what it should and was left out")
+    return content if isinstance(content, kind) else kind()
+
+
+def _mapping(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _metrics(stored: Mapping[str, Any], problems: list[str]) -> dict[str, Estimate]:
+    metrics = {}
+    for name, fields in stored.items():
+        try:
+            metrics[name] = Estimate.from_json(fields)
+        except (KeyError, TypeError, ValueError):
+            problems.append(f"{name} in {RunDir.METRICS} is damaged and counts as not measured")
+    return metrics
+
+
+def _judge(criteria: Any, metrics: Mapping[str, Estimate], problems: list[str]) -> Verdict | None:
+    if criteria is None:
+        return None
+    try:
+        return Gate.from_json(criteria).judge(metrics)
+    except (TypeError, ValueError):
+        problems.append(f"{RunDir.GATE} does not hold a gate, so nothing could be judged")
+        return None
+
+
+def _config(run: RunDir, problems: list[str]) -> str:
+    try:
+        return (run.path / RunDir.CONFIG).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        problems.append(f"{RunDir.CONFIG} is missing")
+    except (OSError, UnicodeDecodeError):
+        problems.append(f"{RunDir.CONFIG} is damaged and could not be read")
+    return ""
+
+
+def _log(run: RunDir, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
+    try:
+        return tuple(line for line in run.read_log() if isinstance(line, dict))
+    except (ValueError, OSError):
+        problems.append(f"{RunDir.LOG} is damaged; the curves are left out")
+        return ()

@@ -1,0 +1,185 @@
+"""report.html: one run, told to somebody who never saw the code."""
+
+import base64
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from inscape.core.gate import Finding
+from inscape.core.rundir import RunDir, write_atomically
+from inscape.report.curves import Interval, curves_of, interval
+from inscape.report.record import Record, hashes_in, read_record
+from inscape.report.templating import render
+from inscape.report.words import duration, verdict_sentence
+
+__all__ = ["write_report"]
+
+KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
+CAPTIONS = "captions.json"
+CURVE_SIZE = (250, 90)  # pixels
+
+
+SOURCES: tuple[tuple[Literal["plan", "calibrated"], str, str], ...] = (
+    ("plan", "The plan's criteria", "Thresholds taken word for word from the plan of the study."),
+    (
+        "calibrated",
+        "Calibrated criteria",
+        "Thresholds of our own, added where the plan's can be passed by a useless result or failed by a good one.",
+    ),
+)
+
+
+class Group(NamedTuple):
+    """Findings that are read together, with the outcome that they have on their own."""
+
+    title: str
+    explanation: str
+    outcome: str
+    rows: list[tuple[Finding, Interval | None]]
+
+
+class Picture(NamedTuple):
+    """A figure, embedded."""
+
+    name: str
+    caption: str
+    data_uri: str
+
+
+def write_report(run: RunDir) -> Path:
+    """Write report.html into the run's folder and return its path. Nothing that is missing or damaged stops it."""
+    record = read_record(run.path)
+    problems = list(record.problems)
+    pictures = _pictures(run, problems)
+    page = render(
+        "run.html",
+        record=record,
+        problems=problems,
+        title=f"{record.study}.{record.phase} {record.about.get('phase_name', '')}".strip(),
+        sentence=verdict_sentence(record.verdict) if record.verdict and record.metrics else "",
+        done=_done(record),
+        inputs=_inputs(record),
+        groups=_groups(record),
+        others=_others(record),
+        pictures=pictures,
+        training=curves_of(record.log, "train", *CURVE_SIZE),
+        evaluations=curves_of(record.log, "eval", *CURVE_SIZE),
+        notices=[str(line.get("text", "")) for line in record.log if line.get("kind") == "notice"],
+        command=_command(record),
+        typed=_typed(record),
+        versions=record.env.get("versions") if isinstance(record.env.get("versions"), dict) else {},
+        hashes=hashes_in(run.path, record.env),
+        index=_relative(_root(run.path) / "index.html", run.path),
+    )
+    path = run.path / RunDir.REPORT
+    write_atomically(path, page)
+    return path
+
+
+def _groups(record: Record) -> list[Group]:
+    if record.verdict is None:
+        return []
+    verdict, groups = record.verdict, []
+    for source, title, explanation in SOURCES:
+        rows = [f for f in verdict.findings if f.criterion.source == source and f.criterion.role == "claim"]
+        outcome = verdict.outcome_of(source)
+        if rows and outcome:
+            groups.append(Group(title, explanation, str(outcome), _rows(rows)))
+    controls = [f for f in verdict.findings if f.criterion.role == "control"]
+    if controls:
+        outcome = "PASS" if all(f.outcome == "PASS" for f in controls) else "INVALID"
+        why = "What must hold for the instrument to be believed. If one does not, the claims above say nothing."
+        groups.append(Group("Controls", why, outcome, _rows(controls)))
+    return groups
+
+
+def _rows(findings: list[Finding]) -> list[tuple[Finding, Interval | None]]:
+    return [(f, interval(f.estimate, f.criterion)) for f in findings]
+
+
+def _others(record: Record) -> dict[str, Any]:
+    judged = {f.criterion.metric for f in record.verdict.findings} if record.verdict else set()
+    return {name: estimate for name, estimate in record.metrics.items() if name not in judged}
+
+
+def _done(record: Record) -> str:
+    """How far the training went, and how long it took; empty for a run that trains nothing."""
+    steps = [line for line in record.log if line.get("kind") == "train" and isinstance(line.get("step"), int)]
+    if not steps:
+        return ""
+    seconds = steps[-1].get("seconds")
+    took = f" in {duration(seconds)}" if isinstance(seconds, int | float) else ""
+    return f"It trained for {steps[-1]['step']:,} steps{took}."
+
+
+def _inputs(record: Record) -> list[tuple[str, str, str]]:
+    """What the run builds on: (phase, folder, link to its report or empty)."""
+    found, inputs = [], record.env.get("inputs")
+    for code, place in (inputs if isinstance(inputs, dict) else {}).items():
+        folder = Path(str(place))
+        report = folder / RunDir.REPORT
+        near = folder.is_absolute() and _root(record.path) in folder.parents and report.is_file()
+        found.append((code, "/".join(folder.parts[-4:]), _relative(report, record.path) if near else ""))
+    return found
+
+
+def _pictures(run: RunDir, problems: list[str]) -> list[Picture]:
+    """The figures, those with captions first and in the captions' order."""
+    folder = run.path / "figures"
+    captions = _captions(folder, problems)
+    files = {f.name: f for f in sorted(folder.glob("*")) if f.suffix.lower() in KINDS} if folder.is_dir() else {}
+    problems += [f"figures/{name} has a caption but is missing" for name in captions if name not in files]
+    pictures = []
+    for name in [n for n in captions if n in files] + [n for n in files if n not in captions]:
+        try:
+            content = base64.b64encode(files[name].read_bytes()).decode()
+        except OSError:
+            problems.append(f"figures/{name} could not be read")
+            continue
+        uri = f"data:{KINDS[files[name].suffix.lower()]};base64,{content}"
+        pictures.append(Picture(name, captions.get(name, ""), uri))
+    return pictures
+
+
+def _captions(folder: Path, problems: list[str]) -> dict[str, str]:
+    try:
+        captions = json.loads((folder / CAPTIONS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError):
+        captions = None
+    if not isinstance(captions, dict):
+        problems.append(f"figures/{CAPTIONS} is damaged; the pictures stand without captions")
+        return {}
+    return {str(name): str(caption) for name, caption in captions.items()}
+
+
+def _command(record: Record) -> str:
+    """The command that runs the same again, in today's words, whatever was typed then."""
+    words = ["inscape", "run", f"{record.study}.{record.phase}", "--preset", record.preset]
+    words += ["--seed", str(record.seed)] if record.seed is not None else []
+    words += ["--device", str(record.env["device"])] if record.env.get("device") else []
+    words += ["--remedy"] if record.remedies else []
+    words += ["--despite-gate", record.pushed] if record.pushed else []
+    words += [f"{key}={_yaml(value)}" for key, value in record.overrides.items()]
+    return "./" + shlex.join(words)
+
+
+def _typed(record: Record) -> str:
+    command = record.env.get("command")
+    return shlex.join(map(str, command)) if isinstance(command, list) else ""
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _root(run: Path) -> Path:
+    """The folder that holds all runs: runs/<study>/<phase>/<preset>/<run>."""
+    return run.absolute().parents[3]
+
+
+def _relative(target: Path, start: Path) -> str:
+    return Path(os.path.relpath(target.absolute(), start.absolute())).as_posix()
