@@ -39,7 +39,7 @@ class LatentEncoderConfig:
     head: str = "grid"  # grid (one query a pixel, the plan's) | light (few queries) | slots (Gaussian blobs)
     head_ffn: int = 768  # width inside the head's feed-forward layers
     map_channels: int = 64  # grid: channels of the map the queries grow from
-    coarse: int = 4  # light: rows and columns of queries; divides H and W
+    coarse: int = 8  # light: rows and columns of queries
     slots: int = 6  # slots: how many
     slot_iterations: int = 3  # slots: rounds of competition
     smoothing: bool = False  # append the smoothing head
@@ -53,8 +53,8 @@ class LatentEncoderConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.head not in ("grid", "light", "slots"):
             raise ValueError(f"head must be grid, light or slots, got {self.head!r}")
-        if self.head == "light" and (self.H % self.coarse or self.W % self.coarse):
-            raise ValueError(f"coarse must divide H and W ({self.H} x {self.W}), got {self.coarse}")
+        if self.head == "light" and self.coarse > min(self.H, self.W):
+            raise ValueError(f"coarse must be at most H and W ({self.H} x {self.W}), got {self.coarse}")
         self.text()
 
     def text(self) -> TextEncoderConfig:

@@ -1,4 +1,4 @@
-"""The light head: a few queries on a coarse grid, each painting one soft-edged patch, for training on CPUs.
+"""The light head: a few queries on a coarse grid, painted larger step by step, for training on CPUs.
 
 Legend: B batch, T tokens, D model width, G coarse rows and columns, Q = G^2 queries, C, H, W of the latent.
 """
@@ -6,62 +6,62 @@ Legend: B batch, T tokens, D model width, G coarse rows and columns, Q = G^2 que
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inscape.nn.attention import init_linear, padding_bias
+from inscape.nn.attention import padding_bias
 from inscape.nn.grid_head import CrossBlock
 from inscape.nn.text_encoder import EncoderLayer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
-__all__ = ["LightHead", "PatchPainter"]
+__all__ = ["LightHead", "Painter"]
+
+OUTPUT_SCALE = 3.0  # brings the latent of a fresh model to about unit variance
 
 
-def overlap_window(stride: int) -> Tensor:
-    """A bump of length 2 * stride that fades to zero and whose squares, shifted by the stride, add up to one."""
-    phase = (torch.arange(2 * stride, dtype=torch.float64) + 0.5) * math.pi / (2 * stride)
-    rise, fall = phase.sin() ** 2, phase.cos() ** 2
-    return (rise / (rise**2 + fall**2).sqrt()).float()
+class Painter(nn.Module):
+    """Coarse states to a full latent: resize, convolve and tint, until the grid is full size.
 
-
-class PatchPainter(nn.Module):
-    """Coarse states to a full latent: every state emits a patch twice the stride wide, faded out and added up.
-
-    Each pixel is covered by four patches and no patch has an edge, so neither borders nor the checkerboards of strided
-    transposed convolutions (Odena et al. 2016) can appear; unit-variance independent patches give unit variance
-    everywhere.
+    Each round doubles the grid bilinearly and convolves it with kernels that all places share, so there is no patch
+    whose border could show (Odena et al. 2016). A learned gain and offset for every pixel then say what belongs where;
+    without them, places that the text treats alike would look alike and the picture would be one stamp, repeated.
     """
 
-    def __init__(self, d: int, coarse: int, latent_CHW: tuple[int, int, int]) -> None:
+    def __init__(self, d: int, coarse: int, latent_CHW: tuple[int, int, int], widths: tuple[int, ...]) -> None:
         super().__init__()
         channels, height, width = latent_CHW
-        self.strides = (height // coarse, width // coarse)
-        self.coarse, self.channels = coarse, channels
-        self.emit = init_linear(nn.Linear(d, channels * 4 * self.strides[0] * self.strides[1]))
-        window = torch.outer(overlap_window(self.strides[0]), overlap_window(self.strides[1]))
-        self.register_buffer("window_P", window.flatten(), persistent=False)
+        rounds = max(1, math.ceil(math.log2(max(height, width) / coarse)))
+        self.sizes = [(math.ceil(height / 2**left), math.ceil(width / 2**left)) for left in reversed(range(rounds))]
+        wide = [widths[min(i, len(widths) - 1)] for i in range(rounds + 1)]
+        self.coarse = coarse
+        self.enter = nn.Linear(d, wide[0])
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate") for a, b in pairwise(wide)
+        )
+        self.gains = nn.ParameterList(0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True))
+        self.offsets = nn.ParameterList(
+            0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True)
+        )
+        self.leave = nn.Conv2d(wide[-1], channels, 3, padding=1, padding_mode="replicate")
 
     def forward(self, x_BQD: Float[Tensor, "B Q D"]) -> Float[Tensor, "B C H W"]:
-        patch_BQCP = self.emit(x_BQD).unflatten(-1, (self.channels, -1)) * self.window_P
-        rows, columns = self.strides
-        # fold() adds the patches up on a canvas half a stride larger on every side, where the outermost ones fade out.
-        canvas = functional.fold(
-            patch_BQCP.flatten(2).transpose(1, 2),
-            output_size=((self.coarse + 1) * rows, (self.coarse + 1) * columns),
-            kernel_size=(2 * rows, 2 * columns),
-            stride=self.strides,
-        )
-        top, left = rows // 2, columns // 2
-        return canvas[:, :, top : top + self.coarse * rows, left : left + self.coarse * columns]
+        x_BCHW = self.enter(x_BQD).transpose(1, 2).unflatten(2, (self.coarse, self.coarse))
+        for convolution, gain, offset, size in zip(
+            self.convolutions, self.gains, self.offsets, self.sizes, strict=True
+        ):
+            x_BCHW = functional.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
+            x_BCHW = functional.gelu(convolution(x_BCHW) * (1 + gain) + offset)
+        return OUTPUT_SCALE * self.leave(x_BCHW)
 
 
 class LightHead(nn.Module):
-    """Token states to a latent: few queries -> cross-attention -> self-attention -> cross-attention -> patches."""
+    """Token states to a latent: few queries -> cross-attention -> self-attention -> cross-attention -> picture."""
 
     def __init__(
         self,
@@ -71,17 +71,18 @@ class LightHead(nn.Module):
         rate: float,
         *,
         latent_CHW: tuple[int, int, int],
-        coarse: int = 4,
+        coarse: int = 8,
+        widths: tuple[int, ...] = (64, 48, 32),
     ) -> None:
         super().__init__()
-        if latent_CHW[1] % coarse or latent_CHW[2] % coarse:
-            raise ValueError(f"coarse must divide the latent's height and width {latent_CHW[1:]}, got {coarse}")
+        if not 1 <= coarse <= min(latent_CHW[1:]):
+            raise ValueError(f"coarse must be 1 to the latent's height and width {latent_CHW[1:]}, got {coarse}")
         self.queries_QD = nn.Parameter(torch.randn(coarse * coarse, d))
         self.first = CrossBlock(d, heads, ffn, rate)
         self.between = EncoderLayer(d, heads, ffn, rate)
         self.second = CrossBlock(d, heads, ffn, rate)
         self.norm = nn.LayerNorm(d)
-        self.paint = PatchPainter(d, coarse, latent_CHW)
+        self.paint = Painter(d, coarse, latent_CHW, widths)
 
     def forward(self, states_BTD: Float[Tensor, "B T D"], keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B C H W"]:
         bias_BT = padding_bias(keep_BT, states_BTD.dtype)

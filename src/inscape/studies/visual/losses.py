@@ -1,0 +1,156 @@
+"""What pulls a latent toward the statistics of photographs: the plan's image prior, and the one that holds.
+
+`plan_terms` is the plan as written. It has a hole that its own record shows: the total variation of a raw sum is a
+hundred times the spectrum's term, slope and kurtosis do not change with amplitude, and nothing depends on the text, so
+a flat picture for every sentence is the cheapest answer. `calibrated_terms` closes it: every term is free of scale,
+amplitude is held, and what varies between sentences is held too, in share and in number of directions.
+
+Legend: B sentences, C channels, H, W of the latent.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inscape import stats
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+__all__ = [
+    "Weights",
+    "between_sentence_share",
+    "calibrated_terms",
+    "effective_dimensions",
+    "gaussian_blur",
+    "plan_terms",
+    "pooled_correlation",
+]
+
+PLAN_SLOPE = 2.0
+# Inside the plan's range (1.5 to 2.5) and the photographs' 90 % (1.87 to 3.14).
+SLOPE = 2.2
+# Medians of photograph patches at 32 x 32 and unit variance.
+TOTAL_VARIATION = 571 / 1984
+HAAR_SPARSITY = 0.43
+GRADIENT_KURTOSIS = 8.6
+PEAKEDNESS = 3.1
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the prior's terms. The first six are the plan's; the last two act in the calibrated recipe only."""
+
+    spectrum: float = 0.5  # radial power spectrum near 1/f^2
+    tv: float = 0.1  # total variation
+    wavelet: float = 0.1  # sparse wavelet coefficients
+    kurtosis: float = 0.05  # heavy-tailed gradients
+    covariance: float = 0.05  # channels that do not repeat each other
+    variance: float = 0.05  # amplitude
+    texture: float = 0.1  # no repeated tile
+    text: float = 0.2  # different pictures for different sentences
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"weights.{name}={value} is out of range; allowed: 0 or more")
+
+
+def gaussian_blur(latent_BCHW: Float[Tensor, "B C H W"], sigma: float) -> Float[Tensor, "B C H W"]:
+    """Separable Gaussian blur, `sigma` in pixels, mirrored at the borders. sigma 0 returns the input."""
+    if sigma == 0:
+        return latent_BCHW
+    radius = max(1, math.ceil(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=latent_BCHW.dtype, device=latent_BCHW.device)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    channels = latent_BCHW.shape[1]
+    padded = functional.pad(latent_BCHW, (radius,) * 4, mode="reflect")
+    across = functional.conv2d(padded, kernel.expand(channels, 1, 1, -1), groups=channels)
+    return functional.conv2d(across, kernel[:, None].expand(channels, 1, -1, 1), groups=channels)
+
+
+def pooled_correlation(latent_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "C C"]:
+    """Correlation between channels over the pixels of all sentences together."""
+    rows_CN = latent_BCHW.transpose(0, 1).flatten(1)
+    rows_CN = rows_CN - rows_CN.mean(1, keepdim=True)
+    covariance_CC = rows_CN @ rows_CN.T / rows_CN.shape[1]
+    scale_C = (covariance_CC.diagonal() + 1e-12).rsqrt()
+    return covariance_CC * scale_C[:, None] * scale_C
+
+
+def between_sentence_share(latent_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, " C"]:
+    """Share of a channel's variance that lies between sentences: 0 for one picture for all, 1 for no common part."""
+    between_C = latent_BCHW.var(0, unbiased=True).mean((1, 2))
+    total_C = latent_BCHW.transpose(0, 1).flatten(1).var(1)
+    return between_C / (total_C + 1e-12)
+
+
+def effective_dimensions(latent_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:
+    """Participation ratio of what varies between sentences, (sum of eigenvalues)^2 / sum of squared eigenvalues.
+
+    1 if all sentences differ along one direction (a picture and its negative), at most B - 1. From the Gram matrix,
+    whose eigenvalues are the covariance's. A latent that is the same for all gives 0.
+    """
+    rows_BN = latent_BCHW.flatten(1)
+    rows_BN = rows_BN - rows_BN.mean(0)
+    gram_BB = rows_BN @ rows_BN.T
+    return gram_BB.diagonal().sum().square() / (gram_BB.square().sum() + 1e-12)
+
+
+def plan_terms(latent_BCHW: Float[Tensor, "B C H W"], weights: Weights) -> dict[str, Tensor]:
+    """The plan's image prior, term by term, as written: raw sums and raw amplitudes."""
+    covariance_BCC = stats.channel_covariance(latent_BCHW)
+    variance_BC = covariance_BCC.diagonal(dim1=-2, dim2=-1)
+    off_diagonal = covariance_BCC.square().sum((-2, -1)) - variance_BC.square().sum(-1)
+    terms = {
+        "spectrum": (stats.spectral_slope(latent_BCHW) - PLAN_SLOPE).square().mean(),
+        "tv": stats.total_variation(latent_BCHW).mean(),
+        "wavelet": stats.haar_mean_abs(latent_BCHW).mean(),
+        "kurtosis": functional.relu(3 - stats.gradient_kurtosis(latent_BCHW)).mean(),
+        "covariance": off_diagonal.mean(),
+        "variance": (variance_BC - 1).square().mean(),
+    }
+    return {name: getattr(weights, name) * term for name, term in terms.items()}
+
+
+def calibrated_terms(
+    latent_BCHW: Float[Tensor, "B C H W"], weights: Weights, *, share: float, dimensions: float
+) -> dict[str, Tensor]:
+    """The same prior without scale, with photographs as the aim, and two terms more.
+
+    texture: no repeated tile, which slope and kurtosis cannot see. text: at least `share` of each channel's variance
+    lies between sentences, in at least `dimensions` effective directions (a batch of B can show B - 1).
+    """
+    statistics = stats.image_statistics(latent_BCHW)
+    correlation_CC = pooled_correlation(latent_BCHW)
+    off_diagonal = correlation_CC.square().sum() - correlation_CC.diagonal().square().sum()
+    peakedness = stats.spectral_peakedness(latent_BCHW)
+    shortfall = _log_ratio(share, between_sentence_share(latent_BCHW)).relu().mean()
+    narrowness = _log_ratio(dimensions, effective_dimensions(latent_BCHW)).relu()
+    terms = {
+        "spectrum": (statistics.spectral_slope - SLOPE).square().mean(),
+        "tv": _log_ratio(statistics.total_variation, TOTAL_VARIATION).square().mean(),
+        "wavelet": _log_ratio(statistics.haar_sparsity, HAAR_SPARSITY).square().mean(),
+        "kurtosis": _log_ratio(statistics.gradient_kurtosis, GRADIENT_KURTOSIS).square().mean(),
+        "covariance": off_diagonal,
+        "variance": _log_ratio(statistics.variance, 1.0).square().mean(),
+        "texture": _log_ratio(peakedness, PEAKEDNESS).relu().square().mean(),
+        "text": shortfall + narrowness,
+    }
+    return {name: getattr(weights, name) * term for name, term in terms.items()}
+
+
+def _log_ratio(value: Tensor | float, reference: Tensor | float) -> Tensor:
+    """log(value / reference), finite for zero."""
+    return _log(value) - _log(reference)
+
+
+def _log(value: Tensor | float) -> Tensor:
+    return torch.log(torch.as_tensor(value) + 1e-6)
