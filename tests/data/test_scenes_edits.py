@@ -129,9 +129,9 @@ def test_a_million_pairs_have_no_label_error(check, capsys):
          {"the small red cone is behind a medium red ball", "the tiny red cone is behind a medium red ball"}),
         ("synonym", "a gray cone is beside a red star",
          {"a grey cone is beside a red star"} | {f"a {gray} cone is next to a red star" for gray in ("gray", "grey")}),
-        ("determiner", "two red cones are behind the blue star",
-         {f"{a} red cones are behind {b} blue star" for a in ("two", "the two") for b in ("a", "the", "one")}
-         - {"two red cones are behind the blue star"}),
+        ("determiner", "two tiny red balls are behind the gray star",
+         {f"{a} tiny red balls are behind {b} gray star" for a in ("two", "the two") for b in ("a", "the", "one")}
+         - {"two tiny red balls are behind the gray star"}),
         ("determiner", "one orange cone is behind two red stars",
          {f"{a} orange cone is behind {b} red stars" for a in ("an", "the", "one") for b in ("two", "the two")}
          - {"one orange cone is behind two red stars"}),
@@ -146,7 +146,7 @@ def test_a_million_pairs_have_no_label_error(check, capsys):
          {f"the blue ring {verb} a red ball" for verb in ("contains", "holds")}),
         ("inverse", "a red ball is next to the blue cone",
          {f"the blue cone is {phrase} a red ball" for phrase in ("next to", "beside")}),
-        ("renaming", "two red balls are on a blue star", {"two red spheres are on a blue star"}),
+        ("renaming", "two big red balls are on a gray star", {"two big red spheres are on a gray star"}),
         ("renaming", "two red cones are on a blue star", {None}),
     ],
 )  # fmt: skip
