@@ -10,6 +10,7 @@ from inscape.core.gate import Criterion
 __all__ = ["Curve", "Interval", "curve", "curves_of", "interval"]
 
 MOST_POINTS = 240
+SPELT_OUT = {"lr": "learning rate", "grad_norm": "norm of the gradient", "rate": "steps per second"}
 LOG_RATIO = 30.0  # a positive curve that spans more than this is drawn on a logarithmic axis
 
 
@@ -76,7 +77,7 @@ def curves_of(log: Sequence[Mapping[str, Any]], kind: str, width: int, height: i
         flat |= {k: v for k, v in line.items() if k not in ("kind", "step", "terms", "seconds")}
         for name, value in flat.items():
             if _is_number(value):
-                series.setdefault(name, []).append((float(step), float(value)))
+                series.setdefault(SPELT_OUT.get(name, name), []).append((float(step), float(value)))
     curves = (curve(name, sorted(values), width, height) for name, values in series.items())
     return [c for c in curves if c]
 

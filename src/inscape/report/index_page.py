@@ -1,13 +1,13 @@
 """index.html: all runs under one root, by study, phase and preset, with what became of each metric over time."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir, across_seeds_path, write_atomically
+from inscape.report.across import AcrossSeeds, read_across_seeds
 from inscape.report.curves import Curve, curve
 from inscape.report.record import Record, natural_key, read_record, run_folders
 from inscape.report.templating import render
@@ -27,14 +27,6 @@ class Trend(NamedTuple):
     metric: str
     latest: Estimate
     curve: Curve
-
-
-class AcrossSeeds(NamedTuple):
-    """What across_seeds.json says: an outcome, the seeds, and rows (criterion, figure, outcome)."""
-
-    outcome: str
-    seeds: str
-    rows: list[tuple[str, str, str]]
 
 
 class PresetView(NamedTuple):
@@ -61,7 +53,7 @@ class Step(NamedTuple):
 
     code: str
     name: str
-    standings: list[tuple[str, str, str]]  # preset, outcome, "seeds 0 ✓ 1 ✗"
+    standings: list[tuple[str, str, str]]  # preset, outcome, "seed 0 ✓ · seed 1 ✗"
 
 
 class PhaseView(NamedTuple):
@@ -108,22 +100,26 @@ def _study(root: Path, name: str, records: Sequence[Record]) -> StudyView:
     codes = list(declared) + sorted({r.phase for r in records} - set(declared), key=natural_key)
     by_phase = {code: [r for r in records if r.phase == code] for code in codes}
     title, hypothesis = str(newest.about.get("study_title") or name), str(newest.about.get("hypothesis") or "")
-    ladder = [_step(code, declared.get(code, ""), by_phase[code]) for code in codes]
+    ladder = [_step(root, code, declared.get(code, ""), by_phase[code]) for code in codes]
     return StudyView(name, title, hypothesis, ladder, [_phase(root, code, of) for code, of in by_phase.items() if of])
 
 
-def _step(code: str, name: str, records: Sequence[Record]) -> Step:
+def _step(root: Path, code: str, name: str, records: Sequence[Record]) -> Step:
     standings = []
     for preset in _presets(records):
         newest = {r.seed: r for r in _by_time(records) if r.preset == preset and (r.declared or preset == "smoke")}
         if not newest:
             continue
         seeds = sorted(newest, key=lambda seed: -1 if seed is None else seed)
-        told = " ".join(f"{seed} {OUTCOMES[newest[seed].outcome].sign}" for seed in seeds)
+        told = " · ".join(f"seed {seed} {OUTCOMES[newest[seed].outcome].sign}" for seed in seeds)
         missing = set(_declared_seeds(newest[seeds[0]])) - set(seeds)
         worst_first = ("INVALID", "UNREADABLE", "FAIL", "INCONCLUSIVE", "PARTIAL", "UNFINISHED")
         outcomes = {r.outcome for r in newest.values()} | ({"UNFINISHED"} if missing and preset != "smoke" else set())
-        standings.append((preset, next((o for o in worst_first if o in outcomes), "PASS"), f"seed {told}"))
+        across = read_across_seeds(across_seeds_path(root, records[0].study, code, preset))
+        if across:
+            outcomes.add(across.outcome)
+            told += f" · across seeds {OUTCOMES[across.outcome].sign}"
+        standings.append((preset, next((o for o in worst_first if o in outcomes), "PASS"), told))
     return Step(code, name, standings)
 
 
@@ -132,7 +128,7 @@ def _phase(root: Path, code: str, records: Sequence[Record]) -> PhaseView:
     presets = []
     for preset in _presets(records):
         of = [r for r in _by_time(records) if r.preset == preset]
-        across = _across_seeds(across_seeds_path(root, newest.study, code, preset))
+        across = read_across_seeds(across_seeds_path(root, newest.study, code, preset))
         presets.append(PresetView(preset, [_row(root, r) for r in reversed(of)], _trends(of), across))
     return PhaseView(code, str(newest.about.get("phase_name") or ""), str(newest.about.get("question") or ""), presets)
 
@@ -149,34 +145,17 @@ def _row(root: Path, record: Record) -> Row:
 
 def _trends(records: Sequence[Record]) -> list[Trend]:
     """Each metric over the declared runs; pushed and overridden runs answer another question."""
-    measured = [r for r in records if r.metrics and (r.declared or r.preset == "smoke")]
-    if not measured:
+    counted = [r for r in records if r.metrics and (r.declared or r.preset == "smoke")]
+    if not counted:
         return []
-    judged = [f.criterion.metric for f in measured[-1].verdict.findings] if measured[-1].verdict else []
+    judged = [f.criterion.metric for f in counted[-1].verdict.findings] if counted[-1].verdict else []
     trends = []
-    for metric in dict.fromkeys([*judged, *measured[-1].metrics]):
-        estimates = [r.metrics[metric] for r in measured if metric in r.metrics and r.metrics[metric].measured]
+    for metric in dict.fromkeys([*judged, *counted[-1].metrics]):
+        estimates = [r.metrics[metric] for r in counted if metric in r.metrics and r.metrics[metric].measured]
         line = curve(metric, enumerate(e.value for e in estimates), *SPARK_SIZE)
         if line:
             trends.append(Trend(metric, estimates[-1], line))
     return trends
-
-
-def _across_seeds(path: Path) -> AcrossSeeds | None:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        rows = [(str(f["text"]), _figure(f["estimate"]), str(f["outcome"])) for f in content["findings"]]
-        seeds, outcome = ", ".join(map(str, content["seeds"])), str(content["outcome"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return AcrossSeeds("UNREADABLE", "", [])
-    known = outcome in OUTCOMES and all(row[2] in OUTCOMES for row in rows)
-    return AcrossSeeds(outcome, seeds, rows) if known else AcrossSeeds("UNREADABLE", "", [])
-
-
-def _figure(estimate: dict[str, Any] | None) -> str:
-    return "not measured" if estimate is None else str(Estimate.from_json(estimate))
 
 
 def _presets(records: Sequence[Record]) -> list[str]:

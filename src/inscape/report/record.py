@@ -3,6 +3,7 @@
 A damaged or missing file never stops a report; it is said in it.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Gate, Verdict
 from inscape.core.rundir import RunDir
 
-__all__ = ["Record", "hashes_in", "natural_key", "read_record", "run_folders", "start_time"]
+__all__ = ["Record", "hashes_in", "natural_key", "read_record", "relative_link", "run_folders", "start_time"]
 
 STAMP = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-")
 SEED = re.compile(r"(?:-s|^seed-)(\d+)$")
@@ -81,7 +82,7 @@ def read_record(path: Path, *, log: bool = True) -> Record:
     )
     verdict = _judge(_read(run, RunDir.GATE, problems), metrics, problems)
     kept = _expect(dict, _read(run, RunDir.VERDICT, problems, False), RunDir.VERDICT, problems)
-    if kept and verdict and kept.get("outcome") != verdict.outcome:
+    if kept and verdict and metrics and kept.get("outcome") != verdict.outcome:
         problems.append(
             f"{RunDir.VERDICT} says {kept.get('outcome')}, but {RunDir.GATE} and {RunDir.METRICS} give "
             f"{verdict.outcome}; this page shows the latter"
@@ -110,6 +111,11 @@ def run_folders(root: Path) -> list[Path]:
     """Every folder that lies where a run would, oldest first within its preset, readable or not."""
     folders = [path for path in Path(root).glob("*/*/*/*") if path.is_dir() and not path.name.startswith(".")]
     return sorted(folders, key=lambda path: [natural_key(part) for part in path.parts[-4:]])
+
+
+def relative_link(target: Path, start: Path) -> str:
+    """A link from a page in the folder `start` to `target`."""
+    return Path(os.path.relpath(target.absolute(), start.absolute())).as_posix()
 
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:

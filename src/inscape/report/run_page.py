@@ -2,15 +2,15 @@
 
 import base64
 import json
-import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.report.curves import Interval, curves_of, interval
-from inscape.report.record import Record, hashes_in, read_record
+from inscape.report.record import Record, hashes_in, read_record, relative_link
 from inscape.report.templating import render
 from inscape.report.words import duration, verdict_sentence
 
@@ -31,13 +31,21 @@ SOURCES: tuple[tuple[Literal["plan", "calibrated"], str, str], ...] = (
 )
 
 
+class Row(NamedTuple):
+    """One criterion, with what is said of it."""
+
+    finding: Finding
+    outcome: str
+    strip: Interval | None
+
+
 class Group(NamedTuple):
     """Findings that are read together, with the outcome that they have on their own."""
 
     title: str
     explanation: str
     outcome: str
-    rows: list[tuple[Finding, Interval | None]]
+    rows: list[Row]
 
 
 class Picture(NamedTuple):
@@ -71,7 +79,7 @@ def write_report(run: RunDir) -> Path:
         typed=_typed(record),
         versions=record.env.get("versions") if isinstance(record.env.get("versions"), dict) else {},
         hashes=hashes_in(run.path, record.env),
-        index=_relative(_root(run.path) / "index.html", run.path),
+        index=relative_link(_root(run.path) / "index.html", run.path),
     )
     path = run.path / RunDir.REPORT
     write_atomically(path, page)
@@ -86,17 +94,22 @@ def _groups(record: Record) -> list[Group]:
         rows = [f for f in verdict.findings if f.criterion.source == source and f.criterion.role == "claim"]
         outcome = verdict.outcome_of(source)
         if rows and outcome:
-            groups.append(Group(title, explanation, str(outcome), _rows(rows)))
+            groups.append(Group(title, explanation, _said(record, outcome), _rows(record, rows)))
     controls = [f for f in verdict.findings if f.criterion.role == "control"]
     if controls:
         outcome = "PASS" if all(f.outcome == "PASS" for f in controls) else "INVALID"
         why = "What must hold for the instrument to be believed. If one does not, the claims above say nothing."
-        groups.append(Group("Controls", why, outcome, _rows(controls)))
+        groups.append(Group("Controls", why, _said(record, outcome), _rows(record, controls)))
     return groups
 
 
-def _rows(findings: list[Finding]) -> list[tuple[Finding, Interval | None]]:
-    return [(f, interval(f.estimate, f.criterion)) for f in findings]
+def _rows(record: Record, findings: Sequence[Finding]) -> list[Row]:
+    return [Row(f, _said(record, f.outcome), interval(f.estimate, f.criterion)) for f in findings]
+
+
+def _said(record: Record, outcome: str) -> str:
+    """Before anything is measured a criterion has not been missed: it is as unfinished as the run."""
+    return str(outcome) if record.metrics else record.outcome
 
 
 def _others(record: Record) -> dict[str, Any]:
@@ -121,7 +134,7 @@ def _inputs(record: Record) -> list[tuple[str, str, str]]:
         folder = Path(str(place))
         report = folder / RunDir.REPORT
         near = folder.is_absolute() and _root(record.path) in folder.parents and report.is_file()
-        found.append((code, "/".join(folder.parts[-4:]), _relative(report, record.path) if near else ""))
+        found.append((code, "/".join(folder.parts[-4:]), relative_link(report, record.path) if near else ""))
     return found
 
 
@@ -179,7 +192,3 @@ def _yaml(value: Any) -> str:
 def _root(run: Path) -> Path:
     """The folder that holds all runs: runs/<study>/<phase>/<preset>/<run>."""
     return run.absolute().parents[3]
-
-
-def _relative(target: Path, start: Path) -> str:
-    return Path(os.path.relpath(target.absolute(), start.absolute())).as_posix()

@@ -1,6 +1,7 @@
 """Verdicts, criteria and numbers in words that a reader who never saw the code understands."""
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -45,7 +46,7 @@ OUTCOMES = {
 
 def in_words(name: str) -> str:
     """A metric's or file's name as words."""
-    return name.replace("_", " ").replace(".", ": ").strip()
+    return re.sub(r"\.(?!\d)", ": ", name.replace("_", " ")).strip()
 
 
 def asked(criterion: Criterion) -> str:

@@ -1,0 +1,41 @@
+"""Keep the committed evidence: `python -m inscape.report results --collect RUN... --readme README.md [--check]`.
+
+--collect copies finished runs into the folder, --readme brings the README's tables up to date, and --check only says
+whether they are (exit 1 if not). Bad input: one line, exit 2.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from inscape.core.rundir import RunDir
+from inscape.report import collect, update_readme
+
+__all__ = ["main"]
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m inscape.report", description="Keep the committed evidence.")
+    parser.add_argument("results", type=Path, help="the folder of committed evidence, e.g. results")
+    parser.add_argument("--collect", nargs="+", default=[], metavar="RUN", help="finished runs to copy into it")
+    parser.add_argument("--readme", type=Path, help="the file whose result tables are brought up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing to the README; exit 1 if it is out of date")
+    asked = parser.parse_args(words)
+    try:
+        for run in asked.collect:
+            print(collect(RunDir.open(run), asked.results))
+        if asked.readme is None:
+            return 0
+        stale = update_readme(asked.readme, asked.results, write=not asked.check)
+    except ValueError as error:
+        print(f"inscape.report: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    state = "out of date" if asked.check else "brought up to date"
+    print(f"{asked.readme}: {state if stale else 'up to date'}")
+    return 1 if stale and asked.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Finished runs as committed evidence: what a verdict can be replayed from, and nothing of the machine it was made on.
+
+    results/<study>/<phase>/<preset>/seed-<n>/   config, gate, env, metrics, verdict, figures
+    results/<study>/<phase>/<preset>/across_seeds.json
+
+A run whose config was changed by hand, or that was pushed past a gate, is kept apart from the declared one: its preset
+folder carries the changes in its name.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from inscape.core.rundir import RunDir, write_atomically, write_json_atomically
+from inscape.report.record import Record, hashes_in, read_record
+from inscape.report.run_page import CAPTIONS, KINDS
+
+__all__ = ["collect"]
+
+# An absolute path, with a drive or a ~ before it or not; its last part is all that is kept.
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)")
+ACROSS_SEEDS = "across_seeds.json"
+
+
+def collect(run: RunDir, results: Path) -> Path:
+    """Copy a finished run's evidence into `results` and return where it lies; an older copy of that seed is replaced.
+
+    Checkpoints and the log stay behind. ValueError if the run is not finished, is damaged, or is a smoke run.
+    """
+    record = read_record(run.path, log=False)
+    if not record.finished:
+        raise ValueError(f"{run.path} is not finished, so it is no evidence yet; inscape resume {run.path}")
+    if record.preset == "smoke":
+        raise ValueError(f"{run.path} is a smoke run, which is evidence of nothing; collect a run of another preset")
+    if record.problems:
+        raise ValueError(f"{run.path} cannot be collected: {'; '.join(record.problems)}")
+    place = Path(results) / record.study / record.phase / _preset_folder(record)
+    place.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=".collect.", dir=place))
+    try:
+        _copy(record, draft)
+        target = place / f"seed-{record.seed}"
+        shutil.rmtree(target, ignore_errors=True)
+        draft.replace(target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    across = run.path.parent / ACROSS_SEEDS
+    if across.is_file() and record.declared:
+        shutil.copyfile(across, place / ACROSS_SEEDS)
+    return target
+
+
+def _copy(record: Record, draft: Path) -> None:
+    draft.chmod(0o755)
+    for name in (RunDir.GATE, RunDir.METRICS, RunDir.VERDICT):
+        shutil.copyfile(record.path / name, draft / name)
+    write_atomically(draft / RunDir.CONFIG, _without_paths(record.config))
+    write_json_atomically(draft / RunDir.ENV, _env(record))
+    figures = record.path / "figures"
+    for file in sorted(figures.glob("*")) if figures.is_dir() else ():
+        if file.suffix.lower() in KINDS or file.name == CAPTIONS:
+            (draft / "figures").mkdir(exist_ok=True)
+            shutil.copyfile(file, draft / "figures" / file.name)
+
+
+def _env(record: Record) -> dict[str, Any]:
+    """env.json without paths and without what names the machine; with the start time and hashes the copy would lose."""
+    env = dict(record.env)
+    inputs = env.get("inputs")
+    env["inputs"] = {c: "/".join(Path(p).parts[-4:]) for c, p in inputs.items()} if isinstance(inputs, dict) else {}
+    env["platform"] = f"{str(env.get('platform', '')).split('-')[0]} {env.get('processor', '')}".strip()
+    env["hashes"] = hashes_in(record.path, {})
+    if record.started:
+        env["started"] = f"{record.started:%Y%m%dT%H%M%S}"
+    return _without_paths(env)
+
+
+def _without_paths(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_paths(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_paths(value) for value in content]
+    if isinstance(content, str):
+        return ABSOLUTE_PATH.sub(r"\1", content.replace(str(Path.home()), "~"))
+    return content
+
+
+def _preset_folder(record: Record) -> str:
+    changes = [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in record.overrides.items()
+    ]
+    words = [record.preset, *changes, *(["despite-gate"] if record.pushed else [])]
+    return "+".join(re.sub(r"[^\w.=-]+", "_", str(_without_paths(word)))[:40] for word in words)

@@ -1,0 +1,136 @@
+"""The README's result tables, made from the committed evidence and from nothing else.
+
+A test compares them with the README, so a figure in the README that no file in results/ carries cannot survive.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+from inscape.core.gate import Criterion
+from inscape.core.rundir import write_atomically
+from inscape.report.across import AcrossSeeds, read_across_seeds
+from inscape.report.evidence import ACROSS_SEEDS
+from inscape.report.record import Record, read_record, relative_link, run_folders
+from inscape.report.words import OUTCOMES, asked, in_words, measured
+
+__all__ = ["result_tables", "update_readme", "with_tables"]
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+MADE_BY = "<!-- Made by `python -m inscape.report results --readme README.md`. Edit results/, not this. -->"
+
+
+def result_tables(results: Path, link_from: Path) -> str:
+    """Markdown: a table a study with one row a phase and preset, then each criterion with its figure for each seed.
+
+    Links are relative to the folder `link_from`.
+    """
+    evidence = [read_record(folder, log=False) for folder in run_folders(results)]
+    if not evidence:
+        return "No results have been committed yet."
+    parts = []
+    for _, of_study in groupby(evidence, key=lambda record: record.path.parts[-4]):
+        groups = [list(group) for _, group in groupby(of_study, key=lambda record: record.path.parent)]
+        newest = groups[-1][-1]
+        parts += [f"**{_plain(newest.about.get('study_title') or newest.study)}** (`{newest.study}`)", ""]
+        parts += ["| phase | preset | seeds | plan's criteria | calibrated criteria | across seeds | verdict |"]
+        parts += ["|---|---|---|---|---|---|---|"]
+        parts += [_summary(group, link_from) for group in groups]
+        parts += ["", *(line for group in groups for line in _details(group))]
+    return "\n".join(parts).strip()
+
+
+def with_tables(text: str, tables: str) -> str:
+    """`text` with everything between the markers replaced; ValueError if the markers are not there once, in order."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in after or END in before + after:
+        raise ValueError(f"the text wants one line {BEGIN} and after it one line {END}: the tables go between them")
+    return f"{before}{BEGIN}\n{MADE_BY}\n\n{tables}\n\n{END}{after}"
+
+
+def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
+    """Bring the tables in `readme` up to date; True if they were not. With write=False nothing is written."""
+    try:
+        old = Path(readme).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{readme} cannot be read: {error.strerror}") from None
+    try:
+        new = with_tables(old, result_tables(results, Path(readme).absolute().parent))
+    except ValueError as error:
+        raise ValueError(f"{readme}: {error}") from None
+    if write and new != old:
+        write_atomically(Path(readme), new)
+    return new != old
+
+
+def _summary(group: Sequence[Record], link_from: Path) -> str:
+    first = group[0]
+    place = first.path.parent
+    across = read_across_seeds(place / ACROSS_SEEDS)
+    cells = (
+        f"[{first.study}.{first.phase}]({relative_link(place, link_from)}) {_plain(first.about.get('phase_name', ''))}",
+        _plain(", ".join(place.name.split("+"))),
+        ", ".join(str(record.seed) for record in group),
+        _by_seed(group, [_half(record, "plan") for record in group]),
+        _by_seed(group, [_half(record, "calibrated") for record in group]),
+        _shown(across.outcome) if across else "",
+        _by_seed(group, [record.outcome for record in group]),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _details(group: Sequence[Record]) -> list[str]:
+    first = group[0]
+    preset = ", ".join(first.path.parent.name.split("+"))
+    title = f"{first.study}.{first.phase} {preset}: every criterion"
+    lines = [f"<details><summary>{_plain(title)}</summary>", ""]
+    if first.about.get("question"):
+        lines += [_plain(first.about["question"]), ""]
+    lines += [f"| criterion | source | wanted | {' | '.join(f'seed {record.seed}' for record in group)} |"]
+    lines += ["|---" * (3 + len(group)) + "|"]
+    criteria = dict.fromkeys(f.criterion for r in group if r.verdict for f in r.verdict.findings)
+    lines += [_criterion(criterion, group) for criterion in criteria]
+    lines += _across(read_across_seeds(first.path.parent / ACROSS_SEEDS), len(group))
+    flaws = dict.fromkeys(f"seed {r.seed}: {problem}" for r in group for problem in r.problems)
+    return [*lines, "", *(f"* {_plain(flaw)}" for flaw in flaws), *([""] if flaws else []), "</details>", ""]
+
+
+def _criterion(criterion: Criterion, group: Sequence[Record]) -> str:
+    source = "control" if criterion.role == "control" else criterion.source
+    cells = [_plain(in_words(criterion.metric)), source, asked(criterion)]
+    for record in group:
+        findings = record.verdict.findings if record.verdict else ()
+        found = next((f for f in findings if f.criterion == criterion), None)
+        cells.append(f"{measured(found.estimate)} {OUTCOMES[found.outcome].sign}" if found else "not judged")
+    return f"| {' | '.join(cells)} |"
+
+
+def _across(across: AcrossSeeds | None, seeds: int) -> list[str]:
+    rows = across.rows if across else []
+    return [
+        f"| {_plain(text)} | across seeds | | {figure} {OUTCOMES[outcome].sign} |{' |' * (seeds - 1)}"
+        for text, figure, outcome in rows
+    ]
+
+
+def _half(record: Record, source: Literal["plan", "calibrated"]) -> str:
+    return str(record.verdict.outcome_of(source) or "") if record.verdict and record.metrics else ""
+
+
+def _by_seed(group: Sequence[Record], outcomes: Sequence[str]) -> str:
+    """One word where all seeds agree, else one for each."""
+    if len(set(outcomes)) == 1:
+        return _shown(outcomes[0])
+    return ", ".join(f"seed {r.seed} {_shown(outcome)}" for r, outcome in zip(group, outcomes, strict=True))
+
+
+def _shown(outcome: str) -> str:
+    return f"{OUTCOMES[outcome].sign} {OUTCOMES[outcome].word}" if outcome else ""
+
+
+def _plain(text: object) -> str:
+    """Text that cannot break out of a table cell or become HTML."""
+    words = " ".join(str(text).split())
+    return words.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
