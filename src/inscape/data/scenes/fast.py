@@ -52,15 +52,15 @@ Propose = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 class Batch(NamedTuple):
     """A rank's sentences of one step: tokens padded with 0 to a bucket, their numbers, and the scenes as fact codes."""
 
-    tokens_BT: np.ndarray  # int64  # noqa: N815
-    lengths_B: np.ndarray  # int64, with bos and eos  # noqa: N815
-    scenes_BF: np.ndarray  # int64, see `scene_from_codes`  # noqa: N815
+    tokens_BT: np.ndarray  # int64
+    lengths_B: np.ndarray  # int64, with bos and eos
+    scenes_BF: np.ndarray  # int64, see `scene_from_codes`
 
 
 class PhraseTable(NamedTuple):
     """Token ids of every piece a sentence is made of, one row a piece, padded with -1 behind."""
 
-    pieces_SW: np.ndarray  # noqa: N815
+    pieces_SW: np.ndarray
 
 
 # Rows of a PhraseTable, in this order: noun phrases, openings and linkings of the patterns (singular, then plural),

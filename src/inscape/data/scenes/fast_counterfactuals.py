@@ -20,6 +20,7 @@ from inscape.data.scenes.scene import COLOURS, COUNTS, INVERSES, MAX_FACTS, RELA
 __all__ = ["Counterfactuals", "draw_counterfactuals"]
 
 TRIES = 64
+ACROSS = EDITS.index("across")
 _STREAM = 2 << 32
 
 ATTRIBUTES = ("count", "size", "colour", "shape")
@@ -33,8 +34,8 @@ _SAID = np.array(
 class Counterfactuals(NamedTuple):
     """One edit away from each scene given, and which: an index into EDITS. -1 in both where no edit applies."""
 
-    scenes_BF: np.ndarray  # noqa: N815
-    edit_B: np.ndarray  # noqa: N815
+    scenes_BF: np.ndarray
+    edit_B: np.ndarray
 
 
 def draw_counterfactuals(
@@ -54,11 +55,16 @@ def draw_counterfactuals(
         raise ValueError(f"edits are {list(edits)}; allowed: one or more of {', '.join(EDITS)}")
     check_split(split)
     scenes_BF, index_B = np.asarray(scenes_BF), np.asarray(index_B)
-    choices = np.array([EDITS.index(edit) for edit in edits])
-    start_B = (uniforms(seed, _STREAM, index_B, 1)[:, 0] * len(choices)).astype(np.int64)
+    # The edits to try, from a random one on: for scenes of several facts, and for single ones without `across`.
+    several = [EDITS.index(edit) for edit in edits]
+    single = [edit for edit in several if edit != ACROSS] or several
+    choices = np.array([several, np.resize(single, len(several))])
+    alone_B = ((scenes_BF >= 0).sum(axis=1) == 1).astype(np.int64)
+    length_B = np.where(alone_B, len(single), len(several))
+    start_B = (uniforms(seed, _STREAM, index_B, 1)[:, 0] * length_B).astype(np.int64)
 
     def edit_at(rows: np.ndarray, attempts: np.ndarray) -> np.ndarray:
-        return choices[(start_B[rows] + (attempts - 1) // TRIES) % len(choices)]
+        return choices[alone_B[rows], (start_B[rows] + (attempts - 1) // TRIES) % length_B[rows]]
 
     def propose(rows: np.ndarray, attempts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         draws = uniforms(seed, _STREAM + attempts, index_B[rows], 4)
@@ -66,7 +72,7 @@ def draw_counterfactuals(
         changed = (codes != scenes_BF[rows]).any(axis=1)
         return codes, plain & changed & in_split(codes, split)
 
-    others_BF, attempt_B = first_fitting(len(scenes_BF), propose, at_most=TRIES * len(choices))
+    others_BF, attempt_B = first_fitting(len(scenes_BF), propose, at_most=TRIES * len(several))
     edit_B = edit_at(np.arange(len(scenes_BF)), np.maximum(attempt_B, 1))
     return Counterfactuals(others_BF, np.where(attempt_B > 0, edit_B, -1))
 
@@ -114,7 +120,7 @@ def _exchange(
     rows = np.flatnonzero(edit_B == EDITS.index("arguments"))
     _swap(values_BPA, rows, place_B[rows], place_B[rows] ^ 1, every)
     binding = edit_B == EDITS.index("binding")
-    across = (edit_B == EDITS.index("across")) & (count_B > 1)
+    across = (edit_B == ACROSS) & (count_B > 1)
     # The partner stands in one of the other facts: a step of 2 to 2 (facts - 1) + 1 places from the first of this fact.
     step_B = 2 + (draws_B4[:, 1] * 2 * (count_B - 1)).astype(np.int64)
     partner_B = np.where(binding, place_B ^ 1, ((place_B & ~1) + step_B) % (2 * count_B))
