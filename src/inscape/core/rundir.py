@@ -12,9 +12,10 @@ Every file is written under a temporary name, flushed to the disk and renamed: a
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,18 @@ from typing import Any
 __all__ = ["FORMAT", "RunDir", "across_seeds_path", "find_runs", "write_atomically", "write_json_atomically"]
 
 FORMAT = 1  # raise it when a reader of older run directories would be misled
+ASKED = {  # what env.json says was asked; everything else in it is for the record
+    "study": str,
+    "phase": str,
+    "preset": str,
+    "seed": int,
+    "device": str,
+    "overrides": dict,
+    "remedies": list,
+    "despite_gate": str | None,
+    "inputs": dict,
+}
+LOCK = ".lock"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -62,18 +75,16 @@ class RunDir:
         parent = Path(root) / study / phase / preset
         try:
             parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            for attempt in range(1000):
+                path = parent / f"{stamp}{f'.{attempt:03d}' if attempt else ''}-{fingerprint}-s{seed}"
+                with suppress(FileExistsError):
+                    path.mkdir()
+                    return cls(path)
+        except OSError as error:
             raise ValueError(
                 f"runs cannot be kept under {root}: {error.strerror}; choose another folder with --out"
             ) from None
-        for attempt in range(1000):
-            name = f"{stamp}{f'.{attempt}' if attempt else ''}-{fingerprint}-s{seed}"
-            try:
-                (parent / name).mkdir()
-            except FileExistsError:
-                continue
-            return cls(parent / name)
-        raise OSError(f"no free run name under {parent}")
+        raise ValueError(f"no free run name under {parent}: a thousand runs of one config started in one second")
 
     @classmethod
     def open(cls, path: Path | str) -> "RunDir":
@@ -91,23 +102,37 @@ class RunDir:
             raise ValueError(
                 f"{path} has run format {found}, and this inscape reads format {FORMAT}; use the version that wrote it"
             )
+        wrong = [key for key, kind in ASKED.items() if not isinstance(env.get(key), kind)]
+        if wrong:
+            raise ValueError(f"{run.path / cls.ENV} is damaged: {', '.join(wrong)} missing or of a wrong type")
         return run
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the run: a second process that runs or resumes it is refused. The lock dies with its holder."""
-        with (self.path / ".lock").open("w") as file:
+        with (self.path / LOCK).open("w") as file:
             try:
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ModuleNotFoundError:  # Windows has no flock; two resumes of one run are then the user's to avoid
-                pass
-            except OSError:
+            except BlockingIOError:
                 raise ValueError(
                     f"{self.path} is being run by another process; wait for it, or stop it first"
                 ) from None
+            except (ModuleNotFoundError, OSError):
+                pass  # Windows and some cluster file systems have no flock; two resumes are then the user's to avoid
             yield
+
+    def discard_if_nothing_was_measured(self) -> None:
+        """Remove the run if it holds only what was asked: a mistake found at the start leaves nothing behind."""
+        with suppress(OSError):
+            self.figures.rmdir()  # only if it is empty
+        asked = {self.CONFIG, self.GATE, self.ENV, LOCK}
+        if {file.name for file in self.path.iterdir()} <= asked:
+            shutil.rmtree(self.path)
+            for folder in list(self.path.parents)[:3]:  # preset, phase, study: those that now stand empty
+                with suppress(OSError):
+                    folder.rmdir()
 
     @property
     def figures(self) -> Path:
@@ -127,30 +152,40 @@ class RunDir:
         return (self.path / self.VERDICT).is_file()
 
     def append_log(self, record: Mapping[str, Any]) -> None:
-        """Add one line to log.jsonl."""
-        with (self.path / self.LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """Add one line to log.jsonl; a line that a crash cut off is removed first, or both would be unreadable."""
+        with (self.path / self.LOG).open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps(record).encode() + b"\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """All whole lines of log.jsonl; a last line cut off by a crash is left out."""
+        """All whole lines of log.jsonl; a last line cut off by a crash is left out. ValueError if it is damaged."""
+        path = self.path / self.LOG
         try:
-            lines = (self.path / self.LOG).read_text(encoding="utf-8").split("\n")
+            lines = path.read_text(encoding="utf-8").split("\n")
+            return [json.loads(line) for line in lines[:-1] if line]
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines[:-1] if line]
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); delete the run or restore the file") from None
 
     def write_json(self, name: str, content: Any) -> None:
         """Write one JSON file atomically."""
         write_json_atomically(self.path / name, content)
 
     def read_json(self, name: str) -> Any:
-        """The file's content, or None if there is no such file; ValueError if it is damaged."""
+        """The file's content, or None if there is no such file; ValueError if it is damaged or may not be read."""
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.path / name} is damaged ({error}); delete the run or restore the file") from None
+        except OSError as error:
+            raise ValueError(f"{self.path / name} cannot be read: {error.strerror}") from None
 
     def __repr__(self) -> str:
         return f"RunDir({str(self.path)!r})"

@@ -1,22 +1,32 @@
 """Runs phases, keeps their gates and says which phase is open.
 
-Rules: only the declared config of a preset counts (an overridden run is kept, and opens nothing); all declared seeds
-must pass; a run opens only the gate it was run under, and never one that it was pushed past; `smoke` opens nothing.
+Rules: only the declared config of a preset counts, perhaps with remedies (an overridden run is kept, and opens
+nothing); all declared seeds must pass, under one config; a run counts only under the declaration (gate, seeds,
+across-seeds gate) it was run under, and never if it was pushed past a shut gate; `smoke` opens nothing; a shut gate
+shuts everything that builds on it.
 Whether a gate is open is worked out anew from metrics.json, so editing verdict.json fools nobody.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inscape.core.config import differences, fingerprint, from_yaml, to_yaml, with_changes, with_overrides
+from inscape.core.config import (
+    differences,
+    fingerprint,
+    fingerprint_of_file,
+    from_yaml,
+    to_yaml,
+    with_changes,
+    with_overrides,
+)
 from inscape.core.environment import environment
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome, Verdict
 from inscape.core.rundir import FORMAT, RunDir, across_seeds_path, find_runs, write_atomically, write_json_atomically
-from inscape.core.study import SMOKE, Context, Phase, Remedy, Study
+from inscape.core.study import SMOKE, Context, Phase, Study
 
 __all__ = [
     "Request",
@@ -56,30 +66,24 @@ class Standing(NamedTuple):
 
 def judge(run: RunDir, gate: Gate | None = None) -> Verdict:
     """Judge a run's stored metrics by the gate stored with it, or by `gate`. Pure: nothing is written."""
-    stored = run.read_json(RunDir.METRICS)
-    if stored is None:
-        raise ValueError(f"{run.path} has no {RunDir.METRICS}: it has not been measured yet; inscape resume {run.path}")
+    metrics = _metrics(run)
     if gate is None:
         kept = run.read_json(RunDir.GATE)
         if kept is None:
             raise ValueError(f"{run.path} has no {RunDir.GATE}: nothing to judge by")
         gate = Gate.from_json(kept)
-    try:
-        metrics = {name: Estimate.from_json(fields) for name, fields in stored.items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{run.path / RunDir.METRICS} is damaged ({error}); run the phase again") from None
     return gate.judge(metrics)
 
 
 def standing(study: Study, phase: Phase, preset: str, root: Path) -> Standing:
-    """Has every declared seed of `phase` passed, under today's gate and with one declared config?"""
+    """Has every declared seed of `phase` passed, under today's declaration and with one config?"""
     if preset == SMOKE:
         return Standing(False, ("smoke runs exercise the code and open nothing",), {})
     latest: dict[str, dict[int, RunDir]] = {}
     for run in find_runs(root, study.name, phase.code, preset):
         if _counts(phase, preset, run):
-            config, seed = fingerprint(_config_of(phase, run)), int(run.read_json(RunDir.ENV)["seed"])
-            latest.setdefault(config, {})[seed] = run
+            env = run.read_json(RunDir.ENV)
+            latest.setdefault(env["fingerprint"], {})[env["seed"]] = run
     best = Standing(False, (f"{phase.code} has no finished {preset} run under today's config and gate",), {})
     for runs in latest.values():
         reasons = [
@@ -97,9 +101,12 @@ def standing(study: Study, phase: Phase, preset: str, root: Path) -> Standing:
 
 
 def is_open(study: Study, phase: Phase, preset: str, root: Path) -> Standing:
-    """Whether `phase` may run: every phase it needs has passed in this preset."""
-    missing = [s for s in (standing(study, study.phase(code), preset, root) for code in phase.needs) if not s.open]
-    return Standing(not missing, tuple(reason for s in missing for reason in s.reasons), {})
+    """Whether `phase` may run: every phase it needs has passed in this preset, and so have those that they need."""
+    reasons: list[str] = []
+    for needed in map(study.phase, phase.needs):
+        reasons += is_open(study, needed, preset, root).reasons
+        reasons += standing(study, needed, preset, root).reasons
+    return Standing(not reasons, tuple(dict.fromkeys(reasons)), {})
 
 
 def judge_across_seeds(phase: Phase, runs: Mapping[int, RunDir]) -> Verdict:
@@ -107,8 +114,8 @@ def judge_across_seeds(phase: Phase, runs: Mapping[int, RunDir]) -> Verdict:
     assert phase.across_seeds is not None
     measured: dict[str, list[float]] = {}
     for seed in phase.seeds:
-        for name, fields in ((runs[seed].read_json(RunDir.METRICS) or {}) if seed in runs else {}).items():
-            measured.setdefault(name, []).append(Estimate.from_json(fields).value)
+        for name, estimate in (_metrics(runs[seed]) if seed in runs else {}).items():
+            measured.setdefault(name, []).append(estimate.value)
     complete = {
         name: values
         for name, values in measured.items()
@@ -125,85 +132,98 @@ def run_study(
     """Run `phases` in order, each with its seeds; a phase whose gate is shut is named and skipped."""
     done: list[RunDir] = []
     for phase in phases:
-        _check(study, phase, request)
+        _check(phase, request)
     for phase in phases:
         gate = is_open(study, phase, request.preset, request.root)
         if not gate.open and request.preset != SMOKE and not request.despite_gate:
             say(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}. Pass those, or give --despite-gate WHY")
             continue
-        seeds = (
-            (request.seed,) if request.seed is not None else phase.seeds[:1] if request.preset == SMOKE else phase.seeds
-        )
-        for seed in seeds:
-            done += run_phase(study, phase, request, seed, say, finished)
-        after = standing(study, phase, request.preset, request.root)
-        if phase.across_seeds and set(after.runs) >= set(phase.seeds):
-            verdict = judge_across_seeds(phase, after.runs)
-            path = across_seeds_path(request.root, study.name, phase.code, request.preset)
-            write_json_atomically(path, {"seeds": list(phase.seeds), **verdict.to_json()})
+        done += run_phase(study, phase, request, say, finished)
+        verdict = _record_across_seeds(study, phase, request.preset, request.root)
+        if verdict is not None:
             say(f"{study.name}.{phase.code} across seeds {', '.join(map(str, phase.seeds))}: {verdict.outcome}")
     return done
 
 
 def run_phase(
-    study: Study, phase: Phase, request: Request, seed: int, say: Say, finished: Callable[[RunDir], None]
+    study: Study, phase: Phase, request: Request, say: Say, finished: Callable[[RunDir], None]
 ) -> list[RunDir]:
-    """Run one phase with one seed; with `request.remedy`, again with the plan's remedies until it passes."""
-    base = with_overrides(phase.preset(request.preset), request.overrides)
-    applied: list[Remedy] = []
+    """Run a phase with each of its seeds; with `request.remedy`, again with the plan's remedies until all of them pass.
+
+    A gate opens only if every seed passes under one config, so a remedy that one seed needs is applied to all.
+    """
     done: list[RunDir] = []
+    remedies: list[int] = []
     while True:
-        config = _with_remedies(base, applied)
-        run = _prepare(study, phase, request, seed, config, base, applied)
-        done.append(run)
-        say(f"{study.name}.{phase.code} ({phase.name}), preset {request.preset}, seed {seed}: {run.path}")
-        verdict = _execute(study, phase, run, config)
-        finished(run)
-        say(f"{study.name}.{phase.code} seed {seed}: {verdict.outcome}")
-        if verdict.passed or not request.remedy:
+        missed: set[str] = set()
+        attempt: dict[int, RunDir] = {}
+        for seed in _seeds(phase, request):
+            run = attempt[seed] = _prepare(study, phase, request, seed, remedies)
+            say(f"{study.name}.{phase.code} ({phase.name}), preset {request.preset}, seed {seed}: {run.path}")
+            verdict = _first_execution(study, phase, run)
+            done.append(run)
+            finished(run)
+            say(f"{study.name}.{phase.code} seed {seed}: {verdict.outcome}")
+            missed |= _missed(verdict)
+            if missed and request.remedy:
+                break
+        if not missed and phase.across_seeds and set(attempt) >= set(phase.seeds):
+            missed = _missed(judge_across_seeds(phase, attempt))
+        if not missed or not request.remedy:
             return done
-        failed = {f.criterion.metric for f in verdict.findings if f.outcome is not Outcome.PASS}
-        left = [
-            r for r in phase.remedies[phase.remedies.index(applied[-1]) + 1 if applied else 0 :] if failed & set(r.when)
-        ]
+        left = [i for i, r in enumerate(phase.remedies) if i not in remedies and missed & set(r.when)]
         if not left:
-            say(f"{study.name}.{phase.code} seed {seed}: no remedy is left for {', '.join(sorted(failed))}")
+            say(f"{study.name}.{phase.code}: no remedy is left for {', '.join(sorted(missed))}")
             return done
-        applied.append(left[0])
-        say(f"remedy: {dict(left[0].change)} because {left[0].why}")
+        remedies.append(left[0])
+        remedy = phase.remedies[left[0]]
+        say(f"remedy: {', '.join(f'{k}={v}' for k, v in remedy.change.items())} because {remedy.why}")
 
 
 def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Verdict:
     """Go on with an interrupted run from its last checkpoint."""
     env = run.read_json(RunDir.ENV)
     phase = study.phase(env["phase"])
-    if run.finished:
+    if env.get("fingerprint") != fingerprint_of_file(run.path / RunDir.CONFIG):
         raise ValueError(
-            f"{run.path} is finished ({judge(run).outcome}); start another with inscape run {study.name}.{phase.code}"
+            f"{run.path / RunDir.CONFIG} was edited since the run began, so its parts would not fit together; "
+            f"undo that, or start another with inscape run {study.name}.{phase.code} key=value"
         )
-    verdict = _execute(study, phase, run, _config_of(phase, run))
+    verdict = _execute(study, phase, run)
     finished(run)
+    _record_across_seeds(study, phase, env["preset"], run.path.resolve().parents[3])
     return verdict
 
 
-def _check(study: Study, phase: Phase, request: Request) -> None:
+def _check(phase: Phase, request: Request) -> None:
     """Refuse nonsense before anything is written."""
-    with_overrides(phase.preset(request.preset), request.overrides)
+    base = with_overrides(phase.preset(request.preset), request.overrides)
+    for remedy in phase.remedies if request.remedy else ():
+        with_changes(base, remedy.change)
     if request.seed is not None and not 0 <= request.seed < 2**31:
         raise ValueError(f"--seed {request.seed}: wanted 0 to {2**31 - 1}")
     if request.despite_gate is not None and not request.despite_gate.strip():
         raise ValueError("--despite-gate wants a reason in words: it is kept with the run and shown in its report")
 
 
-def _prepare(
-    study: Study, phase: Phase, request: Request, seed: int, config: Any, base: Any, applied: Sequence[Remedy]
-) -> RunDir:
+def _seeds(phase: Phase, request: Request) -> tuple[int, ...]:
+    if request.seed is not None:
+        return (request.seed,)
+    return phase.seeds[:1] if request.preset == SMOKE else phase.seeds
+
+
+def _missed(verdict: Verdict) -> set[str]:
+    return {f.criterion.metric for f in verdict.findings if f.outcome is not Outcome.PASS}
+
+
+def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: Sequence[int]) -> RunDir:
     """Make the run directory and write down what was asked, before anything is measured."""
-    inputs = {code: str(_input(study, code, request, seed).path.resolve()) for code in phase.needs}
-    run = RunDir.create(request.root, study.name, phase.code, request.preset, fingerprint(config), seed)
-    write_atomically(run.path / RunDir.CONFIG, to_yaml(config))
-    run.write_json(RunDir.GATE, phase.gate.to_json())
     declared = phase.preset(request.preset)
+    base = with_overrides(declared, request.overrides)
+    config = _with_remedies(phase, base, remedies)
+    gate = is_open(study, phase, request.preset, request.root)
+    if not gate.open and request.preset != SMOKE and not request.despite_gate:
+        raise ValueError(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}")
     asked = {
         "format": FORMAT,
         "study": study.name,
@@ -211,12 +231,17 @@ def _prepare(
         "preset": request.preset,
         "seed": seed,
         "device": request.device,
+        "fingerprint": fingerprint(config),
         "overrides": differences(declared, base),
-        "remedies": [phase.remedies.index(r) for r in applied],
-        "despite_gate": None if is_open(study, phase, request.preset, request.root).open else request.despite_gate,
-        "inputs": inputs,
+        "remedies": list(remedies),
+        "despite_gate": None if gate.open else request.despite_gate,
+        "inputs": {code: str(_input(study, code, request, seed).path.resolve()) for code in phase.needs},
         "about": _about(study, phase),
+        **_declared(phase),
     }
+    run = RunDir.create(request.root, study.name, phase.code, request.preset, asked["fingerprint"], seed)
+    write_atomically(run.path / RunDir.CONFIG, to_yaml(config))
+    run.write_json(RunDir.GATE, phase.gate.to_json())
     run.write_json(RunDir.ENV, asked | environment())
     return run
 
@@ -235,15 +260,37 @@ def _about(study: Study, phase: Phase) -> dict[str, Any]:
     }
 
 
-def _execute(study: Study, phase: Phase, run: RunDir, config: Any) -> Verdict:
+def _first_execution(study: Study, phase: Phase, run: RunDir) -> Verdict:
+    """`_execute`, where a user's mistake that shows only now (a missing file, say) leaves no run behind."""
+    try:
+        return _execute(study, phase, run)
+    except ValueError:
+        run.discard_if_nothing_was_measured()
+        raise
+
+
+def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
     """Measure, then judge; verdict.json is written last."""
-    env = run.read_json(RunDir.ENV)
+    env, config = run.read_json(RunDir.ENV), _config_of(phase, run)
     inputs = {code: RunDir.open(path) for code, path in env["inputs"].items()}
     with run.exclusive():
+        if run.finished:
+            raise ValueError(f"{run.path} is finished; start another with inscape run {study.name}.{phase.code}")
         metrics = phase.run(Context(config, env["seed"], env["device"], env["preset"], run, inputs))
         run.write_json(RunDir.METRICS, {name: estimate.to_json() for name, estimate in metrics.items()})
         verdict = judge(run)
         run.write_json(RunDir.VERDICT, verdict.to_json())
+    return verdict
+
+
+def _record_across_seeds(study: Study, phase: Phase, preset: str, root: Path) -> Verdict | None:
+    """Write what the across-seeds gate says of the runs that count, once every declared seed has one."""
+    runs = standing(study, phase, preset, root).runs
+    if not phase.across_seeds or not set(runs) >= set(phase.seeds):
+        return None
+    verdict = judge_across_seeds(phase, runs)
+    path = across_seeds_path(root, study.name, phase.code, preset)
+    write_json_atomically(path, {"seeds": list(phase.seeds), **verdict.to_json()})
     return verdict
 
 
@@ -261,26 +308,51 @@ def _input(study: Study, code: str, request: Request, seed: int) -> RunDir:
     return finished[-1]
 
 
+def _declared(phase: Phase) -> dict[str, Any]:
+    """What of a phase's declaration no other file of a run keeps."""
+    across = phase.across_seeds
+    return {"declared_seeds": list(phase.seeds), "across_seeds": across.to_json() if across else None}
+
+
 def _counts(phase: Phase, preset: str, run: RunDir) -> bool:
-    """Finished, with a declared config, under today's gate, and not pushed past a shut gate."""
+    """Finished, readable, with declared config and seed, under today's declaration, not pushed past a shut gate."""
     if not run.finished:
         return False
     try:
-        env, kept = run.read_json(RunDir.ENV), run.read_json(RunDir.GATE)
-        declared = _with_remedies(phase.preset(preset), [phase.remedies[i] for i in env["remedies"]])
-        return not env["despite_gate"] and kept == phase.gate.to_json() and _config_of(phase, run) == declared
-    except (ValueError, IndexError):
-        return False  # written by other code: it stays readable, and opens nothing
+        judge(run)
+        env = run.read_json(RunDir.ENV)
+        return (
+            not env["overrides"]
+            and not env["despite_gate"]
+            and env["preset"] == preset
+            and env["seed"] in phase.seeds
+            and _declared(phase).items() <= env.items()
+            and run.read_json(RunDir.GATE) == phase.gate.to_json()
+            and env.get("fingerprint") == fingerprint_of_file(run.path / RunDir.CONFIG)
+            and _config_of(phase, run) == _with_remedies(phase, phase.preset(preset), env["remedies"])
+        )
+    except (ValueError, IndexError, TypeError):
+        return False  # damaged, or written by other code: it opens nothing
 
 
 def _config_of(phase: Phase, run: RunDir) -> Any:
     return from_yaml(phase.config, run.path / RunDir.CONFIG)
 
 
-def _with_remedies(config: Any, remedies: Sequence[Remedy]) -> Any:
-    for remedy in remedies:
-        config = with_changes(config, remedy.change)
+def _with_remedies(phase: Phase, config: Any, remedies: Iterable[int]) -> Any:
+    for index in remedies:
+        config = with_changes(config, phase.remedies[index].change)
     return config
+
+
+def _metrics(run: RunDir) -> dict[str, Estimate]:
+    stored = run.read_json(RunDir.METRICS)
+    if stored is None:
+        raise ValueError(f"{run.path} has no {RunDir.METRICS}: it has not been measured yet; inscape resume {run.path}")
+    try:
+        return {name: Estimate.from_json(fields) for name, fields in stored.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{run.path / RunDir.METRICS} is damaged ({error}); run the phase again") from None
 
 
 def _outcome(run: RunDir | None) -> str:

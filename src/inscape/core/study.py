@@ -14,7 +14,7 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Gate
 from inscape.core.rundir import RunDir
 
-__all__ = ["Context", "Phase", "Remedy", "Study"]
+__all__ = ["SMOKE", "Context", "Phase", "Remedy", "Study"]
 
 SMOKE = "smoke"  # the preset of the tests: its verdicts open nothing
 
@@ -60,6 +60,12 @@ class Phase:
     remedies: tuple[Remedy, ...] = ()
     across_seeds: Gate | None = None
     failure_means: str = ""  # for the report: what a negative result would tell us
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"phase {self.code}: seeds {self.seeds}: wanted at least one, all different, none below 0")
+        if self.across_seeds and len(self.seeds) == 1:
+            raise ValueError(f"phase {self.code}: across_seeds would always pass over the one seed {self.seeds}")
 
     def preset(self, name: str) -> Any:
         """The declared config of preset `name`."""

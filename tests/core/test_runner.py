@@ -1,0 +1,320 @@
+"""The runner on planted studies: worlds that pass, empty ones that fail, remedies, interruptions and mistakes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted_study import GATE, MakeWorld, World, measure
+
+from inscape.core.estimate import Estimate, exact
+from inscape.core.gate import Criterion, Gate, Outcome
+from inscape.core.rundir import RunDir, across_seeds_path, find_runs
+from inscape.core.runner import judge, resume
+from inscape.core.study import Context, Remedy
+
+# --- a planted world passes, an empty one fails ---------------------------------------------------------------------
+
+
+def test_a_planted_world_passes_phase_by_phase(world: MakeWorld) -> None:
+    w = world()
+    assert [w.may_run(code) for code in ("P1", "P2", "P3")] == [True, False, False]
+    done = w.run()
+    assert [judge(run).outcome for run in done] == [Outcome.PASS] * 3
+    assert [w.standing(code) for code in ("P1", "P2", "P3")] == [(True, ())] * 3
+    assert w.reported == [run.path for run in done]
+    assert done[1].read_json(RunDir.ENV)["inputs"] == {"P1": str(done[0].path.resolve())}
+
+
+def test_an_empty_world_fails_and_shuts_what_follows(world: MakeWorld) -> None:
+    w = world(run=lambda context: {"recall": exact(0.1, 50, "scenes"), "leak": exact(0.0, 4, "scenes")})
+    (run,) = w.run()
+    assert judge(run).outcome is Outcome.FAIL
+    assert w.standing() == (False, ("P1 seed 0: FAIL",))
+    assert w.said[-2].startswith("toy.P2 is shut: P1 seed 0: FAIL. Pass those, or give --despite-gate WHY")
+    assert w.said[-1].startswith("toy.P3 is shut: P1 seed 0: FAIL; P2 has no finished quick run")
+
+
+def test_a_run_holds_exactly_the_files_of_the_design(world: MakeWorld) -> None:
+    (run,) = world().run("P1")
+    assert {p.name for p in run.path.iterdir()} == {
+        "config.yaml",
+        "gate.json",
+        "env.json",
+        "metrics.json",
+        "verdict.json",
+        ".lock",
+    }
+    assert run.read_json(RunDir.VERDICT) == json.loads(json.dumps(judge(run).to_json()))
+    env = run.read_json(RunDir.ENV)
+    assert (env["study"], env["phase"], env["preset"], env["seed"]) == ("toy", "P1", "quick", 0)
+    assert env["versions"]["python"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "outcome"),
+    [
+        ({}, Outcome.INVALID),
+        ({"leak": exact(0, 4, "s")}, Outcome.INCONCLUSIVE),
+        ({"recall": exact(float("nan"), 50, "s"), "leak": exact(0, 4, "s")}, Outcome.INCONCLUSIVE),
+        ({"recall": exact(1.0, 0, "s"), "leak": exact(0, 4, "s")}, Outcome.INCONCLUSIVE),
+        ({"recall": Estimate(0.85, 0.7, 0.9, 9, "s"), "leak": exact(0, 4, "s")}, Outcome.INCONCLUSIVE),
+        ({"recall": exact(1.0, 50, "s"), "leak": exact(0.5, 4, "s")}, Outcome.INVALID),
+        ({"recall": exact(1.0, 50, "s"), "leak": exact(float("nan"), 4, "s")}, Outcome.INVALID),
+    ],
+)
+def test_what_is_not_shown_opens_nothing(world: MakeWorld, metrics: dict[str, Estimate], outcome: Outcome) -> None:
+    w = world(run=lambda context: metrics)
+    (run,) = w.run("P1")
+    assert judge(run).outcome is outcome
+    assert w.standing() == (False, (f"P1 seed 0: {outcome}",))
+
+
+# --- across seeds -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("drift", "passes"), [(0.01, True), (0.2, False)])
+def test_the_spread_over_seeds_is_judged(world: MakeWorld, presets: Path, drift: float, passes: bool) -> None:
+    presets.write_text(f"quick: {{drift: {drift}}}\n")
+    w = world(seeds=(0, 1, 2), across_seeds=Gate([Criterion("spread_of_recall", at_most=0.1)]))
+    path = across_seeds_path(w.root, "toy", "P1", "quick")
+    w.run("P1", seed=0)
+    w.run("P1", seed=1)
+    assert not path.exists(), "there is no spread until every declared seed has run"
+    w.run("P1", seed=2)
+    assert w.standing() == ((True, ()) if passes else (False, ("P1 across seeds: FAIL",)))
+    kept = json.loads(path.read_text())
+    assert (kept["outcome"], kept["seeds"]) == ("PASS" if passes else "FAIL", [0, 1, 2])
+    assert kept["findings"][0]["estimate"]["value"] == pytest.approx(2 * drift)
+
+
+def test_a_metric_that_one_seed_did_not_measure_has_no_spread(world: MakeWorld) -> None:
+    def forgetful(context: Context) -> Mapping[str, Estimate]:
+        extra = {"slope": exact(2.0, 4, "s")} if context.seed == 0 else {"slope": exact(float("nan"), 4, "s")}
+        return {**measure(context), **extra}
+
+    w = world(run=forgetful, seeds=(0, 1), across_seeds=Gate([Criterion("spread_of_slope", at_most=9)]))
+    w.run("P1")
+    assert w.standing() == (False, ("P1 across seeds: INCONCLUSIVE",))
+
+
+# --- remedies ---------------------------------------------------------------------------------------------------
+
+WEAK = "quick: {signal: 0.5}\n"
+REMEDIES = (
+    Remedy(("elsewhere",), {"n": 1000}, "not for this metric"),
+    Remedy(("recall",), {"n": 60}, "more scenes"),
+    Remedy(("recall",), {"signal": 0.95}, "more signal"),
+    Remedy(("recall",), {"signal": 1.0}, "never reached"),
+)
+
+
+def test_the_second_remedy_opens_the_gate(world: MakeWorld, presets: Path) -> None:
+    presets.write_text(WEAK)
+    w = world(remedies=REMEDIES)
+    done = w.run("P1", remedy=True)
+    assert [run.read_json(RunDir.ENV)["remedies"] for run in done] == [[], [1], [1, 2]]
+    assert [judge(run).outcome for run in done] == [Outcome.FAIL, Outcome.FAIL, Outcome.PASS]
+    assert "signal: 0.95" in (done[2].path / RunDir.CONFIG).read_text()
+    assert "remedy: n=60 because more scenes" in w.said
+    assert w.standing()[0], "a remedy is part of the declaration"
+    assert w.may_run("P2")
+
+
+def test_without_remedy_none_is_applied(world: MakeWorld, presets: Path) -> None:
+    presets.write_text(WEAK)
+    assert len(world(remedies=REMEDIES).run("P1")) == 1
+
+
+def test_used_up_remedies_leave_the_gate_shut(world: MakeWorld, presets: Path) -> None:
+    presets.write_text(WEAK)
+    w = world(remedies=(REMEDIES[1], REMEDIES[1]))
+    assert len(w.run("P1", remedy=True)) == 3
+    assert w.said[-1] == "toy.P1: no remedy is left for recall"
+    assert not w.standing()[0]
+
+
+def test_a_remedy_that_one_seed_needs_is_applied_to_all(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("quick: {drift: -0.2}\n")  # seed 0 passes, seed 1 does not
+    w = world(seeds=(0, 1), remedies=(Remedy(("recall",), {"drift": -0.01}, "steadier"),))
+    done = w.run("P1", remedy=True)
+    asked = [run.read_json(RunDir.ENV) for run in done]
+    assert [(env["seed"], env["remedies"]) for env in asked] == [(0, []), (1, []), (0, [0]), (1, [0])]
+    assert w.standing()[0]
+
+
+def test_a_spread_over_seeds_has_remedies_too(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("quick: {drift: 0.2}\n")
+    w = world(
+        seeds=(0, 1),
+        across_seeds=Gate([Criterion("spread_of_recall", at_most=0.1)]),
+        remedies=(Remedy(("spread_of_recall",), {"drift": 0.0}, "steadier"),),
+    )
+    assert len(w.run("P1", remedy=True)) == 4
+    assert w.standing()[0]
+
+
+def test_an_earlier_remedy_is_still_there_when_a_later_one_shows_its_need(world: MakeWorld, presets: Path) -> None:
+    def two_faults(context: Context) -> Mapping[str, Estimate]:
+        leak = 0.0 if context.config.n == 60 else 0.5 if context.config.signal == 0.95 else 0.05
+        return {**measure(context), "leak": exact(leak, 4, "scenes")}
+
+    presets.write_text(WEAK)
+    w = world(run=two_faults, remedies=(Remedy(("leak",), {"n": 60}, "less leak"), REMEDIES[2]))
+    assert [run.read_json(RunDir.ENV)["remedies"] for run in w.run("P1", remedy=True)] == [[], [1], [1, 0]]
+    assert w.standing()[0]
+
+
+def test_a_remedied_run_with_overrides_opens_nothing(world: MakeWorld) -> None:
+    w = world(remedies=REMEDIES)
+    done = w.run("P1", remedy=True, overrides=("signal=0.5",))
+    assert judge(done[-1]).passed
+    assert not w.standing()[0]
+
+
+# --- interrupted and resumed --------------------------------------------------------------------------------------
+
+
+class Interrupted:
+    """A `run` that is killed on its first call, after it has written something down."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, context: Context) -> Mapping[str, Estimate]:
+        self.calls += 1
+        context.run.append_log({"call": self.calls})
+        if self.calls == 1:
+            raise KeyboardInterrupt
+        return measure(context)
+
+
+def interrupted(w: World) -> RunDir:
+    with pytest.raises(KeyboardInterrupt):
+        w.run("P1")
+    (run,) = find_runs(w.root)
+    return run
+
+
+def test_an_interrupted_run_opens_nothing_until_it_is_resumed(world: MakeWorld) -> None:
+    w = world(run=Interrupted())
+    run = interrupted(w)
+    assert not run.finished
+    assert not w.standing()[0]
+    reported = []
+    assert resume(w.study, run, reported.append).passed
+    assert reported == [run]
+    assert run.read_log() == [{"call": 1}, {"call": 2}], "it went on in its own folder"
+    assert w.standing()[0]
+
+
+def test_a_kill_between_metrics_and_verdict_is_mended_by_resume(world: MakeWorld) -> None:
+    w = world()
+    (run,) = w.run("P1")
+    (run.path / RunDir.VERDICT).unlink()
+    assert not w.standing()[0]
+    resume(w.study, run, lambda _: None)
+    assert w.standing()[0]
+
+
+def test_a_finished_run_is_not_resumed(world: MakeWorld) -> None:
+    w = world()
+    (run,) = w.run("P1")
+    with pytest.raises(ValueError, match=r"is finished; start another with inscape run toy\.P1"):
+        resume(w.study, run, lambda _: None)
+
+
+def test_a_run_whose_config_was_edited_is_not_resumed(world: MakeWorld) -> None:
+    w = world(run=Interrupted())
+    run = interrupted(w)
+    path = run.path / RunDir.CONFIG
+    path.write_text(path.read_text().replace("0.9", "1.0"))
+    with pytest.raises(ValueError, match=r"config\.yaml was edited since the run began"):
+        resume(w.study, run, lambda _: None)
+    assert not run.finished
+
+
+def test_a_run_in_use_is_not_resumed(world: MakeWorld) -> None:
+    w = world(run=Interrupted())
+    run = interrupted(w)
+    with run.exclusive(), pytest.raises(ValueError, match="is being run by another process"):
+        resume(w.study, run, lambda _: None)
+    assert run.read_log() == [{"call": 1}]
+
+
+def test_the_last_seed_resumed_completes_the_spread(world: MakeWorld) -> None:
+    class LastSeed(Interrupted):
+        def __call__(self, context: Context) -> Mapping[str, Estimate]:
+            return measure(context) if context.seed == 0 else super().__call__(context)
+
+    w = world(run=LastSeed(), seeds=(0, 1), across_seeds=Gate([Criterion("spread_of_recall", at_most=0.1)]))
+    with pytest.raises(KeyboardInterrupt):
+        w.run("P1")
+    _, last = find_runs(w.root)
+    resume(w.study, last, lambda _: None)
+    assert json.loads(across_seeds_path(w.root, "toy", "P1", "quick").read_text())["outcome"] == "PASS"
+    assert w.standing()[0]
+
+
+# --- mistakes are refused before anything is written --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"preset": "tiny"}, "no preset 'tiny'"),
+        ({"overrides": ("signla=1",)}, "did you mean signal?"),
+        ({"overrides": ("signal=high",)}, "signal: Value 'high'"),
+        ({"overrides": ("signal=3",)}, "signal=3.0: wanted 0 to 2"),
+        ({"overrides": ("signal=nan",)}, "signal=nan: wanted 0 to 2"),
+        ({"seed": -1}, "--seed -1: wanted 0 to 2147483647"),
+        ({"seed": 2**31}, "--seed 2147483648: wanted"),
+        ({"despite_gate": "  "}, "--despite-gate wants a reason"),
+        ({"remedy": True, "overrides": ("n=3",)}, "signal=7.0: wanted 0 to 2"),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(world: MakeWorld, wish: dict[str, Any], message: str) -> None:
+    w = world(remedies=(Remedy(("recall",), {"signal": 7}, "out of range"),))
+    with pytest.raises(ValueError, match=r".+") as refusal:
+        w.run(**wish)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert w.files() == set()
+
+
+def test_a_mistake_that_shows_only_in_the_run_leaves_nothing_behind(world: MakeWorld) -> None:
+    def cannot_start(context: Context) -> Mapping[str, Estimate]:
+        raise ValueError("corpus.txt is not UTF-8")
+
+    w = world(run=cannot_start)
+    with pytest.raises(ValueError, match=r"corpus\.txt is not UTF-8"):
+        w.run("P1")
+    assert w.files() == set()
+
+
+def test_a_mistake_after_something_was_measured_keeps_it(world: MakeWorld) -> None:
+    def stops_later(context: Context) -> Mapping[str, Estimate]:
+        context.run.append_log({"step": 1})
+        raise ValueError("the checkpoint is damaged")
+
+    w = world(run=stops_later)
+    with pytest.raises(ValueError, match="damaged"):
+        w.run("P1")
+    assert [run.read_log() for run in find_runs(w.root)] == [[{"step": 1}]]
+
+
+def test_a_phase_declares_its_seeds_well(world: MakeWorld) -> None:
+    for seeds in ((), (0, 0), (-1,)):
+        with pytest.raises(ValueError, match="wanted at least one, all different, none below 0"):
+            world(seeds=seeds)
+    with pytest.raises(ValueError, match="across_seeds would always pass over the one seed"):
+        world(across_seeds=GATE)
+
+
+def test_a_phase_is_found_by_its_code_in_any_case(world: MakeWorld) -> None:
+    study = world().study
+    assert study.phase("p2") is study.phases[1]
+    assert study.phases[0].preset_names == ("smoke", "quick", "full")
+    with pytest.raises(ValueError, match="study toy has no phase 'P9'; there are: P1, P2, P3"):
+        study.phase("P9")

@@ -1,0 +1,268 @@
+"""Which runs open a gate, and every way to fool one: overrides, seeds, presets, edited files, changed declarations."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted_study import GATE, PRESETS, MakeWorld, failing, measure
+
+from inscape.core.estimate import exact
+from inscape.core.gate import Criterion, Gate, Outcome
+from inscape.core.rundir import RunDir
+from inscape.core.runner import judge
+from inscape.core.study import SMOKE
+
+
+def edit(run: RunDir, name: str, change: Callable[[Any], Any]) -> None:
+    run.write_json(name, change(run.read_json(name)))
+
+
+# --- what counts ------------------------------------------------------------------------------------------------
+
+
+def test_an_overridden_run_opens_nothing_and_is_kept(world: MakeWorld) -> None:
+    w = world()
+    (run,) = w.run("P1", overrides=("signal=1.0",))
+    assert judge(run).passed
+    assert run.read_json(RunDir.ENV)["overrides"] == {"signal": 1.0}
+    assert not w.standing()[0]
+
+
+def test_an_override_that_changes_nothing_counts(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1", overrides=("signal=0.9",))
+    assert w.standing()[0]
+
+
+def test_a_preset_opens_only_its_own_gate(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1", preset="full")
+    assert w.standing(preset="full")[0]
+    assert not w.standing(preset="quick")[0]
+    assert w.may_run("P2", "full")
+    assert not w.may_run("P2", "quick")
+
+
+def test_smoke_runs_everything_and_opens_nothing(world: MakeWorld) -> None:
+    w = world(seeds=(0, 1))
+    done = w.run(preset=SMOKE)
+    assert [run.path.parent.parent.name for run in done] == ["P1", "P2", "P3"], "one seed each"
+    assert all(judge(run).passed for run in done)
+    assert w.standing(preset=SMOKE) == (False, ("smoke runs exercise the code and open nothing",))
+    assert not w.may_run("P2", SMOKE)
+    assert not w.may_run("P2", "quick")
+
+
+def test_a_smoke_run_moved_into_another_preset_opens_nothing(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("smoke: {n: 50}\nquick:\n")  # even where the two configs are equal
+    w = world()
+    (run,) = w.run("P1", preset=SMOKE)
+    shutil.copytree(run.path, w.root / "toy" / "P1" / "quick" / run.path.name)
+    assert not w.standing()[0]
+
+
+def test_every_declared_seed_must_pass_and_no_other_seed_helps(world: MakeWorld) -> None:
+    w = world(seeds=(0, 1, 2))
+    w.run("P1", seed=0)
+    w.run("P1", seed=7)
+    w.run("P1", seed=8)
+    assert w.standing() == (False, ("P1 seed 1: not run", "P1 seed 2: not run"))
+    w.run("P1", seed=1)
+    w.run("P1", seed=2)
+    assert w.standing()[0]
+
+
+def test_one_failing_seed_shuts_the_gate(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("quick: {drift: -0.06}\n")
+    w = world(seeds=(0, 1, 2))
+    w.run("P1")
+    assert w.standing() == (False, ("P1 seed 2: FAIL",))
+
+
+def test_seeds_of_different_declared_configs_are_not_added_up(world: MakeWorld, presets: Path) -> None:
+    w = world(seeds=(0, 1))
+    w.run("P1", seed=0)
+    presets.write_text("quick: {n: 60}\n")
+    w.run("P1", seed=1)
+    assert w.standing() == (False, ("P1 seed 0: not run",))
+
+
+def test_a_declared_phase_builds_on_no_undeclared_seed(world: MakeWorld, presets: Path) -> None:
+    w = world()
+    w.run("P1", seed=5)
+    (declared,) = w.run("P1")
+    (second,) = w.run("P2", seed=5)
+    assert second.read_json(RunDir.ENV)["inputs"] == {"P1": str(declared.path.resolve())}
+
+
+def test_the_latest_run_of_a_seed_decides(world: MakeWorld) -> None:
+    outcomes = iter((0.9, 0.1))
+    w = world(run=lambda c: {"recall": exact(next(outcomes), 50, "s"), "leak": exact(0.0, 4, "s")})
+    w.run("P1")
+    assert w.standing()[0]
+    w.run("P1")
+    assert w.standing() == (False, ("P1 seed 0: FAIL",))
+
+
+# --- a changed declaration closes the gate again ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gate": Gate([*GATE.criteria, Criterion("recall", at_least=0.5)])},
+        {"gate": Gate([Criterion("recall", at_least=0.1), GATE.criteria[1]])},
+        {"gate": Gate([GATE.criteria[0]])},
+        {"seeds": (0,)},
+        {"seeds": (0, 1, 2)},
+        {"across_seeds": Gate([Criterion("spread_of_recall", at_most=9.0)])},
+    ],
+    ids=["stricter", "looser", "control dropped", "seed dropped", "seed added", "across-seeds gate added"],
+)
+def test_a_changed_declaration_closes_the_gate(world: MakeWorld, changes: dict[str, Any]) -> None:
+    w = world(seeds=(0, 1))
+    w.run("P1")
+    assert w.standing()[0]
+    assert not w.with_phase(**changes).standing()[0]
+
+
+def test_a_loosened_across_seeds_gate_opens_no_old_runs(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("quick: {drift: 0.5}\n")
+    w = world(seeds=(0, 1), across_seeds=Gate([Criterion("spread_of_recall", at_most=0.1)]))
+    w.run("P1")
+    assert w.standing() == (False, ("P1 across seeds: FAIL",))
+    assert not w.with_phase(across_seeds=Gate([Criterion("spread_of_recall", at_most=9.0)])).standing()[0]
+
+
+def test_a_changed_preset_closes_the_gate(world: MakeWorld, presets: Path) -> None:
+    w = world()
+    w.run("P1")
+    presets.write_text(PRESETS.replace("quick:", "quick: {n: 51}"))
+    assert not w.standing()[0]
+
+
+def test_a_gate_shut_again_shuts_everything_that_builds_on_it(world: MakeWorld) -> None:
+    w = world()
+    w.run()
+    assert w.may_run("P3")
+    changed = w.with_phase(gate=Gate([Criterion("recall", at_least=0.85), GATE.criteria[1]]))
+    assert changed.standing("P2")[0]
+    assert not changed.may_run("P3"), "P2 passed on a P1 that no longer counts"
+
+
+# --- past a shut gate -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_pushed_past_a_shut_gate_is_marked_and_opens_nothing(world: MakeWorld) -> None:
+    w = world(run=failing)
+    w.run("P1")
+    (second,) = w.run("P2", despite_gate="to see the decoder run")
+    assert judge(second).passed
+    assert second.read_json(RunDir.ENV)["despite_gate"] == "to see the decoder run"
+    assert not w.standing("P2")[0]
+    assert not w.may_run("P3")
+
+
+def test_a_pushed_run_does_not_count_even_after_the_gate_has_opened(world: MakeWorld) -> None:
+    w = world(run=failing)
+    w.run("P1")
+    w.run("P2", despite_gate="impatience")
+    mended = w.with_phase(run=measure)
+    mended.run("P1")
+    assert mended.may_run("P2")
+    assert not mended.standing("P2")[0]
+
+
+def test_a_reason_is_not_recorded_where_the_gate_was_open(world: MakeWorld) -> None:
+    (run,) = world().run("P1", despite_gate="just in case")
+    assert run.read_json(RunDir.ENV)["despite_gate"] is None
+
+
+def test_a_pushed_run_needs_something_to_build_on(world: MakeWorld) -> None:
+    w = world()
+    with pytest.raises(ValueError, match=r"toy\.P1 has no finished quick run to build on; first: inscape run toy\.P1"):
+        w.run("P2", despite_gate="impatience")
+    assert w.files() == set()
+
+
+# --- edited and damaged files -------------------------------------------------------------------------------------
+
+
+def test_an_edited_verdict_fools_nobody(world: MakeWorld) -> None:
+    w = world(run=failing)
+    (run,) = w.run("P1")
+    edit(run, RunDir.VERDICT, lambda verdict: verdict | {"outcome": "PASS"})
+    assert judge(run).outcome is Outcome.FAIL
+    assert not w.standing()[0]
+
+
+def test_an_edited_gate_fools_nobody(world: MakeWorld) -> None:
+    w = world(run=failing)
+    (run,) = w.run("P1")
+    edit(run, RunDir.GATE, lambda criteria: [criteria[0] | {"at_least": 0.0}, criteria[1]])
+    assert judge(run).passed, "judged by the gate in its folder"
+    assert not w.standing()[0], "but that is not the gate of the phase"
+
+
+def test_an_edited_config_fools_nobody(world: MakeWorld) -> None:
+    w = world()
+    (run,) = w.run("P1", overrides=("signal=1.0",))
+    path = run.path / RunDir.CONFIG
+    path.write_text(path.read_text().replace("signal: 1.0", "signal: 0.9"))
+    assert not w.standing()[0]
+
+
+@pytest.mark.parametrize("name", [RunDir.METRICS, RunDir.GATE, RunDir.CONFIG, RunDir.ENV])
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", '{"recall": 1}', '[{"metric": 1}]', "\x00"])
+def test_a_damaged_file_opens_nothing_and_hides_no_other_run(world: MakeWorld, name: str, content: str) -> None:
+    w = world(seeds=(0, 1))
+    whole, other = w.run("P1")
+    (other.path / name).write_text(content)
+    assert w.standing() == (False, ("P1 seed 1: not run",))
+    assert judge(whole).passed
+
+
+@pytest.mark.parametrize("name", [RunDir.METRICS, RunDir.GATE, RunDir.CONFIG, RunDir.ENV, RunDir.VERDICT])
+def test_a_missing_file_opens_nothing(world: MakeWorld, name: str) -> None:
+    w = world(seeds=(0, 1))
+    (w.run("P1")[1].path / name).unlink()
+    assert w.standing() == (False, ("P1 seed 1: not run",))
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"recall": {"value": 0.9, "low": 0.95, "high": 0.8, "n": 3, "unit": "s"}},
+        {"recall": {"value": "high", "low": 0, "high": 1, "n": 3, "unit": "s"}},
+        {"recall": {"value": 0.9}},
+        {"recall": 0.9},
+        [],
+    ],
+)
+def test_damaged_metrics_are_named_when_judged(world: MakeWorld, metrics: Any) -> None:
+    (run,) = world().run("P1")
+    run.write_json(RunDir.METRICS, metrics)
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged .*; run the phase again") as refusal:
+        judge(run)
+    assert "\n" not in str(refusal.value)
+
+
+def test_judging_again_changes_nothing_and_can_use_another_gate(world: MakeWorld) -> None:
+    w = world()
+    (run,) = w.run("P1")
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    assert judge(run) == judge(run)
+    assert judge(run, Gate([Criterion("recall", at_least=0.99)])).outcome is Outcome.FAIL
+    assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+
+
+def test_a_run_without_metrics_or_gate_cannot_be_judged(world: MakeWorld) -> None:
+    (run,) = world().run("P1")
+    (run.path / RunDir.GATE).unlink()
+    with pytest.raises(ValueError, match=r"has no gate\.json: nothing to judge by"):
+        judge(run)
+    (run.path / RunDir.METRICS).unlink()
+    with pytest.raises(ValueError, match="it has not been measured yet; inscape resume"):
+        judge(run)
