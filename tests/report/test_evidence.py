@@ -1,0 +1,105 @@
+"""Collected evidence: it replays the verdict, and says nothing of the machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from planted_runs import OUTCOMES, planted_across_seeds, planted_run
+
+from inscape.core.rundir import RunDir
+from inscape.core.runner import judge
+from inscape.report import collect, write_report
+from inscape.report.__main__ import main
+from inscape.report.evidence import _without_paths
+
+
+def test_a_copy_replays_the_verdict_and_holds_no_log_or_checkpoint(tmp_path: Path) -> None:
+    run = planted_run(tmp_path / "runs", seed=3, metrics=OUTCOMES["PARTIAL"])
+    (run.checkpoints / "step_10").mkdir(parents=True)
+    planted_across_seeds(tmp_path / "runs", 0.01)
+    place = collect(run, tmp_path / "results")
+    assert place == tmp_path / "results/visual/P1/quick/seed-3"
+    assert {p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file()} == {
+        "config.yaml",
+        "gate.json",
+        "env.json",
+        "metrics.json",
+        "verdict.json",
+        "figures/a.png",
+        "figures/b.png",
+        "figures/captions.json",
+    }
+    assert judge(RunDir.open(place)) == judge(run)
+    assert (place.parent / "across_seeds.json").is_file()
+    assert [p.name for p in place.parent.iterdir() if p.name.startswith(".")] == []
+    assert "missing" not in write_report(RunDir(place)).read_text(encoding="utf-8")
+
+
+def test_collecting_again_replaces_the_older_copy(tmp_path: Path) -> None:
+    collect(planted_run(tmp_path / "runs", metrics=OUTCOMES["FAIL"]), tmp_path / "results")
+    place = collect(planted_run(tmp_path / "runs"), tmp_path / "results")
+    assert judge(RunDir(place)).passed
+    assert len(list(place.parent.iterdir())) == 1
+
+
+def test_nothing_of_the_machine_is_kept(tmp_path: Path) -> None:
+    run = planted_run(
+        tmp_path / "runs",
+        inputs={"P0": "/home/ada/inscape/runs/visual/P0/quick/20260101T000000-aa-s0"},
+        command=["inscape", "run", "visual.P1", "--out=/home/ada/runs", r"data.text=C:\Users\ada\my.txt", "~/x/y"],
+        overrides={"data.text": "/home/ada/text.txt"},
+    )
+    (run.path / run.CONFIG).write_text("data:\n  text: /home/ada/text.txt\n")
+    run.write_json("pack.json", {"sha256": "abc"})
+    place = collect(run, tmp_path / "results")
+    everything = "".join(p.read_text() for p in place.glob("*.*"))
+    assert "ada" not in everything
+    assert "somehost" not in everything
+    env = json.loads((place / "env.json").read_text())
+    assert env["inputs"] == {"P0": "visual/P0/quick/20260101T000000-aa-s0"}
+    assert env["command"] == ["inscape", "run", "visual.P1", "--out=runs", "data.text=my.txt", "y"]
+    assert env["platform"] == "Linux x86_64"
+    assert env["hashes"] == {"pack.sha256": "abc"}
+    assert run.path.name.startswith(env["started"])
+    assert (place / "config.yaml").read_text() == "data:\n  text: text.txt\n"
+
+
+@pytest.mark.parametrize("text", ["and/or", "a / b", "https://example.org/a/b", "1/f^2", "visual/P0/quick/x"])
+def test_what_is_no_absolute_path_is_left_alone(text: str) -> None:
+    assert _without_paths(text) == text
+
+
+def test_changed_and_pushed_runs_never_pass_for_the_declared_one(tmp_path: Path) -> None:
+    collect(planted_run(tmp_path / "runs"), tmp_path / "results")
+    planted_across_seeds(tmp_path / "runs", 0.01)
+    changed = collect(planted_run(tmp_path / "runs", overrides={"recipe": "as planned"}), tmp_path / "results")
+    pushed = collect(planted_run(tmp_path / "runs", despite_gate="why not"), tmp_path / "results")
+    assert changed.parent.name == "quick+recipe=as_planned"
+    assert pushed.parent.name == "quick+despite-gate"
+    assert not (changed.parent / "across_seeds.json").exists()
+
+
+def test_what_is_no_evidence_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    smoke, unfinished, damaged = (planted_run(tmp_path / "runs", preset=p) for p in ("smoke", "quick", "quick"))
+    (unfinished.path / unfinished.VERDICT).unlink()
+    (damaged.path / damaged.METRICS).write_text("{")
+    for run, said in ((smoke, "smoke"), (unfinished, "not finished"), (damaged, "metrics.json is damaged")):
+        with pytest.raises(ValueError, match=said):
+            collect(run, tmp_path / "results")
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_command_collects_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, results, readme = planted_run(tmp_path / "runs"), tmp_path / "results", tmp_path / "README.md"
+    readme.write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    assert main([str(results), "--collect", str(run.path)]) == 0
+    assert main([str(results), "--readme", str(readme), "--check"]) == 1
+    assert main([str(results), "--readme", str(readme)]) == 0
+    assert "visual.P1" in readme.read_text()
+    assert main([str(results), "--readme", str(readme), "--check"]) == 0
+    assert main([str(results), "--collect", str(tmp_path)]) == 2
+    told = capsys.readouterr()
+    assert "not a run folder" in told.err
+    assert told.err.count("\n") == 1

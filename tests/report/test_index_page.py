@@ -1,0 +1,158 @@
+"""index.html: every run in its place, trends that leave out what does not count, and nothing that stops it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from planted_runs import ATTACK, OUTCOMES, planted_across_seeds, planted_run
+from test_run_page import text_of, unbalanced
+
+from inscape.core.estimate import exact
+from inscape.core.rundir import RunDir
+from inscape.report import write_index, write_report
+from inscape.report.record import natural_key, run_folders
+
+
+def index_of(root: Path) -> str:
+    page = write_index(root).read_text(encoding="utf-8")
+    assert not unbalanced(page)
+    return page
+
+
+def at(run: RunDir, day: int) -> RunDir:
+    """The same run, as if started on another day."""
+    moved = run.path.with_name(f"202601{day:02d}T000000{run.path.name[15:]}")
+    run.path.rename(moved)
+    return RunDir(moved)
+
+
+def rung(page: str, code: str) -> str:
+    """The text of one rung of the ladder."""
+    return text_of(re.search(rf"<li[^>]*><b>{code}</b>.*?</li>", page, re.S)[0])  # type: ignore[index]
+
+
+def test_an_empty_root_gives_an_empty_index(tmp_path: Path) -> None:
+    assert "0 runs" in text_of(index_of(tmp_path))
+
+
+def test_studies_phases_and_presets_stand_apart(tmp_path: Path) -> None:
+    for study, phase, preset in (
+        ("visual", "P1", "quick"),
+        ("visual", "P1", "smoke"),
+        ("visual", "P0", "small"),
+        ("audio-structure", "T1", "quick"),
+    ):
+        run = planted_run(tmp_path, study=study, phase=phase, preset=preset, words={"study_title": f"About {study}"})
+        write_report(run)
+    page = index_of(tmp_path)
+    text = text_of(page)
+    assert "4 runs" in text
+    assert text.index("About audio-structure audio-structure") < text.index("About visual visual")
+    assert text.index("visual.P0") < text.index("visual.P1")
+    links = re.findall(r'href="([^"#]+)"', page)
+    assert len(links) == 4
+    assert all((tmp_path / link).is_file() and link.endswith("report.html") for link in links)
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_outcome_is_shown(tmp_path: Path, outcome: str) -> None:
+    planted_run(tmp_path, metrics=OUTCOMES[outcome])
+    assert f'class="badge {outcome} "' in index_of(tmp_path)
+
+
+def test_the_ladder_shows_the_newest_declared_run_of_each_seed(tmp_path: Path) -> None:
+    seeds = {"seeds": [0, 1]}
+    at(planted_run(tmp_path, seed=0, metrics=OUTCOMES["FAIL"], words=seeds), 1)
+    at(planted_run(tmp_path, seed=0, words=seeds), 2)
+    at(planted_run(tmp_path, seed=0, metrics=OUTCOMES["INVALID"], words=seeds, despite_gate="impatience"), 3)
+    at(planted_run(tmp_path, seed=0, metrics=OUTCOMES["INVALID"], words=seeds, overrides={"lr": 1}), 4)
+    page = index_of(tmp_path)
+    assert "unfinished" in rung(page, "P1")  # seed 1 is declared and missing
+    assert "seed 0 ✓" in rung(page, "P1")
+    assert "not run yet" in rung(page, "P0")
+    assert "not run yet" in rung(page, "P2")
+    at(planted_run(tmp_path, seed=1, words=seeds), 5)
+    assert "quick: ✓ pass seed 0 ✓ · seed 1 ✓" in rung(index_of(tmp_path), "P1")
+    at(planted_run(tmp_path, seed=1, metrics=OUTCOMES["FAIL"], words=seeds), 6)
+    assert "quick: ✗ fail seed 0 ✓ · seed 1 ✗" in rung(index_of(tmp_path), "P1")
+
+
+def test_across_seeds_is_shown_and_shuts_the_rung(tmp_path: Path) -> None:
+    planted_run(tmp_path)
+    planted_across_seeds(tmp_path, 0.01)
+    page = index_of(tmp_path)
+    assert "Across seeds 0, 1: ✓ pass" in text_of(page)
+    assert "spread of accuracy at most 0.05: 0.01 ✓ pass" in text_of(page)
+    assert "pass seed 0 ✓ · across seeds ✓" in rung(page, "P1")
+    planted_across_seeds(tmp_path, 0.5)
+    assert "fail seed 0 ✓ · across seeds ✗" in rung(index_of(tmp_path), "P1")
+
+
+@pytest.mark.parametrize("rubbish", ["{", "[]", '{"findings": 3}', '{"outcome": "YES", "seeds": [], "findings": []}'])
+def test_a_damaged_across_seeds_is_named(tmp_path: Path, rubbish: str) -> None:
+    run = planted_run(tmp_path)
+    (run.path.parent / "across_seeds.json").write_text(rubbish)
+    assert "across_seeds.json is damaged" in text_of(index_of(tmp_path))
+
+
+def test_one_run_is_a_trend_of_one_point(tmp_path: Path) -> None:
+    planted_run(tmp_path)
+    page = index_of(tmp_path)
+    assert page.count('class="spark"') == 4
+    assert page.count("1 values, last") == 4
+    assert 'points="55,13"' in page
+
+
+def test_trends_go_from_old_to_new_and_leave_out_what_does_not_count(tmp_path: Path) -> None:
+    at(planted_run(tmp_path, metrics={"accuracy": exact(0.2, 9, "scenes")}), 1)
+    at(planted_run(tmp_path, metrics={"accuracy": exact(0.6, 9, "scenes")}), 2)
+    at(planted_run(tmp_path, metrics={"accuracy": exact(0.4, 9, "scenes")}), 3)
+    at(planted_run(tmp_path, metrics={"accuracy": exact(9.0, 9, "scenes")}, overrides={"lr": 1}), 4)
+    page = index_of(tmp_path)
+    assert "3 values, last 0.4" in page
+    assert 'points="3,23 55,3 107,13"' in page
+
+
+def test_damaged_and_foreign_folders_are_named_and_do_no_harm(tmp_path: Path) -> None:
+    planted_run(tmp_path)
+    (planted_run(tmp_path, phase="P0").path / RunDir.ENV).write_text("{")
+    (planted_run(tmp_path, phase="P2").path / RunDir.METRICS).write_text("{")
+    (tmp_path / "some" / "other" / "deep" / "folder").mkdir(parents=True)
+    (tmp_path / "some" / "file").write_text("x")
+    text = text_of(index_of(tmp_path))
+    assert "2 runs" in text
+    assert "some/other/deep/folder : env.json is missing" in text
+    assert "env.json is damaged" in text
+    assert "metrics.json is damaged" in text
+    assert "unreadable" in text
+
+
+def test_words_are_escaped(tmp_path: Path) -> None:
+    words = dict.fromkeys(("study_title", "hypothesis", "question", "phase_name"), ATTACK) | {"phases": {"P1": ATTACK}}
+    planted_run(tmp_path, despite_gate=ATTACK, overrides={"data": ATTACK}, words=words)
+    (planted_run(tmp_path, phase="P2").path / RunDir.ENV).write_text("{")
+    page = index_of(tmp_path)
+    assert "<script" not in page
+    assert "&lt;script" in page
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    planted_run(tmp_path)
+    page = index_of(tmp_path)
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?:|<script|<link|@import|\bsrc=", page)
+
+
+def test_many_runs_fold_the_older_ones_away(tmp_path: Path) -> None:
+    for _ in range(14):
+        planted_run(tmp_path)
+    assert "2 older" in text_of(index_of(tmp_path))
+
+
+def test_numbers_in_names_sort_as_numbers(tmp_path: Path) -> None:
+    for phase in ("P10", "P2", "P1"):
+        planted_run(tmp_path, phase=phase)
+    assert [folder.parts[-3] for folder in run_folders(tmp_path)] == ["P1", "P2", "P10"]
+    assert sorted(["seed-10", "seed-9", "10", "a"], key=natural_key) == ["10", "a", "seed-9", "seed-10"]

@@ -1,0 +1,103 @@
+"""The README's tables: made from the evidence, idempotent, and the real README's are up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from planted_runs import ATTACK, OUTCOMES, planted_across_seeds, planted_run
+
+from inscape.report import collect, update_readme
+from inscape.report.tables import BEGIN, END, result_tables, with_tables
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_readme_is_up_to_date() -> None:
+    stale = update_readme(ROOT / "README.md", ROOT / "results", write=False)
+    assert not stale, "run: python -m inscape.report results --readme README.md"
+
+
+def test_no_results_are_said_to_be_none(tmp_path: Path) -> None:
+    assert result_tables(tmp_path / "results", tmp_path) == "No results have been committed yet."
+
+
+def test_the_tables_say_what_the_evidence_says(tmp_path: Path) -> None:
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    planted_across_seeds(runs, 0.01)
+    for run in (
+        planted_run(runs, seed=0),
+        planted_run(runs, seed=1, metrics=OUTCOMES["FAIL"]),
+        planted_run(runs, phase="P0"),
+        planted_run(runs, study="audio-structure", phase="T1", words={"study_title": "Hearing"}),
+    ):
+        collect(run, results)
+    tables = result_tables(results, tmp_path)
+    assert tables.index("**Hearing**") < tables.index("**Seeing words**")
+    assert tables.index("[visual.P0](results/visual/P0/quick)") < tables.index("[visual.P1](results/visual/P1/quick)")
+    summary = next(line for line in tables.splitlines() if line.startswith("| [visual.P1]"))
+    cells = [cell.strip() for cell in summary.strip("|").split("|")]
+    assert cells[1:] == [
+        "quick",
+        "0, 1",
+        "seed 0 ✓ pass, seed 1 ✗ fail",
+        "✓ pass",
+        "✓ pass",
+        "seed 0 ✓ pass, seed 1 ✗ fail",
+    ]
+    assert "| accuracy | plan | at least 0.9 | 0.95 [0.93, 0.97] ✓ | 0.5 ✗ |" in tables
+    assert "| spread of accuracy at most 0.05 | across seeds | | 0.01 ✓ | |" in tables
+
+
+def test_every_row_has_as_many_cells_as_its_head(tmp_path: Path) -> None:
+    planted_across_seeds(tmp_path / "runs", 0.01)
+    for seed in (0, 1, 2):
+        collect(planted_run(tmp_path / "runs", seed=seed, words={"question": "a|b\nc"}), tmp_path / "results")
+    rows = [line.count("|") for line in result_tables(tmp_path / "results", tmp_path).splitlines() if line[:1] == "|"]
+    assert sorted(set(rows)) == [7, 8]
+
+
+def test_words_cannot_become_html_or_cells(tmp_path: Path) -> None:
+    words = {"study_title": ATTACK, "phase_name": f"{ATTACK}|x", "question": ATTACK}
+    collect(planted_run(tmp_path / "runs", words=words), tmp_path / "results")
+    tables = result_tables(tmp_path / "results", tmp_path)
+    assert "<script" not in tables
+    assert "&lt;script" in tables
+    assert "&#124;x" in tables
+
+
+def test_damaged_evidence_is_named(tmp_path: Path) -> None:
+    place = collect(planted_run(tmp_path / "runs"), tmp_path / "results")
+    (place / "metrics.json").write_text("{")
+    tables = result_tables(tmp_path / "results", tmp_path)
+    assert "! unreadable" in tables
+    assert "metrics.json is damaged" in tables
+
+
+def test_writing_twice_changes_nothing_more(tmp_path: Path) -> None:
+    collect(planted_run(tmp_path / "runs"), tmp_path / "results")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    assert update_readme(readme, tmp_path / "results", write=False)
+    assert "old" in readme.read_text()
+    assert update_readme(readme, tmp_path / "results")
+    once = readme.read_text()
+    assert not update_readme(readme, tmp_path / "results")
+    assert readme.read_text() == once
+    assert once.startswith("# before\n")
+    assert once.endswith("\nafter\n")
+    assert "old" not in once
+    place = tmp_path / "results/visual/P1/quick/seed-0/metrics.json"
+    place.write_text(place.read_text().replace("0.95", "0.96"))
+    assert update_readme(readme, tmp_path / "results", write=False)
+
+
+@pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}", f"{END}{BEGIN}{END}"])
+def test_a_text_without_its_place_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="results:begin"):
+        with_tables(text, "x")
+
+
+def test_a_missing_readme_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"README\.md cannot be read"):
+        update_readme(tmp_path / "README.md", tmp_path)

@@ -1,0 +1,229 @@
+"""report.html: complete, self-contained, escaped, and written whatever is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from planted_runs import ATTACK, GATE, OUTCOMES, PASSING, planted_run
+
+from inscape.core.estimate import Estimate
+from inscape.core.rundir import RunDir
+from inscape.report import write_report
+
+ADDRESS = re.compile(r"""(?:src|href|srcset|action|data|poster)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import""", re.I)
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+def page_of(run: RunDir) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, tags dropped and entities resolved."""
+    seen: list[str] = []
+
+    class Text(HTMLParser):
+        def handle_data(self, data: str) -> None:
+            seen.append(data)
+
+    Text().feed(re.sub(r"(?s)<style>.*?</style>", "", page))
+    return " ".join(" ".join(seen).split())
+
+
+def unbalanced(page: str) -> list[str]:
+    """Tags that are opened and not closed, or closed in the wrong order."""
+    stack: list[str] = []
+    wrong: list[str] = []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list) -> None:
+            if tag not in VOID:
+                stack.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: list) -> None:
+            pass
+
+        def handle_endtag(self, tag: str) -> None:
+            if not stack or stack.pop() != tag:
+                wrong.append(tag)
+
+    Tags().feed(page)
+    return wrong + stack
+
+
+def test_nothing_is_fetched(tmp_path: Path) -> None:
+    page = page_of(planted_run(tmp_path))
+    addresses = [a or b for a, b in ADDRESS.findall(page)]
+    assert any(a.startswith("data:image/png;base64,") for a in addresses)
+    assert [a for a in addresses if not a.startswith("data:")] == ["../../../../index.html"]
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+
+
+def test_it_tells_the_whole_story(tmp_path: Path) -> None:
+    page = page_of(planted_run(tmp_path))
+    text = text_of(page)
+    assert not unbalanced(page)
+    for said in (
+        "Seeing words",
+        "Words have a picture.",
+        "Do words have a picture?",
+        "They may have none.",
+        "look closer",
+        "trained for 3 steps in 3 min",
+        "at least 0.9",
+        "0.95 [0.93, 0.97] over 300 scenes",
+        "the plan's own line",
+        "V may ignore its text",
+        "chance stays chance",
+        "words per minute",
+        "git checkout c0ffee ./inscape run visual.P1 --preset quick --seed 0 --device cpu",
+        "python 3.11.9, torch not installed",
+        "steps: 10",
+        "2 of 2 claims hold. All controls hold.",
+    ):
+        assert said in text, said
+    assert 'role="alert"' not in page
+    assert "missing or damaged" not in text
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_outcome_is_shown_in_words(tmp_path: Path, outcome: str) -> None:
+    run = planted_run(tmp_path, metrics=OUTCOMES[outcome])
+    assert run.read_json(run.VERDICT)["outcome"] == outcome
+    page = page_of(run)
+    assert f'class="badge {outcome} large"' in page
+    assert ("What this miss means" in page) == (outcome in ("FAIL", "PARTIAL"))
+
+
+def test_plan_and_calibrated_stand_apart_with_their_own_outcomes(tmp_path: Path) -> None:
+    text = text_of(page_of(planted_run(tmp_path, metrics=OUTCOMES["FAIL"])))
+    plan, calibrated, controls = (
+        text.index(t) for t in ("The plan's criteria ✗", "Calibrated criteria ✓", "Controls ✓")
+    )
+    assert plan < calibrated < controls
+    assert plan < text.index("the plan's own line") < calibrated
+    assert calibrated < text.index("V may ignore its text") < controls < text.index("chance stays chance")
+
+
+def test_what_was_pushed_changed_or_remedied_is_red_and_escaped(tmp_path: Path) -> None:
+    run = planted_run(
+        tmp_path, despite_gate=f"because {ATTACK}", overrides={"data.text": ATTACK, "lr": 0.1}, remedies=[1]
+    )
+    page = page_of(run)
+    banner = page[page.index('role="alert"') : page.index("What was asked")]
+    assert "because &lt;script&gt;" in banner
+    assert "data.text = &lt;script&gt;" in banner
+    assert "look closer" in banner
+    assert "look longer" not in banner
+    assert "<script" not in page
+    assert "--despite-gate 'because" in text_of(page)
+    assert "lr=0.1" in text_of(page)
+
+
+@pytest.mark.parametrize("place", ["hypothesis", "question", "failure_means", "phase_name", "study_title"])
+def test_all_words_are_escaped(tmp_path: Path, place: str) -> None:
+    run = planted_run(tmp_path, words={place: ATTACK}, command=[ATTACK], git_commit=ATTACK, versions={ATTACK: ATTACK})
+    run.append_log({"kind": "notice", "text": ATTACK})
+    run.append_log({"kind": "eval", "step": 4, ATTACK: 1.0})
+    (run.path / run.CONFIG).write_text(ATTACK)
+    (run.figures / "captions.json").write_text(json.dumps({"a.png": f'">{ATTACK}', ATTACK: ATTACK}))
+    page = page_of(run)
+    assert "<script" not in page
+    assert not unbalanced(page)
+
+
+@pytest.mark.parametrize("name", [RunDir.CONFIG, RunDir.GATE, RunDir.ENV, RunDir.METRICS])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    run = planted_run(tmp_path)
+    (run.path / name).unlink()
+    assert f"{name} is missing" in text_of(page_of(run))
+
+
+@pytest.mark.parametrize("rubbish", [b"{bro", b"\xff\xfe", b"[]", b"null", b'"x"', b"{}"])
+@pytest.mark.parametrize(
+    "name",
+    [RunDir.CONFIG, RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT, RunDir.LOG, "figures/captions.json"],
+)
+def test_a_damaged_file_never_stops_the_report(tmp_path: Path, name: str, rubbish: bytes) -> None:
+    run = planted_run(tmp_path)
+    (run.path / name).write_bytes(rubbish + b"\n")
+    page = page_of(run)
+    assert not unbalanced(page)
+    if rubbish == b"\xff\xfe":
+        assert "damaged" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    "key", ["about", "overrides", "remedies", "inputs", "versions", "command", "seed", "despite_gate"]
+)
+@pytest.mark.parametrize("value", [None, 3, "x", [1, "y"], {"z": [1]}])
+def test_an_env_of_wrong_types_never_stops_the_report(tmp_path: Path, key: str, value: object) -> None:
+    assert not unbalanced(page_of(planted_run(tmp_path, **{key: value})))
+
+
+def test_damaged_metrics_count_as_not_measured(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    run.write_json(run.METRICS, run.read_json(run.METRICS) | {"accuracy": {"value": 1}})
+    text = text_of(page_of(run))
+    assert "accuracy in metrics.json is damaged" in text
+    assert "undecided: accuracy" in text
+    assert "verdict.json says PASS" in text
+
+
+def test_an_edited_verdict_is_not_believed(tmp_path: Path) -> None:
+    run = planted_run(tmp_path, metrics=OUTCOMES["FAIL"])
+    run.write_json(run.VERDICT, GATE.judge(PASSING).to_json())
+    page = page_of(run)
+    assert 'class="badge FAIL large"' in page
+    assert "verdict.json says PASS" in text_of(page)
+
+
+def test_an_unfinished_run_has_missed_nothing(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    (run.path / run.METRICS).unlink()
+    (run.path / run.VERDICT).unlink()
+    page = page_of(run)
+    assert 'class="badge UNFINISHED large"' in page
+    assert "badge INVALID" not in page
+    assert "badge INCONCLUSIVE" not in page
+
+
+def test_pictures_stand_in_the_order_of_their_captions(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    (run.figures / "captions.json").write_text(json.dumps({"b.png": "second", "gone.png": "lost"}))
+    text = text_of(page_of(run))
+    assert text.index("b.png second") < text.rindex("a.png")
+    assert "figures/gone.png has a caption but is missing" in text
+
+
+def test_hashes_and_inputs_are_found(tmp_path: Path) -> None:
+    before = planted_run(tmp_path, phase="P0")
+    write_report(before)
+    run = planted_run(tmp_path, inputs={"P0": str(before.path.resolve())}, tokenizer={"sha256": "abc123"})
+    run.write_json("pack.json", {"data": {"hash": "def456", "n": 3}})
+    page = page_of(run)
+    text = text_of(page)
+    assert "tokenizer: sha256 abc123" in text
+    assert "pack: data: hash def456" in text
+    assert f'href="../../../P0/quick/{before.path.name}/report.html"' in page
+
+
+def test_smoke_and_uncommitted_code_are_said(tmp_path: Path) -> None:
+    text = text_of(page_of(planted_run(tmp_path, preset="smoke", git_dirty=True)))
+    assert "A smoke run." in text
+    assert "not committed" in text
+
+
+def test_numbers_that_are_none_do_not_break_the_curves(tmp_path: Path) -> None:
+    run = planted_run(tmp_path, metrics={"accuracy": Estimate(float("nan"), 0.0, 1.0, 0, "scenes")})
+    run.append_log({"kind": "train", "step": 4, "loss": float("nan"), "terms": {"tv": float("inf")}, "rate": None})
+    page = page_of(run)
+    assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().replace("explanation", "")
+    assert "not measured" in text_of(page)
