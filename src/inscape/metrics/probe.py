@@ -8,17 +8,19 @@ Legend: N sentences, F features, K words.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inscape.core.estimate import Estimate, bootstrap_mean
+from inscape.core.estimate import Estimate
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
 __all__ = ["frequent_words", "word_probe"]
 
+RESAMPLES = 1000
 RIDGE = 0.3  # penalty on standardised features, per sentence
 NOISE = 0.1  # standard deviation of the noise a feature is read under, in units of the largest feature's
 
@@ -62,14 +64,28 @@ def word_probe(features_NF: Float[np.ndarray, "N F"], presence_NK: Bool[np.ndarr
         _mean_where(score_NK[:half], truth_NK[:half]) + _mean_where(score_NK[:half], 1 - truth_NK[:half])
     ) / 2
     right_NK = (score_NK[half:] > threshold_K) == presence_NK[half:]
-    # Each class of each word weighs one half, so that always answering "absent" scores 0.5.
-    tested_NK = truth_NK[half:]
-    present_K, total = tested_NK.sum(0), len(tested_NK)
-    usable_K = (present_K > 0) & (present_K < total)
-    weight_NK = np.where(
-        tested_NK > 0, total / (2 * np.maximum(present_K, 1)), total / (2 * np.maximum(total - present_K, 1))
-    )
-    return bootstrap_mean((right_NK * weight_NK)[:, usable_K].mean(1), "sentences", seed=seed)
+    return _balanced_accuracy(right_NK, presence_NK[half:], seed)
+
+
+def _balanced_accuracy(right_NK: np.ndarray, present_NK: np.ndarray, seed: int) -> Estimate:
+    """Mean over words of the mean accuracy over the two classes, with a bootstrap interval over sentences."""
+    both_K = present_NK.any(0) & ~present_NK.all(0)
+    right_NK, present_NK = right_NK[:, both_K], present_NK[:, both_K]
+    count = len(right_NK)
+    if not both_K.any():
+        return Estimate(math.nan, math.nan, math.nan, 0, "sentences")
+    rng = np.random.default_rng(seed)
+    draws_RN = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float64)
+    # The first row is the sample itself, the others are resamples of it.
+    weight_RN = np.concatenate((np.ones((1, count)), draws_RN))
+    classes = [
+        (weight_RN @ (right_NK & member_NK)) / np.maximum(weight_RN @ member_NK, 1e-9)
+        for member_NK in (present_NK, ~present_NK)
+    ]
+    accuracy_R = np.mean(classes, axis=(0, 2))
+    low, high = np.quantile(accuracy_R[1:], [0.025, 0.975])
+    value = float(accuracy_R[0])
+    return Estimate(value, min(float(low), value), max(float(high), value), count, "sentences")
 
 
 def _mean_where(score_NK: np.ndarray, mask_NK: np.ndarray) -> np.ndarray:

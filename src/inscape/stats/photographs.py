@@ -27,7 +27,17 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-__all__ = ["BANDS", "SIDE", "STATISTICS", "Band", "PhotographTable", "describe", "photograph_table"]
+__all__ = [
+    "BANDS",
+    "HEAVY_TAILED",
+    "SIDE",
+    "STATISTICS",
+    "Band",
+    "PhotographTable",
+    "describe",
+    "photograph_table",
+    "typical",
+]
 
 SIDE = 32  # pixels; the bands and the table hold at this size only
 
@@ -50,6 +60,7 @@ BANDS = {
     "haar_kurtosis": Band(8.8, 4.4, 28.6),
 }
 STATISTICS = tuple(BANDS)
+HEAVY_TAILED = ("gradient_kurtosis", "total_variation", "haar_mean_abs", "haar_kurtosis")
 
 
 class PhotographTable(NamedTuple):
@@ -57,6 +68,23 @@ class PhotographTable(NamedTuple):
 
     statistics: np.ndarray
     photograph: np.ndarray
+
+
+def typical(slope: np.ndarray) -> dict[str, np.ndarray]:
+    """What photographs of a given spectral slope measure on average, by statistic; the slope itself is passed through.
+
+    A quadratic in the slope, fitted to the table; statistics of positive sign and heavy tail as logarithms. Aiming at
+    medians one by one leads off the photographs: at a slope of 2.2 their total variation is 12 % above its median.
+    """
+    described = photograph_table().statistics
+    alpha, wanted = described[:, 0], np.asarray(slope, dtype=np.float64)
+    expected = {"spectral_slope": wanted}
+    for column, name in enumerate(STATISTICS[1:], 1):
+        heavy = name in HEAVY_TAILED
+        values = np.log(described[:, column]) if heavy else described[:, column]
+        fitted = np.polyval(np.polyfit(alpha, values, 2), wanted)
+        expected[name] = np.exp(fitted) if heavy else fitted
+    return expected
 
 
 @torch.no_grad()

@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inscape.stats.photographs import STATISTICS, photograph_table
+from inscape.stats.photographs import HEAVY_TAILED, STATISTICS, photograph_table
 
 __all__ = ["TwoSample", "as_features", "auc_against_photographs", "linear_auc", "rank_auc"]
 
 FOLDS = 5
 RIDGE = 1e-3
-# Statistics of positive sign and heavy tail, compared as logarithms.
-HEAVY_TAILED = [name not in ("spectral_slope", "haar_sparsity") for name in STATISTICS]
+AS_LOGARITHM = [name in HEAVY_TAILED for name in STATISTICS]
 
 
 class TwoSample(NamedTuple):
@@ -76,7 +75,7 @@ def auc_against_photographs(statistics: np.ndarray, groups: np.ndarray, seed: in
 
 def as_features(statistics: np.ndarray) -> np.ndarray:
     """(n, 6) statistics with the heavy-tailed ones as logarithms; a flat image's zeros become a very small number."""
-    return np.where(HEAVY_TAILED, np.log(np.maximum(statistics, 1e-6)), statistics)
+    return np.where(AS_LOGARITHM, np.log(np.maximum(statistics, 1e-6)), statistics)
 
 
 def _fold_of(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -250,7 +250,15 @@ def channel_covariance(correlation_CC: Float[ndarray, "C C"], path: Path) -> Non
             for column in range(channels):
                 value = round(matrix_CC[row, column], 2) + 0.0  # no minus before a zero
                 colour = "white" if abs(value) > 0.6 else "black"
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+                axes.text(
+                    column,
+                    row,
+                    f"{value:.2f}" if math.isfinite(value) else "–",
+                    ha="center",
+                    va="center",
+                    color=colour,
+                    fontsize=8,
+                )
         axes.set_xticks(range(channels))
         axes.set_yticks(range(channels))
         axes.tick_params(length=0)

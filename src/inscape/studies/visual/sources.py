@@ -20,6 +20,7 @@ from inscape.data.tokenizer import MAX_LENGTH, MAX_VOCAB, Tokenizer
 __all__ = ["DataConfig", "Source", "open_source"]
 
 MONTAGE = 16
+BUCKETS = (16, 24, 32, 48, 64)  # tokens; one-fact sentences fit in 24
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,10 @@ class _Grammar:
 
     def batch_at(self, seed: int, step: int, rank: int, world: int, size: int) -> np.ndarray:
         facts = self.config.facts or None
-        return fast.batch_at(self.table, seed=seed, step=step, size=size, rank=rank, world=world, facts=facts).tokens_BT
+        batch = fast.batch_at(
+            self.table, seed=seed, step=step, size=size, rank=rank, world=world, facts=facts, buckets=BUCKETS
+        )
+        return batch.tokens_BT
 
     def held_out(self, count: int) -> list[str]:
         rng = np.random.default_rng(2_027)
