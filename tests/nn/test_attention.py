@@ -48,8 +48,8 @@ def test_cross_attention_is_multihead_attention(queries: int, tokens: int, share
     states_BTD, keep_BT = torch.randn(B, tokens, D), lengths_to_keep([tokens, 2, 1], tokens)
     query_BQD = given.expand(B, -1, -1) if shared else given
     expected, _ = reference(query_BQD, states_BTD, states_BTD, key_padding_mask=~keep_BT)
-    found = ours(given, states_BTD, padding_bias(keep_BT, states_BTD.dtype))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    found = ours(given, states_BTD, padding_bias(keep_BT, states_BTD.dtype), onto=given)
+    torch.testing.assert_close(found, given + expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_paths_are_chosen_by_work(monkeypatch: pytest.MonkeyPatch):
@@ -59,14 +59,14 @@ def test_the_paths_are_chosen_by_work(monkeypatch: pytest.MonkeyPatch):
         path = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, name=name, path=path: taken.append(name) or path(*given))
     for queries, tokens in ((torch.randn(40, D), 3), (torch.randn(B, 40, D), 3), (torch.randn(B, 40, D), 30)):
-        module(queries, torch.randn(B, tokens, D), torch.zeros(B, tokens))
+        module(queries, torch.randn(B, tokens, D), torch.zeros(B, tokens), onto=queries)
     assert taken == ["_shared_scores", "_absorbed_scores"]
 
 
 def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
     module = CrossAttention(D, HEADS, 0.5)
-    given = torch.randn(40, D), torch.randn(B, 3, D), torch.zeros(B, 3)
+    given = torch.randn(40, D), torch.randn(B, 3, D), torch.zeros(B, 3), torch.randn(40, D)
     assert not torch.equal(module(*given), module(*given))
     module.eval()
     assert torch.equal(module(*given), module(*given))

@@ -2,19 +2,22 @@
 
 Both steps: forward, image losses, backward, clipping, AdamW, average of the weights; 16 sentences of 24 tokens, 32,000
 token ids, dropout 0.1. Ours is the code that training uses (inscape.nn, inscape.stats, inscape.train), in
-bfloat16 where the processor multiplies it fast. The two are timed in turn in one process, so that other load falls on
-both. A second pair, in float32 without dropout and with the same weights, must give the same loss and gradients.
+bfloat16 where the processor multiplies it fast. Each runs in a process of its own, ours with the allocator setting of
+our training, and the two take turns, so that other load falls on both. A second pair, in float32 without dropout and with the same weights, must give the same loss and gradients.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +140,70 @@ def cpu_features() -> str:
     return " ".join(found) or "none"
 
 
+def first_batch(config: LatentEncoderConfig, batch: int, tokens: int) -> Tensor:
+    return torch.randint(FIRST_WORD, config.vocab, (batch, tokens), generator=torch.Generator().manual_seed(0))
+
+
+def serve(side: str, sizes: dict[str, Any]) -> None:
+    """The worker: make one side's step, warm it up, then time one step for every line read."""
+    set_threads(sizes["threads"])
+    config = LatentEncoderConfig(**sizes["config"])
+    tokens_BT = first_batch(config, sizes["batch"], sizes["tokens"])
+    if side == "ours":
+        keep_freed_memory()
+        step = our_step(make_pair(config).ours, tokens_BT)
+    else:
+        step = textbook_step(make_pair(config).textbook, tokens_BT)
+    for _ in range(2):
+        step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(seconds(step), flush=True)
+
+
+@final
+class Worker:
+    """One side's process; it sleeps until asked to time a step."""
+
+    def __init__(self, side: str, sizes: dict[str, Any]) -> None:
+        self.side = side
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "inscape.bench.visual_step", side, json.dumps(sizes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def answer(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the process that times {self.side} ended with status {self.process.wait()}")
+        return line
+
+    def step_seconds(self) -> float:
+        assert self.process.stdin is not None
+        print(file=self.process.stdin, flush=True)
+        return float(self.answer())
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+def take_turns(repeats: int, sizes: dict[str, Any]) -> dict[str, list[float]]:
+    """Seconds of `repeats` steps of each side, in turn."""
+    workers: list[Worker] = []
+    try:
+        for side in ("ours", "textbook"):
+            workers.append(Worker(side, sizes))
+            workers[-1].answer()  # warmed up before the other starts
+        turns = [[worker.step_seconds() for worker in workers] for _ in range(repeats)]
+    finally:
+        for worker in workers:
+            worker.close()
+    return {worker.side: [turn[index] for turn in turns] for index, worker in enumerate(workers)}
+
+
 def run(
     repeats: int = 7, config: LatentEncoderConfig = FULL, batch: int = 16, tokens: int = 24, threads: int = 0
 ) -> dict[str, Any]:
@@ -146,26 +213,19 @@ def run(
     from the float32 pair without dropout.
     """
     used = set_threads(threads)
-    keep_freed_memory()
-    tokens_BT = torch.randint(FIRST_WORD, config.vocab, (batch, tokens), generator=torch.Generator().manual_seed(0))
-    same = check_same_mathematics(config, tokens_BT)
-    pair = make_pair(config)
-    our = our_step(pair.ours, tokens_BT)
-    textbook = textbook_step(pair.textbook, tokens_BT)
-    for warm_up in (our, textbook):
-        warm_up()
-    times = [(seconds(our), seconds(textbook)) for _ in range(repeats)]
-    ours_seconds, textbook_seconds = zip(*times, strict=True)
+    same = check_same_mathematics(config, first_batch(config, batch, tokens))
+    sizes = {"config": asdict(config), "batch": batch, "tokens": tokens, "threads": used}
+    times = take_turns(repeats, sizes)
+    ours, textbook = times["ours"], times["textbook"]
     dtype = autocast_dtype(torch.device("cpu"), TRAINING.precision)
     return {
-        "textbook_seconds": min(textbook_seconds),
-        "ours_seconds": min(ours_seconds),
-        "ratio": min(textbook_seconds) / min(ours_seconds),
-        "textbook_seconds_median": statistics.median(textbook_seconds),
-        "ours_seconds_median": statistics.median(ours_seconds),
-        "ratio_median": statistics.median(textbook_seconds) / statistics.median(ours_seconds),
+        "textbook_seconds": min(textbook),
+        "ours_seconds": min(ours),
+        "ratio": min(textbook) / min(ours),
+        "textbook_seconds_median": statistics.median(textbook),
+        "ours_seconds_median": statistics.median(ours),
+        "ratio_median": statistics.median(textbook) / statistics.median(ours),
         **same,
-        "parameters": sum(parameter.numel() for parameter in pair.ours.parameters()),
         "batch": batch,
         "tokens": tokens,
         "repeats": repeats,
@@ -174,3 +234,7 @@ def run(
         "torch": torch.__version__,
         "cpu": cpu_features(),
     }
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], json.loads(sys.argv[2]))

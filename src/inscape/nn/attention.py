@@ -121,19 +121,21 @@ class CrossAttention(nn.Module):
         queries: Float[Tensor, "Q D"] | Float[Tensor, "B Q D"],
         states_BTD: Float[Tensor, "B T D"],
         bias_BT: Float[Tensor, "B T"],
+        onto: Float[Tensor, "Q D"] | Float[Tensor, "B Q D"],
     ) -> Float[Tensor, "B Q D"]:
+        """`onto` plus what the queries read; adding inside the last product saves a pass over the result."""
         rate = self.rate if self.training else 0.0
         key_BHTE, value_BHTE = self.key_value(states_BTD).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
         (count, d), tokens = queries.shape[-2:], states_BTD.shape[1]
         if tokens * (count * self.heads + d) >= count * (d + tokens):
             query = self.query(queries).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
             mixed_BHQE = attend(query.expand(len(key_BHTE), -1, -1, -1), key_BHTE, value_BHTE, bias_BT, rate)
-            return self.out(mixed_BHQE.transpose(1, 2).flatten(2))
+            return onto + self.out(mixed_BHQE.transpose(1, 2).flatten(2))
         scores = self._shared_scores if queries.ndim == 2 else self._absorbed_scores
         score_BHTQ = scores(queries, key_BHTE * key_BHTE.shape[-1] ** -0.5)
         weight_BSQ = attention_weights(score_BHTQ, bias_BT, rate).flatten(1, 2)
         value_BHTD = value_BHTE @ self.out.weight.T.unflatten(0, (self.heads, -1))
-        return torch.baddbmm(self.out.bias, weight_BSQ.transpose(1, 2), value_BHTD.flatten(1, 2))
+        return torch.baddbmm(onto + self.out.bias.to(onto.dtype), weight_BSQ.transpose(1, 2), value_BHTD.flatten(1, 2))
 
     def _shared_scores(self, queries_QD: Tensor, key_BHTE: Tensor) -> Tensor:
         query_HEQ = self.query(queries_QD).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)

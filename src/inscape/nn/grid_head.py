@@ -49,7 +49,7 @@ class CrossBlock(nn.Module):
 
     def read(self, x: Tensor, states_BTD: Tensor, bias_BT: Tensor) -> Float[Tensor, "B Q D"]:
         """The attention half: `x` is (Q, D), the same for every sentence, or (B, Q, D)."""
-        return x + self.attention(self.attention_norm(x), states_BTD, bias_BT)
+        return self.attention(self.attention_norm(x), states_BTD, bias_BT, onto=x)
 
     def forward(self, x: Tensor, states_BTD: Tensor, bias_BT: Tensor) -> Float[Tensor, "B Q D"]:
         x_BQD = self.read(x, states_BTD, bias_BT)
