@@ -3,7 +3,8 @@
 Both steps: forward, image losses, backward, clipping, AdamW, average of the weights; 16 sentences of 24 tokens, 32,000
 token ids, dropout 0.1. Ours is the code that training uses (inscape.nn, inscape.stats, inscape.train), in
 bfloat16 where the processor multiplies it fast. Each runs in a process of its own, ours with the allocator setting of
-our training, and the two take turns, so that other load falls on both. A second pair, in float32 without dropout and with the same weights, must give the same loss and gradients.
+our training, and the two take turns, so that other load falls on both. A second pair, in float32, without dropout and
+with the same weights, must give the same loss and gradients.
 """
 
 from __future__ import annotations
