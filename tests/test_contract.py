@@ -1,0 +1,298 @@
+"""The contract that every study keeps: what a phase declares is complete, consistent and written down in order."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inscape.core.config import to_dict, with_changes
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Criterion
+from inscape.core.rundir import RunDir
+from inscape.core.runner import Request, judge, run_study
+from inscape.core.study import SMOKE, Phase, Remedy, Study
+from inscape.studies import all_studies, study
+
+STUDIES = all_studies()
+PHASES = [pytest.param(s, p, id=f"{s.name}.{p.code}") for s in STUDIES for p in s.phases]
+each_phase = pytest.mark.parametrize(("study_of", "phase"), PHASES)
+
+
+# --- what is declared ---------------------------------------------------------------------------------------------
+
+
+def test_names_and_codes_are_unique() -> None:
+    assert len({s.name for s in STUDIES}) == len(STUDIES) > 0
+    for s in STUDIES:
+        assert len({p.code.lower() for p in s.phases}) == len(s.phases) > 0
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", s.name)
+        assert s.title
+        assert s.hypothesis.endswith(".")
+        assert study(s.name) is s
+
+
+def test_an_unknown_study_is_answered_by_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"there is no study 'vizual'; there are: .*visual"):
+        study("vizual")
+
+
+@each_phase
+def test_the_words_are_there(study_of: Study, phase: Phase) -> None:
+    assert phase.question.endswith("?")
+    assert phase.name
+    assert phase.failure_means.endswith("."), "what a negative result would mean"
+
+
+@each_phase
+def test_every_preset_loads(study_of: Study, phase: Phase) -> None:
+    assert phase.preset_names == ("smoke", "quick", "small", "full")
+    for name in phase.preset_names:
+        assert isinstance(phase.preset(name), phase.config)
+
+
+@each_phase
+def test_needs_exist_and_come_earlier(study_of: Study, phase: Phase) -> None:
+    codes = [p.code for p in study_of.phases]
+    assert set(phase.needs) <= set(codes[: codes.index(phase.code)])
+
+
+def criteria(phase: Phase) -> tuple[Criterion, ...]:
+    return (*phase.gate.criteria, *(phase.across_seeds.criteria if phase.across_seeds else ()))
+
+
+@each_phase
+def test_criteria_are_named_and_explained(study_of: Study, phase: Phase) -> None:
+    for criterion in criteria(phase):
+        assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", criterion.metric)
+        assert criterion.source == "plan" or criterion.why, f"{criterion}: why is it calibrated so?"
+    for criterion in phase.across_seeds.criteria if phase.across_seeds else ():
+        assert criterion.metric.startswith("spread_of_")
+
+
+def applied(phase: Phase, preset: str, remedies: tuple[Remedy, ...]) -> Any:
+    config = phase.preset(preset)
+    for remedy in remedies:
+        config = with_changes(config, remedy.change)
+    return config
+
+
+@each_phase
+def test_remedies_apply_alone_and_together_and_change_something(study_of: Study, phase: Phase) -> None:
+    metrics = {criterion.metric for criterion in criteria(phase)}
+    for remedy in phase.remedies:
+        assert remedy.why
+        assert remedy.when
+        assert set(remedy.when) <= metrics, "a remedy answers a metric of the gate"
+        for preset in phase.preset_names:
+            assert applied(phase, preset, (remedy,)) != phase.preset(preset), f"{remedy.why}: changes nothing"
+    for preset in phase.preset_names:
+        applied(phase, preset, phase.remedies)
+
+
+# --- how it is written down ---------------------------------------------------------------------------------------
+
+
+def order_offences(source: str) -> list[str]:
+    """Docstring -> Config -> GATE -> helpers -> run -> PHASE, by the lines of the syntax tree.
+
+    Imports and constants may stand anywhere above PHASE: the order is that of what is defined.
+    """
+    tree = ast.parse(source)
+    lines: dict[str, int] = {}
+    functions: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            functions.append(node.name)
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            lines[node.name] = node.lineno
+        elif isinstance(node, ast.Assign):
+            lines |= {target.id: node.lineno for target in node.targets if isinstance(target, ast.Name)}
+    missing = [name for name in ("Config", "GATE", "run", "PHASE") if name not in lines]
+    if missing:
+        return [f"{name} is missing" for name in missing]
+    found = [f"{name} stands above GATE" for name in functions if lines[name] < lines["GATE"]]
+    found += [f"{name} stands below run" for name in lines if lines["run"] < lines[name] and name != "PHASE"]
+    if lines["Config"] > lines["GATE"]:
+        found.append("Config stands below GATE")
+    if max(lines, key=lambda name: lines[name]) != "PHASE":
+        found.append("PHASE is not last")
+    return found
+
+
+def docstring_offences(source: str) -> list[str]:
+    """Question, method, paper, what a negative result would mean, cost: in this order."""
+    words = " ".join((ast.get_docstring(ast.parse(source)) or "").split())
+    parts = {
+        "a question": r"^[^.?]+\?",
+        "Method:": r"Method: ",
+        "a paper with its year": r"[A-Z]\w+ (19|20)\d\d",
+        "A negative result would mean": r"A negative result would mean",
+        "Cost:": r"Cost: ",
+    }
+    found, at = [], 0
+    for name, pattern in parts.items():
+        match = re.compile(pattern).search(words, at)
+        if match is None:
+            found.append(f"the docstring lacks {name}, or has it in another place")
+        else:
+            at = match.end()
+    return found
+
+
+def source_of(phase: Phase) -> str:
+    file = sys.modules[phase.run.__module__].__file__
+    assert file is not None
+    return Path(file).read_text(encoding="utf-8")
+
+
+@each_phase
+def test_the_phase_file_is_in_order(study_of: Study, phase: Phase) -> None:
+    assert order_offences(source_of(phase)) == []
+    assert docstring_offences(source_of(phase)) == []
+
+
+IN_ORDER = "class Config: ...\nGATE = 1\ndef helper(): ...\ndef run(): ...\nPHASE = 1\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        IN_ORDER.replace("GATE = 1\n", ""),
+        "GATE = 1\nclass Config: ...\ndef run(): ...\nPHASE = 1",
+        "def helper(): ...\nclass Config: ...\nGATE = 1\ndef run(): ...\nPHASE = 1",
+        "class Config: ...\ndef run(): ...\nGATE = 1\nPHASE = 1",
+        "class Config: ...\nGATE = 1\ndef run(): ...\ndef helper(): ...\nPHASE = 1",
+        "class Config: ...\nGATE = 1\nPHASE = 1\ndef run(): ...",
+    ],
+)
+def test_a_file_out_of_order_is_seen(source: str) -> None:
+    assert order_offences(IN_ORDER) == []
+    assert order_offences(source)
+
+
+TOLD = '"""P9: is it so?\n\nMethod: look (Field 1987).\n\nA negative result would mean no.\n\nCost: none.\n"""'
+
+
+@pytest.mark.parametrize("missing", ["?", "Method:", "1987", "negative", "Cost:"])
+def test_an_incomplete_docstring_is_seen(missing: str) -> None:
+    assert docstring_offences(TOLD) == []
+    assert len(docstring_offences(TOLD.replace(missing, "..."))) == 1
+
+
+# --- the plan's numbers -------------------------------------------------------------------------------------------
+
+PLAN_P1: dict[str, Any] = {
+    "batch": 256,
+    "blur_sigma": 0.8,
+    "blur_steps": 2000,
+    "coordinates": False,
+    "encoder": {
+        "vocab": 32_000,
+        "d": 384,
+        "layers": 6,
+        "heads": 8,
+        "ffn": 1536,
+        "dropout": 0.1,
+        "max_length": 64,
+        "head": "grid",
+        "map_channels": 64,
+        "head_ffn": 768,
+        "smoothing": False,
+        "C": 6,
+        "H": 32,
+        "W": 32,
+    },
+    "weights": {"spectrum": 0.5, "tv": 0.1, "wavelet": 0.1, "kurtosis": 0.05, "covariance": 0.05, "variance": 0.05},
+    "fit": {
+        "steps": 50_000,
+        "lr": 2e-4,
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "weight_decay": 0.01,
+        "warmup_steps": 1000,
+        "eval_every": 500,
+        "ema_decay": 0.999,
+    },
+}
+
+
+def picked(config: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """The part of `config` that `wanted` speaks of."""
+    return {
+        key: picked(config[key], value) if isinstance(value, dict) else config[key] for key, value in wanted.items()
+    }
+
+
+def test_full_is_the_plan() -> None:
+    assert picked(to_dict(study("visual").phase("P1").preset("full")), PLAN_P1) == PLAN_P1
+
+
+def test_the_plans_thresholds_stand_verbatim() -> None:
+    plan = {str(c) for c in study("visual").phase("P1").gate.criteria if c.source == "plan"}
+    assert "channels_in_slope_range >= 4" in plan
+    assert {c.split()[0] for c in plan} >= {"channels_in_slope_range", "tv", "channel_correlation"}
+
+
+# --- every phase runs, end to end -----------------------------------------------------------------------------------
+
+ASKED = {".lock", "config.yaml", "gate.json", "env.json"}
+MEASURED = {"metrics.json", "verdict.json", "report.html"}
+TRAINED = {"log.jsonl"} | {
+    f"checkpoints/step_N/{name}" for name in ("model.safetensors", "ema.safetensors", "optim.safetensors", "state.json")
+}
+OWN_FILES = {  # what a phase writes beside what every run has
+    "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
+    "visual.P1": TRAINED
+    | {"encoder.safetensors", "evaluation_summary.json", "figures/captions.json"}
+    | {
+        f"figures/{name}.png"
+        for name in (
+            "channel_covariance",
+            "channel_montage",
+            "gradient_histograms",
+            "power_spectra",
+            "statistics_vs_photographs",
+            "trends",
+        )
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
+    """Every study run whole at the smoke preset, with reports: `study.phase` -> its run."""
+    from inscape.report import write_report
+
+    def report(run: RunDir) -> None:
+        write_report(run)
+
+    wish = Request(preset=SMOKE, device="cpu", root=tmp_path_factory.mktemp("runs"))
+    runs = [run for s in STUDIES for run in run_study(s, s.phases, wish, lambda _: None, report)]
+    asked = [(run, run.read_json(RunDir.ENV)) for run in runs]
+    return {f"{env['study']}.{env['phase']}": run for run, env in asked}
+
+
+def written(run: RunDir) -> set[str]:
+    files = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
+    return {re.sub(r"step_\d+", "step_N", name) for name in files if not name.startswith("tensorboard/")}
+
+
+@each_phase
+def test_a_smoke_run_writes_exactly_its_files(study_of: Study, phase: Phase, smoke_runs: dict[str, RunDir]) -> None:
+    code = f"{study_of.name}.{phase.code}"
+    assert written(smoke_runs[code]) == ASKED | MEASURED | OWN_FILES[code]
+
+
+@each_phase
+def test_a_smoke_run_measures_what_its_gate_asks(study_of: Study, phase: Phase, smoke_runs: dict[str, RunDir]) -> None:
+    run = smoke_runs[f"{study_of.name}.{phase.code}"]
+    metrics = {name: Estimate.from_json(fields) for name, fields in run.read_json(RunDir.METRICS).items()}
+    asked = {c.metric for c in phase.gate.criteria} | {
+        c.metric.removeprefix("spread_of_") for c in (phase.across_seeds.criteria if phase.across_seeds else ())
+    }
+    assert asked <= {name for name, estimate in metrics.items() if estimate.measured}
+    assert all(re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) for name in metrics)
+    assert run.read_json(RunDir.VERDICT)["outcome"] == judge(run).outcome
