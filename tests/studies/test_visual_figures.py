@@ -13,17 +13,17 @@ import pytest
 from inscape.studies.visual import figures
 from inscape.studies.visual.figures import CAPTIONS, Band, Panel, Statistic
 
-B, C, N = 16, 6, 32
+B, N = 16, 32
 FREQUENCY_R = np.arange(1, N // 2 + 1) / N
 PHOTOGRAPHS = Band(1.87, 3.14, "photographs")
 SENTENCES = ["a red ball is on the blue block"] * B
 
 
-def field(alpha: float = 2.0) -> np.ndarray:
+def field(channels: int = 3, alpha: float = 2.0) -> np.ndarray:
     """Latents (B, C, H, W) whose power falls as 1 / frequency^alpha."""
     radius = np.hypot(np.fft.fftfreq(N)[:, None], np.fft.fftfreq(N)[None, :])
     radius[0, 0] = 1
-    noise = np.fft.fft2(np.random.default_rng(0).standard_normal((B, C, N, N)))
+    noise = np.fft.fft2(np.random.default_rng(0).standard_normal((B, channels, N, N)))
     return np.fft.ifft2(noise * radius ** (-alpha / 2)).real
 
 
@@ -67,8 +67,8 @@ def pixels(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("name", CAPTIONS)
 def test_a_picture_is_small_uncut_and_always_the_same(name: str, tmp_path: Path) -> None:
-    draw(name, field(), tmp_path / name)
-    draw(name, field(), tmp_path / "again.png")
+    draw(name, field(6), tmp_path / name)
+    draw(name, field(6), tmp_path / "again.png")
     assert (tmp_path / name).read_bytes() == (tmp_path / "again.png").read_bytes()
     assert (tmp_path / name).stat().st_size < 150_000
     shown = pixels(tmp_path / name)
@@ -82,14 +82,19 @@ def test_a_picture_is_small_uncut_and_always_the_same(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", CAPTIONS)
 @pytest.mark.parametrize("value", [3.0, np.nan, np.inf])
 def test_collapsed_latents_are_drawn_without_a_warning(name: str, value: float, tmp_path: Path) -> None:
-    draw(name, np.full((B, C, N, N), value), tmp_path / name)
+    draw(name, np.full((B, 3, N, N), value), tmp_path / name)
     assert (tmp_path / name).stat().st_size > 1000
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
-@pytest.mark.parametrize("channels", [1, 9])
-def test_any_number_of_channels(name: str, channels: int, tmp_path: Path) -> None:
-    draw(name, np.concatenate([field()] * 2, axis=1)[:, :channels], tmp_path / name)
+def test_one_channel(name: str, tmp_path: Path) -> None:
+    draw(name, field(1), tmp_path / name)
+    assert (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize("name", ["channel_montage.png", "channel_covariance.png", "trends.png"])
+def test_more_channels_than_colours(name: str, tmp_path: Path) -> None:
+    draw(name, field(12), tmp_path / name)
     assert (tmp_path / name).is_file()
 
 
