@@ -215,6 +215,13 @@ def test_hashes_and_inputs_are_found(tmp_path: Path) -> None:
     assert f'href="../../../P0/quick/{before.path.name}/report.html"' in page
 
 
+def test_a_run_named_by_a_dot_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = planted_run(tmp_path, seed=7)
+    before = page_of(run)
+    monkeypatch.chdir(run.path)
+    assert page_of(RunDir(Path())) == before
+
+
 def test_smoke_and_uncommitted_code_are_said(tmp_path: Path) -> None:
     text = text_of(page_of(planted_run(tmp_path, preset="smoke", git_dirty=True)))
     assert "A smoke run." in text

@@ -87,15 +87,15 @@ def read_record(path: Path, *, log: bool = True) -> Record:
             f"{RunDir.VERDICT} says {kept.get('outcome')}, but {RunDir.GATE} and {RunDir.METRICS} give "
             f"{verdict.outcome}; this page shows the latter"
         )
-    seed = SEED.search(path.name)
-    study, phase, preset = path.absolute().parts[-4:-1]
+    study, phase, preset, name = path.absolute().parts[-4:]
+    seed = SEED.search(name)
     return Record(
         path=path,
         study=str(env.get("study", study)),
         phase=str(env.get("phase", phase)),
         preset=str(env.get("preset", preset)),
         seed=env["seed"] if isinstance(env.get("seed"), int) else int(seed[1]) if seed else None,
-        started=start_time(path.name, env),
+        started=start_time(name, env),
         env=env,
         about=_mapping(env, "about"),
         config=_config(run, problems),

@@ -176,14 +176,15 @@ def channel_montage(latent_BCHW: Float[ndarray, "B C H W"], sentences: Sequence[
     size = (left + channels * step_x + 12, above + rows * step_y + below)
     canvas_YX4 = np.ones((rows * step_y, channels * step_x, 4))
     scale_YX4 = np.ones((9, channels * step_x, 4))
+    colours = colormaps[COLOUR_MAP].with_extremes(bad=GREY)
     with _style():
         figure = Figure(figsize=(size[0] / DPI, size[1] / DPI), dpi=DPI)
         for channel in range(channels):
             plane_BHW = _finite(latent_BCHW[:, channel])
             floor, top = _range(plane_BHW)
             place = slice(channel * step_x, channel * step_x + wide * zoom)
-            scale_YX4[:, place] = colormaps[COLOUR_MAP](np.linspace(0, 1, wide * zoom))
-            shown_BHW4 = colormaps[COLOUR_MAP](np.nan_to_num((plane_BHW - floor) / (top - floor)))
+            scale_YX4[:, place] = colours(np.linspace(0, 1, wide * zoom))
+            shown_BHW4 = colours((plane_BHW - floor) / (top - floor))
             for row, tile_HW4 in enumerate(shown_BHW4):
                 large = tile_HW4.repeat(zoom, axis=0).repeat(zoom, axis=1)
                 canvas_YX4[row * step_y : row * step_y + high * zoom, place] = large
@@ -364,7 +365,6 @@ def _legend_above(figure: Figure, panels: Sequence[Axes], columns: int = 5) -> N
 
 def _say_nothing_to_draw(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
-    axes.tick_params(left=False, labelleft=False)
 
 
 def _finite(values: ndarray) -> ndarray:
