@@ -1,6 +1,7 @@
 """The runner on planted studies: worlds that pass, empty ones that fail, remedies, interruptions and mistakes."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,13 @@ def test_a_remedy_that_one_seed_needs_is_applied_to_all(world: MakeWorld, preset
     assert w.standing()[0]
 
 
+def test_no_time_is_spent_on_a_config_that_one_seed_has_failed(world: MakeWorld, presets: Path) -> None:
+    presets.write_text(WEAK)
+    done = world(seeds=(0, 1), remedies=(REMEDIES[2],)).run("P1", remedy=True)
+    asked = [run.read_json(RunDir.ENV) for run in done]
+    assert [(env["seed"], env["remedies"]) for env in asked] == [(0, []), (0, [0]), (1, [0])]
+
+
 def test_a_spread_over_seeds_has_remedies_too(world: MakeWorld, presets: Path) -> None:
     presets.write_text("quick: {drift: 0.2}\n")
     w = world(
@@ -215,6 +223,27 @@ def test_a_kill_between_metrics_and_verdict_is_mended_by_resume(world: MakeWorld
     (run.path / RunDir.VERDICT).unlink()
     assert not w.standing()[0]
     resume(w.study, run, lambda _: None)
+    assert w.standing()[0]
+
+
+WRITES = (RunDir.CONFIG, RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT)
+
+
+@pytest.mark.parametrize("moment", range(len(WRITES)), ids=WRITES)
+def test_a_kill_at_any_write_opens_nothing_and_loses_nothing(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    w, left = world(), iter([None] * moment)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: next(left))  # StopIteration: the process ends here
+        with pytest.raises(StopIteration):
+            w.run("P1")
+    runs = list(find_runs(w.root))
+    assert not w.standing()[0]
+    assert len(runs) == (1 if moment > WRITES.index(RunDir.ENV) else 0), "what was not asked for whole is no run"
+    assert all(resume(w.study, run, lambda _: None).passed for run in runs)
+    assert w.standing()[0] == bool(runs)
+    w.run("P1")
     assert w.standing()[0]
 
 
