@@ -59,6 +59,15 @@ def test_thinning_stays_in_the_box_and_keeps_the_peak(values: list[float], where
         assert min(y for _, y in spots) == 3
 
 
+def test_a_long_curve_keeps_its_peak_and_its_end() -> None:
+    drawn = curve("x", [(i, 1.0 + (i == 4321)) for i in range(5000)], 100, 50)
+    assert drawn is not None
+    spots = points(drawn.points)
+    assert len(spots) < 250
+    assert [x for x, y in spots if y == 3] == [pytest.approx(3 + 94 * 4321 / 4999, abs=0.06)]
+    assert spots[-1] == (97, 47)
+
+
 def test_each_number_of_the_log_becomes_a_curve_and_nothing_else_does() -> None:
     log = [
         {"kind": "train", "step": 1, "loss": 2.0, "terms": {"tv": 1.0}, "lr": 0.1, "seconds": 3.0, "note": "x"},

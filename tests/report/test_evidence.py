@@ -71,6 +71,12 @@ def test_what_is_no_absolute_path_is_left_alone(text: str) -> None:
     assert _without_paths(text) == text
 
 
+def test_a_home_folder_with_a_space_is_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada lovelace")
+    monkeypatch.setenv("USERPROFILE", "/home/ada lovelace")
+    assert _without_paths({"text": ["/home/ada lovelace/runs/a.txt"]}) == {"text": ["a.txt"]}
+
+
 def test_changed_and_pushed_runs_never_pass_for_the_declared_one(tmp_path: Path) -> None:
     collect(planted_run(tmp_path / "runs"), tmp_path / "results")
     planted_across_seeds(tmp_path / "runs", 0.01)

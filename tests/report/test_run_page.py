@@ -127,6 +127,19 @@ def test_what_was_pushed_changed_or_remedied_is_red_and_escaped(tmp_path: Path) 
     assert "lr=0.1" in text_of(page)
 
 
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"despite_gate": "impatience"}, "The reason given: “impatience”"),
+        ({"overrides": {"lr": 0.5}}, "lr = 0.5"),
+        ({"remedies": [0]}, "look longer"),
+    ],
+)
+def test_each_departure_alone_raises_the_banner(tmp_path: Path, env: dict, said: str) -> None:
+    page = page_of(planted_run(tmp_path, **env))
+    assert said in text_of(page[page.index('role="alert"') : page.index("What was asked")])
+
+
 @pytest.mark.parametrize("place", ["hypothesis", "question", "failure_means", "phase_name", "study_title"])
 def test_all_words_are_escaped(tmp_path: Path, place: str) -> None:
     run = planted_run(tmp_path, words={place: ATTACK}, command=[ATTACK], git_commit=ATTACK, versions={ATTACK: ATTACK})
@@ -233,4 +246,4 @@ def test_numbers_that_are_none_do_not_break_the_curves(tmp_path: Path) -> None:
     run.append_log({"kind": "train", "step": 4, "loss": float("nan"), "terms": {"tv": float("inf")}, "rate": None})
     page = page_of(run)
     assert "nan" not in re.sub(r"base64,[^\"]*", "", page).lower().replace("explanation", "")
-    assert "not measured" in text_of(page)
+    assert "at least 0.9 not measured" in text_of(page)

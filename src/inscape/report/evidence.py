@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from inscape.core.rundir import RunDir, write_atomically, write_json_atomically
+from inscape.core.rundir import RunDir, across_seeds_path, write_atomically, write_json_atomically
 from inscape.report.record import Record, hashes_in, read_record
 from inscape.report.run_page import CAPTIONS, KINDS
 
@@ -22,7 +22,6 @@ __all__ = ["collect"]
 
 # An absolute path, with a drive or a ~ before it or not; its last part is all that is kept.
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)")
-ACROSS_SEEDS = "across_seeds.json"
 
 
 def collect(run: RunDir, results: Path) -> Path:
@@ -37,7 +36,8 @@ def collect(run: RunDir, results: Path) -> Path:
         raise ValueError(f"{run.path} is a smoke run, which is evidence of nothing; collect a run of another preset")
     if record.problems:
         raise ValueError(f"{run.path} cannot be collected: {'; '.join(record.problems)}")
-    place = Path(results) / record.study / record.phase / _preset_folder(record)
+    kept_across = across_seeds_path(results, record.study, record.phase, _preset_folder(record))
+    place = kept_across.parent
     place.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".collect.", dir=place))
     try:
@@ -48,9 +48,9 @@ def collect(run: RunDir, results: Path) -> Path:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    across = run.path.parent / ACROSS_SEEDS
+    across = across_seeds_path(run.path.absolute().parents[3], record.study, record.phase, record.preset)
     if across.is_file() and record.declared:
-        shutil.copyfile(across, place / ACROSS_SEEDS)
+        shutil.copyfile(across, kept_across)
     return target
 
 

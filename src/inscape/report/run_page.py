@@ -14,7 +14,7 @@ from inscape.report.record import Record, hashes_in, read_record, relative_link
 from inscape.report.templating import render
 from inscape.report.words import duration, verdict_sentence
 
-__all__ = ["write_report"]
+__all__ = ["CAPTIONS", "KINDS", "write_report"]
 
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
 CAPTIONS = "captions.json"

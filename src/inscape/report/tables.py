@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from inscape.core.gate import Criterion
-from inscape.core.rundir import write_atomically
+from inscape.core.rundir import across_seeds_path, write_atomically
 from inscape.report.across import AcrossSeeds, read_across_seeds
-from inscape.report.evidence import ACROSS_SEEDS
 from inscape.report.record import Record, read_record, relative_link, run_folders
 from inscape.report.words import OUTCOMES, asked, in_words, measured
 
@@ -68,7 +67,7 @@ def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
 def _summary(group: Sequence[Record], link_from: Path) -> str:
     first = group[0]
     place = first.path.parent
-    across = read_across_seeds(place / ACROSS_SEEDS)
+    across = _across_seeds(place)
     cells = (
         f"[{first.study}.{first.phase}]({relative_link(place, link_from)}) {_plain(first.about.get('phase_name', ''))}",
         _plain(", ".join(place.name.split("+"))),
@@ -92,7 +91,7 @@ def _details(group: Sequence[Record]) -> list[str]:
     lines += ["|---" * (3 + len(group)) + "|"]
     criteria = dict.fromkeys(f.criterion for r in group if r.verdict for f in r.verdict.findings)
     lines += [_criterion(criterion, group) for criterion in criteria]
-    lines += _across(read_across_seeds(first.path.parent / ACROSS_SEEDS), len(group))
+    lines += _across(_across_seeds(first.path.parent), len(group))
     flaws = dict.fromkeys(f"seed {r.seed}: {problem}" for r in group for problem in r.problems)
     return [*lines, "", *(f"* {_plain(flaw)}" for flaw in flaws), *([""] if flaws else []), "</details>", ""]
 
@@ -113,6 +112,11 @@ def _across(across: AcrossSeeds | None, seeds: int) -> list[str]:
         f"| {_plain(text)} | across seeds | | {figure} {OUTCOMES[outcome].sign} |{' |' * (seeds - 1)}"
         for text, figure, outcome in rows
     ]
+
+
+def _across_seeds(place: Path) -> AcrossSeeds | None:
+    results, (study, phase, preset) = place.absolute().parents[2], place.absolute().parts[-3:]
+    return read_across_seeds(across_seeds_path(results, study, phase, preset))
 
 
 def _half(record: Record, source: Literal["plan", "calibrated"]) -> str:
