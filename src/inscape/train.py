@@ -29,7 +29,7 @@ from inscape.checkpoint import (
     weights_of,
 )
 from inscape.core.rundir import RunDir
-from inscape.device import Processes, autocast_dtype, join_processes, seed_step
+from inscape.device import Processes, autocast_dtype, join_processes, keep_freed_memory, seed_step
 from inscape.journal import Journal, forget_after
 from inscape.optimization import FitConfig, WeightPairs, ema_decay_at, learning_rate, make_optimizer, update_ema
 from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted, disk_full_in_one_line, stop_requests
@@ -92,6 +92,8 @@ def fit(
     ValueError when the run's checkpoints belong to another model, seed or config.
     """
     device = torch.device(device)
+    if device.type == "cpu":
+        keep_freed_memory()
     with (
         join_processes(device) as processes,
         stop_requests(announce=processes.first) as stop,

@@ -31,9 +31,8 @@ from inscape.bench.textbook_visual import (
     textbook_optimizer,
     textbook_weights,
 )
-from inscape.device import autocast_dtype, seed_everything, set_threads
+from inscape.device import autocast_dtype, keep_freed_memory, seed_everything, set_threads
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
-from inscape.nn.memory import keep_freed_memory
 from inscape.train import FitConfig, make_optimizer, update_ema
 
 __all__ = ["image_loss", "run"]

@@ -17,7 +17,7 @@ from inscape.stats.moments import channel_correlation, channel_covariance
 from inscape.stats.spectrum import RadialSpectrum, high_frequency_share, radial_spectrum, spectral_slope
 from inscape.stats.steerable import oriented_bands, oriented_sparsity
 from inscape.stats.summary import ImageStatistics, image_statistics
-from inscape.stats.texture import grid_energy, spectral_peakedness
+from inscape.stats.texture import grid_energy, spectral_peakedness, unevenness
 from inscape.stats.wavelet import haar_details, haar_kurtosis, haar_mean_abs, haar_sparsity, hoyer_sparsity
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
     "spectral_slope",
     "standardise",
     "total_variation",
+    "unevenness",
     "variance",
 ]

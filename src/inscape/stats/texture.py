@@ -1,4 +1,4 @@
-"""Two statistics that catch what the radial ones cannot see: patterns that repeat.
+"""Three statistics that catch what the others cannot see: patterns that repeat, and a plane half used.
 
 A slope averages over orientation and a kurtosis over position, so a tile stamped all over the image has the slope and
 the kurtosis of a photograph. In its spectrum it stands out: all its power lies on a few points of each ring.
@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch.nn import functional
 
 from inscape.stats.images import TINY, as_images, standardise
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-__all__ = ["grid_energy", "spectral_peakedness"]
+__all__ = ["grid_energy", "spectral_peakedness", "unevenness"]
+
+FLOOR = 1e-6  # added to squared differences of images at unit variance
+CELLS = 4  # rows and columns
 
 
 class _Plane(NamedTuple):
@@ -72,18 +76,35 @@ def spectral_peakedness(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch
 
 
 def grid_energy(x: Float[Tensor, "*batch H W"], period: int) -> Float[Tensor, ""]:
-    """How much stronger gradients are on the lines of a grid of `period` pixels than on average, over all images.
+    """How much stronger gradients are on the lines of a grid of `period` pixels than beside them, over all images.
 
-    Squared differences of the images at unit variance are averaged over images for each position modulo the period;
-    the result is the strongest of the 2 * period positions (across and down) over the mean of them, at least 1.
-    Twelve photographs, 300 crops of each by itself: 1.00 to 1.03 at period 2, 1.02 to 1.13 at 4, 1.03 to 1.37 at 8.
-    The borders of patches or of upsampling cells, or one texture stamped on a grid, stand out.
+    Each line's squared differences, averaged over images at unit variance, are divided by those of its two neighbours
+    (so that a smooth change over the picture does not count); the geometric mean is taken over the lines that lie at
+    the same position modulo the period, and the largest of the 2 * period means (across and down) is returned.
+    About 1 for anything without a grid. Twelve photographs, 64 crops of each by itself: at most 1.09 at period 2, 1.14
+    at 4, 1.30 at 8; blocks of 4 pixels under noise of half their amplitude: 5.
     ValueError unless 2 <= period <= H / 2 and W / 2.
     """
     x = standardise(as_images(x)).flatten(0, -3)
     if not 2 <= period <= min(x.shape[-2:]) // 2:
         raise ValueError(f"period must be 2 to half of H and W ({x.shape[-2]} x {x.shape[-1]}), got {period}")
-    down_H, across_W = x.diff(dim=-2).square().mean((0, 2)), x.diff(dim=-1).square().mean((0, 1))
-    phases = [line[start::period].mean() for line in (down_H, across_W) for start in range(period)]
-    energy_P = torch.stack(phases).unflatten(0, (2, period))
-    return (energy_P / (energy_P.mean(1, keepdim=True) + TINY)).amax().clamp_min(1.0)
+    means = []
+    for line in (x.diff(dim=-2).square().mean((0, 2)), x.diff(dim=-1).square().mean((0, 1))):
+        energy = line + FLOOR
+        excess = torch.log(2 * energy[1:-1] / (energy[:-2] + energy[2:]))
+        means += [excess[start::period].mean() for start in range(period)]
+    return torch.stack(means).amax().exp()
+
+
+def unevenness(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, ""]:
+    """How unevenly a set of images uses the plane: standard deviation of log mean squared gradient over 4 x 4 cells.
+
+    Natural images are stationary (Field 1987; Ruderman 1994): where a crop is taken says nothing of what is in it. 0
+    for a stationary ensemble; twelve photographs, 64 crops of each by itself: 0.09 to 0.36. Pictures that paint only
+    along the frame, or only in one corner, have heavy tails and the right spectrum, and stand out here.
+    """
+    x = standardise(as_images(x)).flatten(0, -3)
+    across, down = x.diff(dim=-1)[:, :-1], x.diff(dim=-2)[:, :, :-1]
+    energy_HW = (across.square() + down.square()).mean(0)
+    cells = functional.adaptive_avg_pool2d(energy_HW[None, None], CELLS)
+    return torch.log(cells + FLOOR).std(correction=0)

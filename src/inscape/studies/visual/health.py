@@ -78,6 +78,7 @@ def latent_health(latent_NCHW: Float[Tensor, "N C H W"], *, seed: int) -> dict[s
         "amplitude": bootstrap_mean(amplitude_NC.min(1).values.numpy(), "sentences", seed=seed),
         "channel_correlation": exact(float(off_diagonal_CC.max()), count, "sentences"),
         "grid_energy": exact(grid, count, "sentences"),
+        "unevenness": exact(float(stats.unevenness(latent_NCHW)), count, "sentences"),
         "auc_against_photographs": exact(test.auc, count, "sentences"),
     }
 

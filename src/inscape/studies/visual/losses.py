@@ -61,7 +61,7 @@ class Weights:
     kurtosis: float = 0.05  # heavy-tailed gradients
     covariance: float = 0.05  # channels that do not repeat each other
     variance: float = 0.05  # amplitude
-    texture: float = 0.1  # no repeated tile
+    texture: float = 0.1  # no repeated tile, the whole plane used
     text: float = 0.2  # different pictures for different sentences
 
     def __post_init__(self) -> None:
@@ -133,7 +133,7 @@ def calibrated_terms(
 ) -> dict[str, Tensor]:
     """The same prior without scale, with photographs as the aim, and two terms more.
 
-    texture: no repeated tile, which slope and kurtosis cannot see. text: at least `share` of each channel's variance
+    texture: no repeated tile and no empty middle, which slope and kurtosis cannot see. text: at least `share` of each channel's variance
     lies between sentences, in at least `dimensions` effective directions (a batch of B can show B - 1).
     """
     statistics = stats.image_statistics(latent_BCHW)
@@ -150,7 +150,7 @@ def calibrated_terms(
         "kurtosis": _log_ratio(statistics.gradient_kurtosis, aim["gradient_kurtosis"]).square().mean(),
         "covariance": off_diagonal,
         "variance": _log_ratio(statistics.variance, 1.0).square().mean(),
-        "texture": _log_ratio(peakedness, PEAKEDNESS).square().mean(),
+        "texture": _log_ratio(peakedness, PEAKEDNESS).square().mean() + stats.unevenness(latent_BCHW).square(),
         "text": shortfall + narrowness,
     }
     return {name: getattr(weights, name) * term for name, term in terms.items()}

@@ -76,7 +76,7 @@ def encode(model: TextToLatent, sentences: list[str], batch: int = 64) -> Tensor
         tokens_BT = torch.from_numpy(model.tokenizer.encode(chunk, max_length=longest))
         parts.append(model.encoder(tokens_BT.to(device)).cpu())
     latent_BCHW = torch.cat(parts)
-    return latent_BCHW[torch.tensor(order).argsort()]
+    return latent_BCHW[torch.tensor(order).argsort()].contiguous()
 
 
 def _sizes(model: TextToLatent) -> LatentEncoderConfig:

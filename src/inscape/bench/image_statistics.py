@@ -1,7 +1,6 @@
 """Time the six terms of the image prior, forward and backward, on a batch of 256 x 6 x 32 x 32 in float32.
 
-    python benchmarks/stats_speed.py        # a table
-    inscape bench stats --json              # the dictionary of main()
+    inscape bench stats [--json]
 
 The least of several repeats is reported, as the machine may be doing other things. Processor time is given beside wall
 time: it counts all threads together and hardly depends on what else is running.
@@ -14,6 +13,9 @@ import torch
 from torch import Tensor
 
 from inscape import stats
+from inscape.device import keep_freed_memory, set_threads
+
+__all__ = ["run"]
 
 SHAPE = (256, 6, 32, 32)
 REPEATS = 30
@@ -48,17 +50,12 @@ def least_ms(term: Callable[[Tensor], Tensor], images: Tensor, repeats: int) -> 
     return {"wall_ms": 1e3 * min(wall), "processor_ms": 1e3 * min(processor)}
 
 
-def main(repeats: int = REPEATS) -> dict[str, object]:
-    """Times per term and in one pass, with the threads used and the limit for the whole."""
+def run(repeats: int = REPEATS) -> dict[str, object]:
+    """Times of each term and of all in one pass, with the threads used and the limit for the whole."""
+    set_threads()
+    keep_freed_memory()
     images = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
-    terms = {name: least_ms(term, images, repeats) for name, term in TERMS.items()}
-    return {"shape": SHAPE, "threads": torch.get_num_threads(), "limit_ms": LIMIT_MS, "terms": terms}
-
-
-if __name__ == "__main__":
-    result = main()
-    print(
-        f"{result['shape']} float32, {result['threads']} threads, least of {REPEATS}; limit {LIMIT_MS:.0f} ms for all"
-    )
-    for name, times in result["terms"].items():  # pyright: ignore[reportAttributeAccessIssue]
-        print(f"  {name:20} {times['wall_ms']:6.1f} ms   processor {times['processor_ms']:6.1f} ms")
+    result: dict[str, object] = {"shape": list(SHAPE), "threads": torch.get_num_threads(), "limit_ms": LIMIT_MS}
+    for name, term in TERMS.items():
+        result |= {f"{name}, {key}": value for key, value in least_ms(term, images, repeats).items()}
+    return result

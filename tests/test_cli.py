@@ -1,0 +1,120 @@
+"""Every door of the command line: nonsense gets one line and status 2 and leaves nothing behind; the rest works."""
+
+import json
+
+import pytest
+
+from inscape.cli import main
+
+
+def refused(capsys, *words: str) -> str:
+    """The one line on stderr of a command that must be refused."""
+    assert main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    return lines[0]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "VERB"),
+        ("frobnicate", "invalid choice"),
+        ("run", "STUDY[.PHASE]"),
+        ("run nothing", "there is no study 'nothing'; there are: visual"),
+        ("run visual.P9", "no phase 'P9'; there are: P0, P1"),
+        ("run visual --preset huge", "invalid choice: 'huge'"),
+        ("run visual.P0 --seed x", "invalid int value"),
+        ("run visual.P0 --seed -1", "--seed -1"),
+        ("run visual.P0 drawz=3", "did you mean draws"),
+        ("run visual.P0 draws=lots", "draws"),
+        ("run visual.P0 draws=3", "draws=3 is out of range; allowed: 100 or more"),
+        ("run visual.P0 data.facts=7", "data.facts=7 is out of range; allowed: 0 (mixed), 1, 2, 3"),
+        ("run visual.P0 data=3", "data is a group"),
+        ("run visual.P0 draws", "not key=value"),
+        ("run visual.P0 =3", "not key=value"),
+        ("run visual.P1 recipe=secret", "recipe='secret' is out of range; allowed: plan, calibrated"),
+        ("run visual.P1 fit.lr=-1", "lr"),
+        ("run visual.P1 encoder.head=moon", "head must be grid, light or slots"),
+        ("run visual.P1 weights.tv=nan", "weights.tv"),
+        ("resume nowhere", "not a folder"),
+        ("judge .", "not a run folder"),
+        ("report .", "not a run folder"),
+        ("config visual", "name one phase"),
+        ("config visual.P7", "no phase 'P7'"),
+        ("bench nothing", "there are: "),
+        ("encode", "nothing to encode"),
+        ("encode text --file f.txt", "not both"),
+        ("encode --file missing.txt", "missing.txt does not exist"),
+        ("encode text --out missing/latents.safetensors", "its folder is missing"),
+        ("encode text", "there are no weights yet"),
+        ("encode text --weights missing.safetensors", "missing.safetensors does not exist"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(capsys, tmp_path, words, said):
+    assert said in refused(capsys, *words.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_that_cannot_be_read_is_refused_and_leaves_no_run(capsys, tmp_path):
+    for name, content in {"empty.txt": b"", "latin.txt": "caf\xe9\n".encode("latin-1"), "zero.txt": b"a\0b\n"}.items():
+        (tmp_path / name).write_bytes(content)
+        assert main(["run", "visual.P0", "--preset", "smoke", f"data.text={name}"]) == 2
+        assert name in capsys.readouterr().err.splitlines()[-1]
+    assert main(["run", "visual.P0", "--preset", "smoke", "data.text=missing.txt"]) == 2
+    assert not list((tmp_path / "runs").rglob("env.json"))
+
+
+def test_p1_without_p0_is_shut_and_says_so(capsys):
+    assert main(["run", "visual.P1", "--preset", "quick"]) == 0
+    assert "visual.P1 is shut" in capsys.readouterr().err
+
+
+def test_list_config_and_status_as_json(capsys):
+    assert main(["list", "--json"]) == 0
+    phases = json.loads(capsys.readouterr().out)[0]["phases"]
+    assert [phase["code"] for phase in phases] == ["P0", "P1"]
+    assert main(["status", "--json"]) == 0
+    assert all(not row["passed"] for row in json.loads(capsys.readouterr().out))
+    assert main(["config", "visual.P1", "--preset", "full"]) == 0
+    assert "steps: 50000" in capsys.readouterr().out
+    assert main(["list"]) == main(["status"]) == 0
+    assert "visual.P0" in capsys.readouterr().out
+
+
+def test_smoke_study_from_run_to_picture(capsys, tmp_path):
+    assert main(["run", "visual", "--preset", "smoke"]) == 0
+    capsys.readouterr()
+    run = next((tmp_path / "runs/visual/P1/smoke").glob("*-s0"))
+    assert main(["judge", str(run), "--json"]) == 0
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["gate_changed_since"] is False
+    assert main(["judge", str(run), "--strict"]) == 3
+    assert main(["report", str(run)]) == 0
+    capsys.readouterr()
+    assert "finished" in refused(capsys, "resume", str(run))
+
+    (tmp_path / "two.txt").write_text("a red ball is on the blue block\n\nthe blue block supports a red ball\n")
+    words = ["encode", "--file", "two.txt", "--out", "two.safetensors", "--png", "two.png"]
+    assert main(words) == 0
+    assert "latents of 2 sentences, 6 x 32 x 32" in capsys.readouterr().out
+    assert (tmp_path / "two.png").read_bytes()[:4] == b"\x89PNG"
+
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "two.safetensors", "pt") as file:
+        assert file.get_tensor("latents").shape == (2, 6, 32, 32)
+        assert json.loads(file.metadata()["sentences"])[0].startswith("a red ball")
+
+    long = "a red ball is on the blue block and " * 8
+    assert "limit is 64" in refused(capsys, "encode", long)
+    weights = run / "encoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert str(weights) in refused(capsys, "encode", "a ball", "--weights", str(run))
