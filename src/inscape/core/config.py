@@ -102,9 +102,8 @@ def with_changes(config: C, changes: Mapping[str, Any]) -> C:
         plain: Any = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere
         raise ValueError(f"{getattr(error, 'full_key', '')}: {_first_line(error)}") from None
-    changed = _tuples(config, plain)
-    _refuse_not_finite(changed)
-    return changed
+    _refuse_not_finite(plain)
+    return plain
 
 
 def to_yaml(config: Any) -> str:
@@ -225,19 +224,3 @@ def _unlock(node: Any) -> None:
         child = node._get_node(key)
         if isinstance(child, DictConfig):
             _unlock(child)
-
-
-def _tuples(before: Any, after: Any) -> Any:
-    """OmegaConf turns tuples into lists; frozen configs keep them tuples, so that equal configs are equal."""
-    changed = {}
-    for field in dataclasses.fields(before):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        if dataclasses.is_dataclass(old):
-            changed[field.name] = _tuples(old, new)
-        elif not isinstance(old, list):
-            changed[field.name] = _frozen(new)
-    return dataclasses.replace(after, **changed)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
