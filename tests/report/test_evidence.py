@@ -9,7 +9,7 @@ import pytest
 from planted_runs import OUTCOMES, planted_across_seeds, planted_run
 
 from inscape.core.rundir import RunDir
-from inscape.core.runner import judge
+from inscape.core.standing import judge
 from inscape.report import collect, write_report
 from inscape.report.__main__ import main
 from inscape.report.evidence import _without_paths

@@ -220,11 +220,13 @@ def test_hashes_and_inputs_are_found(tmp_path: Path) -> None:
     before = planted_run(tmp_path, phase="P0")
     write_report(before)
     run = planted_run(tmp_path, inputs={"P0": str(before.path.resolve())}, tokenizer={"sha256": "abc123"})
-    run.write_json("pack.json", {"data": {"hash": "def456", "n": 3}})
+    run.write_json("pack.json", {"data": {"hash": "def456", "n": 3, "corpus": "scenes", "words": "0123456789abcdef"}})
     page = page_of(run)
     text = text_of(page)
     assert "tokenizer: sha256 abc123" in text
     assert "pack: data: hash def456" in text
+    assert "pack: data: words 0123456789abcdef" in text
+    assert "pack: data: corpus" not in text
     assert f'href="../../../P0/quick/{before.path.name}/report.html"' in page
 
 

@@ -20,6 +20,7 @@ __all__ = ["Record", "hashes_in", "natural_key", "read_record", "relative_link",
 STAMP = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-")
 SEED = re.compile(r"(?:-s|^seed-)(\d+)$")
 HASH_WORDS = ("sha256", "hash", "digest")
+HASH = re.compile(r"[0-9a-f]{16,128}")
 OWN_JSON = (RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT)
 
 
@@ -133,7 +134,7 @@ def start_time(folder: str, env: Mapping[str, Any]) -> datetime | None:
 
 
 def hashes_in(path: Path, env: Mapping[str, Any]) -> dict[str, str]:
-    """Every entry whose key speaks of a hash, in env.json and in the other JSON files that the phase wrote."""
+    """Every entry that is a hash or is called one, in env.json and in the other JSON files that the phase wrote."""
     found = dict(_hashes(env, ""))
     for file in sorted(path.glob("*.json")):
         if file.name not in OWN_JSON:
@@ -142,13 +143,13 @@ def hashes_in(path: Path, env: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _hashes(content: Any, prefix: str) -> Iterator[tuple[str, str]]:
-    if not isinstance(content, dict):
-        return
-    for key, value in content.items():
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = f"{prefix}{key}"
+        called_one = any(word in name.lower() for word in HASH_WORDS)
         if isinstance(value, dict):
-            yield from _hashes(value, f"{prefix}{key}.")
-        elif isinstance(value, str) and any(word in f"{prefix}{key}".lower() for word in HASH_WORDS):
-            yield f"{prefix}{key}", value
+            yield from _hashes(value, f"{name}.")
+        elif isinstance(value, str) and key != "git_commit" and (called_one or HASH.fullmatch(value)):
+            yield name, value
 
 
 def _read(run: RunDir, name: str, problems: list[str], wanted: bool = True) -> Any:

@@ -97,7 +97,7 @@ class Panel(NamedTuple):
     title: str
     values: Float[ndarray, "T C"] | Float[ndarray, " T"]
     bands: tuple[Band, ...] = ()
-    logarithmic: bool = False
+    logarithmic: bool = False  # where the values are positive and span a decade
 
 
 class Statistic(NamedTuple):
@@ -276,7 +276,8 @@ def trends(step_T: Float[ndarray, " T"], panels: Sequence[Panel], path: Path) ->
                 colour, marker = COLOURS[line % len(COLOURS)], MARKERS[line % len(MARKERS)]
                 axes.plot(step_T, values_TC[:, line], label=f"channel {line}", c=colour, marker=marker, ms=3.5, lw=1.3)
             axes.set_title(panel.title)
-            if panel.logarithmic and np.nanmin(values_TC, initial=math.inf) > 0:
+            least = np.nanmin(values_TC, initial=math.inf)
+            if panel.logarithmic and 0 < least < np.nanmax(values_TC, initial=0) / 10:
                 axes.set_yscale("log", subs=[])
                 axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axes.yaxis.set_major_formatter("{x:g}")
@@ -292,9 +293,9 @@ def trends(step_T: Float[ndarray, " T"], panels: Sequence[Panel], path: Path) ->
 def _shade(axes: Axes, bands: Sequence[Band]) -> None:
     """The first band as a shade, a second one as dashed lines, so that both can be read where they overlap."""
     ends = [end for band in bands for end in (band.low, band.high) if math.isfinite(end)]
-    low, high = axes.get_ylim()
-    low, high = min([low, *ends]), max([high, *ends])
-    axes.set_ylim(low, high)
+    axes.update_datalim([(axes.dataLim.x0, end) for end in ends])
+    axes.autoscale_view()
+    low, high = axes.set_ylim(axes.get_ylim())
     handles: list[Any] = []
     for place, band in enumerate(bands):
         if place == 0:
