@@ -12,7 +12,8 @@ from inscape.core.config import to_dict, with_changes
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion
 from inscape.core.rundir import RunDir
-from inscape.core.runner import Request, judge, run_study
+from inscape.core.runner import Request, run_study
+from inscape.core.standing import judge
 from inscape.core.study import SMOKE, Phase, Remedy, Study
 from inscape.studies import all_studies, study
 

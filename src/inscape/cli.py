@@ -137,7 +137,7 @@ def _finish(run: "RunDir") -> None:
     from inscape.report import write_index, write_report
 
     write_report(run)
-    write_index(run.path.parents[3])
+    write_index(run.path.absolute().parents[3])
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -181,14 +181,14 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    from inscape.core.gate import Outcome
-    from inscape.core.runner import judge
+    from inscape.core.gate import Gate, Outcome
+    from inscape.core.standing import judge
     from inscape.show import verdict_table
 
     run, study = _open(arguments.run)
     verdict = judge(run)
     phase = study.phase(run.read_json(run.ENV)["phase"])
-    changed = run.read_json(run.GATE) != phase.gate.to_json()
+    changed = Gate.from_json(run.read_json(run.GATE)) != phase.gate
     today = judge(run, phase.gate).outcome if changed else verdict.outcome
     if arguments.json:
         _print_json({**verdict.to_json(), "gate_changed_since": changed, "under_todays_gate": today})

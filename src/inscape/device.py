@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 __all__ = [
+    "PRECISIONS",
     "Processes",
     "autocast_dtype",
     "fast_bfloat16",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from inscape.core.rundir import RunDir, find_runs
-from inscape.core.runner import is_open, judge, standing
+from inscape.core.standing import is_open, judge, standing
 from inscape.core.study import Phase, Study
 
 __all__ = ["status_rows", "status_table", "study_rows", "verdict_table"]
@@ -77,11 +77,20 @@ def _status_row(study: Study, phase: Phase, preset: str, root: Path) -> dict[str
             {
                 "path": str(run.path),
                 "seed": run.read_json(RunDir.ENV)["seed"],
-                "outcome": str(judge(run).outcome) if run.finished else "unfinished",
+                "outcome": _outcome(run),
             }
             for run in runs
         ],
     }
+
+
+def _outcome(run: RunDir) -> str:
+    if not run.finished:
+        return "unfinished"
+    try:
+        return str(judge(run).outcome)
+    except ValueError:
+        return "damaged"
 
 
 def status_table(rows: Sequence[dict[str, Any]]) -> None:

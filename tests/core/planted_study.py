@@ -1,17 +1,24 @@
 """Tiny studies to run in tests: three phases whose measurement is planted by their config."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
-from inscape.core.runner import Request, is_open, run_study, standing
+from inscape.core.runner import Request, run_study
+from inscape.core.standing import is_open, standing
 from inscape.core.study import Context, Phase, Study
 
 PRESETS = "smoke: {n: 4}\nquick:\nfull: {n: 200}\n"
+
+
+@dataclass(frozen=True)
+class Data:
+    text: str = ""  # the corpus
+    size: int = 10
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,7 @@ class Config:
     signal: float = 0.9  # planted mean of what is measured
     drift: float = 0.0  # by which each seed's mean differs from the last
     n: int = 50  # scenes
+    data: Data = field(default_factory=Data)
 
     def __post_init__(self) -> None:
         if not 0 <= self.signal <= 2:
@@ -52,11 +60,13 @@ class World:
         request = Request(root=self.root, **wish)
         return run_study(self.study, phases, request, self.said.append, lambda run: self.reported.append(run.path))
 
-    def standing(self, code: str = "P1", preset: str = "quick") -> tuple[bool, tuple[str, ...]]:
-        return standing(self.study, self.study.phase(code), preset, self.root)[:2]
+    def standing(
+        self, code: str = "P1", preset: str = "quick", corpus: tuple[str, ...] = ()
+    ) -> tuple[bool, tuple[str, ...]]:
+        return standing(self.study, self.study.phase(code), preset, self.root, corpus)[:2]
 
-    def may_run(self, code: str, preset: str = "quick") -> bool:
-        return is_open(self.study, self.study.phase(code), preset, self.root).open
+    def may_run(self, code: str, preset: str = "quick", corpus: tuple[str, ...] = ()) -> bool:
+        return is_open(self.study, self.study.phase(code), preset, self.root, corpus).open
 
     def files(self) -> set[str]:
         return {str(p.relative_to(self.root)) for p in self.root.rglob("*")} if self.root.exists() else set()

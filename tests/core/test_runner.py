@@ -12,7 +12,8 @@ from planted_study import GATE, MakeWorld, World, measure
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate, Outcome
 from inscape.core.rundir import RunDir, across_seeds_path, find_runs
-from inscape.core.runner import judge, resume
+from inscape.core.runner import resume
+from inscape.core.standing import judge
 from inscape.core.study import Context, Remedy
 
 # --- a planted world passes, an empty one fails ---------------------------------------------------------------------

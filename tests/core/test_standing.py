@@ -11,7 +11,7 @@ from planted_study import GATE, PRESETS, MakeWorld, failing, measure
 from inscape.core.estimate import exact
 from inscape.core.gate import Criterion, Gate, Outcome
 from inscape.core.rundir import RunDir
-from inscape.core.runner import judge
+from inscape.core.standing import judge
 from inscape.core.study import SMOKE
 
 

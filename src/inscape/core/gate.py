@@ -6,7 +6,7 @@ anyone can replay a verdict from `gate.json` and `metrics.json`.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ class Criterion:
     at_most: float | None = None
     role: Literal["claim", "control"] = "claim"
     source: Literal["plan", "calibrated"] = "plan"
-    why: str = ""
+    why: str = field(default="", compare=False)  # words: rewording them changes no decision
     partial: float | None = None
 
     def __post_init__(self) -> None:
@@ -165,10 +165,11 @@ class Gate:
             raise ValueError(f"not a gate: {error}") from None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Gate) and self.criteria == other.criteria
+        """Equal where they decide alike: neither the order of the criteria nor the words of a `why` matter."""
+        return isinstance(other, Gate) and set(self.criteria) == set(other.criteria)
 
     def __hash__(self) -> int:
-        return hash(self.criteria)
+        return hash(frozenset(self.criteria))
 
     def __repr__(self) -> str:
         return f"Gate({', '.join(map(str, self.criteria))})"

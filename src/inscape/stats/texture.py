@@ -79,21 +79,22 @@ def grid_energy(x: Float[Tensor, "*batch H W"], period: int) -> Float[Tensor, ""
     """How much stronger gradients are on the lines of a grid of `period` pixels than beside them, over all images.
 
     Each line's squared differences, averaged over images at unit variance, are divided by those of its two neighbours
-    (so that a smooth change over the picture does not count); the geometric mean is taken over the lines that lie at
-    the same position modulo the period, and the largest of the 2 * period means (across and down) is returned.
-    About 1 for anything without a grid. Twelve photographs, 64 crops of each by itself: at most 1.09 at period 2, 1.14
-    at 4, 1.30 at 8; blocks of 4 pixels under noise of half their amplitude: 5.
+    (so that a smooth change over the picture does not count). A grid shows on all its lines, a detail that many images
+    share on one or two: so the median is taken over the lines at the same position modulo the period, and the largest
+    of the 2 * period medians (across and down) is returned.
+    About 1 for anything without a grid. Twelve photographs, 64 crops of each by itself: at most 1.10 at period 2, 1.13
+    at 4, 1.22 at 8; blocks of 4 pixels under noise of half their amplitude: 5.
     ValueError unless 2 <= period <= H / 2 and W / 2.
     """
     x = standardise(as_images(x)).flatten(0, -3)
     if not 2 <= period <= min(x.shape[-2:]) // 2:
         raise ValueError(f"period must be 2 to half of H and W ({x.shape[-2]} x {x.shape[-1]}), got {period}")
-    means = []
+    medians = []
     for line in (x.diff(dim=-2).square().mean((0, 2)), x.diff(dim=-1).square().mean((0, 1))):
         energy = line + FLOOR
         excess = torch.log(2 * energy[1:-1] / (energy[:-2] + energy[2:]))
-        means += [excess[start::period].mean() for start in range(period)]
-    return torch.stack(means).amax().exp()
+        medians += [excess[start::period].median() for start in range(period)]
+    return torch.stack(medians).amax().exp()
 
 
 def unevenness(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, ""]:

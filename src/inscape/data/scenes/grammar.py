@@ -26,6 +26,8 @@ __all__ = [
     "PHRASES_OF",
     "QUANTIFIERS",
     "SIZE_WORDS",
+    "SYMMETRIC",
+    "VERBS",
     "WORDS",
     "NounPhrase",
     "Pattern",

@@ -1,0 +1,70 @@
+"""`data.*` overrides make a ladder of their own: it stands on itself and never on, or under, the declared one."""
+
+from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir
+from inscape.core.standing import corpus_of
+
+from planted_study import MakeWorld
+
+MINE, OTHER = ("data.text=mine",), ("data.text=other",)
+
+
+def test_a_corpus_carries_its_own_ladder(world: MakeWorld) -> None:
+    w = world()
+    done = w.run(overrides=MINE)
+    assert [run.path.parent.parent.name for run in done] == ["P1", "P2", "P3"]
+    assert w.standing("P3", corpus=MINE)[0]
+    assert done[0].read_json(RunDir.ENV)["corpus"] == list(MINE)
+
+
+def test_it_opens_neither_the_declared_ladder_nor_another_corpus(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1", overrides=MINE)
+    assert not w.standing()[0]
+    assert not w.may_run("P2")
+    assert not w.may_run("P2", corpus=OTHER)
+    assert w.may_run("P2", corpus=MINE)
+
+
+def test_the_declared_ladder_opens_no_corpus(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1")
+    assert not w.may_run("P2", corpus=MINE)
+
+
+def test_any_other_override_beside_it_counts_for_nothing(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1", overrides=(*MINE, "signal=1.0"))
+    assert not w.standing(corpus=MINE)[0]
+    assert not w.standing()[0]
+
+
+def test_the_last_word_on_a_key_is_what_ran(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1", overrides=("data.size=3", "data.size=4"))
+    assert not w.standing(corpus=("data.size=3",))[0]
+    assert not w.standing(corpus=("data.size=4",))[0]
+    assert w.standing(corpus=("data.size=3", "data.size=4"))[0]
+
+
+def test_an_edited_corpus_in_the_record_opens_nothing(world: MakeWorld) -> None:
+    w = world()
+    (run,) = w.run("P1", overrides=MINE)
+    run.write_json(RunDir.ENV, run.read_json(RunDir.ENV) | {"corpus": []})
+    assert not w.standing()[0]
+    assert not w.standing(corpus=MINE)[0]
+
+
+def test_words_that_name_the_corpus() -> None:
+    assert corpus_of(("signal=1", "data.text=b", " data.size=3")) == (" data.size=3".strip(), "data.text=b")
+    assert corpus_of(("database=1",)) == ()
+
+
+def test_rewording_a_reason_or_reordering_criteria_keeps_a_gate_open(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1")
+    recall, leak = w.study.phase("P1").gate.criteria
+    reworded = Criterion("leak", at_most=0.1, role="control", why="in other words")
+    assert w.with_phase(gate=Gate([recall, reworded])).standing()[0]
+    assert w.with_phase(gate=Gate([leak, recall])).standing()[0]
+    assert not w.with_phase(gate=Gate([recall, leak, Criterion("leak", at_most=0.2)])).standing()[0]
