@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from inscape.stats import fields
-from inscape.stats.photographs import BANDS, STATISTICS, describe, photograph_table
-from inscape.stats.two_sample import as_features, auc_against_photographs, linear_auc, rank_auc
+from inscape.stats.photographs import BANDS, STATISTICS, as_features, describe, photograph_table
+from inscape.stats.two_sample import auc_against_photographs, linear_auc, rank_auc
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -11,13 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inscape.stats.photographs import HEAVY_TAILED, STATISTICS, photograph_table
+from inscape.stats.photographs import as_features, photograph_table
 
-__all__ = ["TwoSample", "as_features", "auc_against_photographs", "linear_auc", "rank_auc"]
+__all__ = ["TwoSample", "auc_against_photographs", "linear_auc", "rank_auc"]
 
 FOLDS = 5
 RIDGE = 1e-3
-AS_LOGARITHM = [name in HEAVY_TAILED for name in STATISTICS]
 
 
 class TwoSample(NamedTuple):
@@ -71,11 +70,6 @@ def auc_against_photographs(statistics: np.ndarray, groups: np.ndarray, seed: in
     """
     table = photograph_table()
     return linear_auc(as_features(table.statistics), as_features(statistics), table.photograph, groups, seed)
-
-
-def as_features(statistics: np.ndarray) -> np.ndarray:
-    """(n, 6) statistics with the heavy-tailed ones as logarithms; a flat image's zeros become a very small number."""
-    return np.where(AS_LOGARITHM, np.log(np.maximum(statistics, 1e-6)), statistics)
 
 
 def _fold_of(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:

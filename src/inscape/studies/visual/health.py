@@ -19,7 +19,7 @@ from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.metrics.probe import frequent_words, word_probe
 from inscape.stats.photographs import BANDS, STATISTICS, Band, describe
 from inscape.stats.two_sample import auc_against_photographs
-from inscape.studies.visual.losses import between_sentence_share, effective_dimensions, pooled_correlation
+from inscape.studies.visual.losses import GRID_PERIODS, between_sentence_share, effective_dimensions, pooled_correlation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,6 @@ __all__ = ["SLOPE_RANGE", "latent_health", "presence_of_words", "text_dependence
 
 SLOPE_RANGE = (1.5, 2.5)  # the plan's
 PEAKEDNESS_BAND = Band(3.08, 1.98, 12.8)  # the same crops as the table of stats.photographs
-GRID_PERIODS = (2, 4, 8)  # pixels
 POOL = 4  # pixels: the probe reads averages of 4 x 4
 
 

@@ -12,21 +12,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from inscape import stats
-from inscape.stats.photographs import SIDE, typical
+from inscape.stats.photographs import STATISTICS, deviations
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 __all__ = [
+    "GRID_PERIODS",
     "Weights",
     "between_sentence_share",
     "calibrated_terms",
@@ -37,18 +36,14 @@ __all__ = [
 ]
 
 PLAN_SLOPE = 2.0
-# Photographs differ, and so do channels: slopes are spread evenly over this range, five of six of them inside the
-# plan's 1.5 to 2.5, all inside the photographs' 1.87 to 3.14.
-SLOPES = (2.0, 2.6)
+# Photographs differ, and so do channels: slopes are spread evenly over this range, all of them inside the
+# plan's 1.5 to 2.5 and the photographs' 1.87 to 3.14.
+SLOPES = (2.0, 2.5)
+# Deviations from photographs are all in the same unit; with these factors they weigh alike at the plan's weights, which
+# were chosen for terms in units of their own.
+ALIKE = {"tv": 5.0, "wavelet": 5.0, "kurtosis": 10.0}
+GRID_PERIODS = (2, 4, 8)  # pixels; upsampling doubles
 PEAKEDNESS = 3.1  # median of photographs
-
-
-@lru_cache(maxsize=16)
-def channel_aims(channels: int, device: torch.device) -> dict[str, Tensor]:
-    """For each channel the statistics of a typical photograph with the channel's slope: name -> (C)."""
-    aims = typical(np.linspace(*SLOPES, channels))
-    aims["total_variation"] = aims["total_variation"] / stats.number_of_differences(SIDE, SIDE)
-    return {name: torch.tensor(values, dtype=torch.float32, device=device) for name, values in aims.items()}
 
 
 @dataclass(frozen=True)
@@ -131,30 +126,38 @@ def plan_terms(latent_BCHW: Float[Tensor, "B C H W"], weights: Weights) -> dict[
 def calibrated_terms(
     latent_BCHW: Float[Tensor, "B C H W"], weights: Weights, *, share: float, dimensions: float
 ) -> dict[str, Tensor]:
-    """The same prior without scale, with photographs as the aim, and two terms more.
+    """The same prior without scale, with photographs as the aim (see `deviations`), and two terms more.
 
-    texture: no repeated tile and no empty middle, which slope and kurtosis cannot see. text: at least `share` of each
-    channel's variance lies between sentences, in at least `dimensions` effective directions (a batch of B can show
-    B - 1).
+    texture: no repeated tile, no empty middle, no grid; slope and kurtosis cannot see them. text: at least `share` of
+    each channel's variance lies between sentences, in at least `dimensions` effective directions (a batch of B can
+    show B - 1).
     """
-    statistics = stats.image_statistics(latent_BCHW)
-    aim = channel_aims(latent_BCHW.shape[1], latent_BCHW.device)
+    slope_C = torch.linspace(*SLOPES, latent_BCHW.shape[1], device=latent_BCHW.device)
+    off = dict(zip(STATISTICS, _gentle(deviations(latent_BCHW, slope_C)).mean((0, 1)).unbind(), strict=True))
     correlation_CC = pooled_correlation(latent_BCHW)
     off_diagonal = correlation_CC.square().sum() - correlation_CC.diagonal().square().sum()
     peakedness = stats.spectral_peakedness(latent_BCHW)
+    grid = sum(stats.grid_energy(latent_BCHW, period).log().relu() for period in GRID_PERIODS)
     shortfall = _log_ratio(share, between_sentence_share(latent_BCHW)).relu().mean()
     narrowness = _log_ratio(dimensions, effective_dimensions(latent_BCHW)).relu()
     terms = {
-        "spectrum": (statistics.spectral_slope - aim["spectral_slope"]).square().mean(),
-        "tv": _log_ratio(statistics.total_variation, aim["total_variation"]).square().mean(),
-        "wavelet": _log_ratio(statistics.haar_sparsity, aim["haar_sparsity"]).square().mean(),
-        "kurtosis": _log_ratio(statistics.gradient_kurtosis, aim["gradient_kurtosis"]).square().mean(),
+        "spectrum": off["spectral_slope"],
+        "tv": ALIKE["tv"] * off["total_variation"],
+        "wavelet": ALIKE["wavelet"] * (off["haar_mean_abs"] + off["haar_sparsity"] + off["haar_kurtosis"]) / 3,
+        "kurtosis": ALIKE["kurtosis"] * off["gradient_kurtosis"],
         "covariance": off_diagonal,
-        "variance": _log_ratio(statistics.variance, 1.0).square().mean(),
-        "texture": _log_ratio(peakedness, PEAKEDNESS).square().mean() + stats.unevenness(latent_BCHW).square(),
+        "variance": _log_ratio(stats.variance(latent_BCHW), 1.0).square().mean(),
+        "texture": _log_ratio(peakedness, PEAKEDNESS).square().mean()
+        + 5 * stats.unevenness(latent_BCHW).square()
+        + grid,
         "text": shortfall + narrowness,
     }
     return {name: getattr(weights, name) * term for name, term in terms.items()}
+
+
+def _gentle(deviation: Tensor) -> Tensor:
+    """About half the square near zero and linear far out, where a fresh latent is 50 standard deviations off."""
+    return torch.sqrt(1 + deviation.square()) - 1
 
 
 def _log_ratio(value: Tensor | float, reference: Tensor | float) -> Tensor:
