@@ -113,7 +113,10 @@ def open_source(config: DataConfig) -> Source:
     if not config.text:
         # The grammar has no other words than these; twice, because merging passes over what it has seen once.
         tokenizer = Tokenizer.train(list(WORDS) * 2, config.vocab)
-        return _Grammar(config, tokenizer, fast.phrase_table(tokenizer.word_ids(WORDS)))
+        ids = tokenizer.word_ids(WORDS)
+        if max(map(len, ids.values())) > 1:
+            raise ValueError(f"data.vocab={config.vocab} splits the grammar's words; allowed: 500 or more (486 are used)")
+        return _Grammar(config, tokenizer, fast.phrase_table(ids))
     corpus = TextCorpus.load(config.text)
     tokenizer = Tokenizer.train(corpus.sentences("train"), config.vocab)
     tokens = corpus.tokenise(tokenizer, config.max_length)
