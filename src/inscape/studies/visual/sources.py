@@ -115,7 +115,9 @@ def open_source(config: DataConfig) -> Source:
         tokenizer = Tokenizer.train(list(WORDS) * 2, config.vocab)
         ids = tokenizer.word_ids(WORDS)
         if max(map(len, ids.values())) > 1:
-            raise ValueError(f"data.vocab={config.vocab} splits the grammar's words; allowed: 500 or more (486 are used)")
+            raise ValueError(
+                f"data.vocab={config.vocab} splits the grammar's words; allowed: 500 or more (it uses 486)"
+            )
         return _Grammar(config, tokenizer, fast.phrase_table(ids))
     corpus = TextCorpus.load(config.text)
     tokenizer = Tokenizer.train(corpus.sentences("train"), config.vocab)
