@@ -5,7 +5,7 @@ The package's names are resolved on first use: importing `inscape` costs millise
 
 from importlib import import_module, metadata
 
-__all__ = ["__version__", "stats"]
+__all__ = ["VisualCodec", "__version__", "stats"]
 
 __version__ = metadata.version("inscape")
 
@@ -13,4 +13,6 @@ __version__ = metadata.version("inscape")
 def __getattr__(name: str) -> object:
     if name == "stats":
         return import_module("inscape.stats")
+    if name == "VisualCodec":
+        return import_module("inscape.codec").VisualCodec
     raise AttributeError(f"module 'inscape' has no attribute {name!r}")

@@ -142,7 +142,7 @@ def _finish(run: "RunDir") -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from inscape.core.runner import Request, run_study
-    from inscape.show import verdict_table
+    from inscape.show import verdicts
 
     study, phases = _study_and_phases(arguments.target)
     request = Request(
@@ -155,9 +155,8 @@ def _run(arguments: argparse.Namespace) -> int:
         remedy=arguments.remedy,
     )
     done = run_study(study, phases, request, _say, _finish)
-    for run in done:
-        verdict_table(run)
     if done:
+        verdicts(done)
         print(f"report: {done[-1].path / done[-1].REPORT}\nall runs: {arguments.out / 'index.html'}")
     return DONE
 

@@ -8,9 +8,29 @@ from inscape.core.rundir import RunDir, find_runs
 from inscape.core.standing import is_open, judge, standing
 from inscape.core.study import Phase, Study
 
-__all__ = ["status_rows", "status_table", "study_rows", "verdict_table"]
+__all__ = ["status_rows", "status_table", "study_rows", "verdict_table", "verdicts"]
 
 STYLE = {"PASS": "green", "PARTIAL": "yellow", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
+
+
+def verdicts(runs: Sequence[RunDir]) -> None:
+    """Print what came out of several runs, a line each; for a single run its whole gate."""
+    from rich.console import Console
+    from rich.table import Table
+
+    if len(runs) == 1:
+        verdict_table(runs[0])
+        return
+    table = Table()
+    for column in ("phase", "seed", "verdict", "plan", "calibrated", "not passed"):
+        table.add_column(column, overflow="fold")
+    for run in runs:
+        env, verdict = run.read_json(RunDir.ENV), judge(run)
+        outcomes = (verdict.outcome, verdict.outcome_of("plan"), verdict.outcome_of("calibrated"))
+        missed = [f"{f.criterion} ({f.estimate})" for f in verdict.findings if f.outcome != "PASS"]
+        cells = [f"[{STYLE[o]}]{o}[/]" if o else "" for o in outcomes]
+        table.add_row(f"{env['study']}.{env['phase']}", str(env["seed"]), *cells, "; ".join(missed))
+    Console().print(table)
 
 
 def verdict_table(run: RunDir) -> None:

@@ -1,10 +1,10 @@
 """`data.*` overrides make a ladder of their own: it stands on itself and never on, or under, the declared one."""
 
+from planted_study import MakeWorld
+
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.core.standing import corpus_of
-
-from planted_study import MakeWorld
 
 MINE, OTHER = ("data.text=mine",), ("data.text=other",)
 

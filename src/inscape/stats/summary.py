@@ -32,7 +32,7 @@ class ImageStatistics(NamedTuple):
 
 
 def image_statistics(x: Float[Tensor, "*batch C H W"]) -> ImageStatistics:
-    """All six statistics of images with channels, in about half the time of the six functions one by one."""
+    """All six statistics of images with channels, sharing what they have in common."""
     if x.ndim < 3:
         raise ValueError(f"image_statistics needs (..., C, H, W), got {tuple(x.shape)}")
     centred = centre(x)
