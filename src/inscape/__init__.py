@@ -4,6 +4,11 @@ The package's names are resolved on first use: importing `inscape` costs millise
 """
 
 from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inscape import stats
+    from inscape.codec import VisualCodec
 
 __all__ = ["VisualCodec", "__version__", "stats"]
 
