@@ -86,7 +86,12 @@ def main(words: Sequence[str] | None = None) -> int:
     from inscape.stopping import TrainingDiverged, TrainingInterrupted
 
     try:
-        return arguments.do(arguments)
+        status = arguments.do(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as in `inscape list | head -1`: the reader has gone, and what is left is not for anyone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAULT
     except TrainingDiverged as error:
         return _complain(FAULT, error)
     except ValueError as error:
@@ -95,8 +100,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return _complain(BAD_INPUT, error)
     except TrainingInterrupted as error:
         return _complain(INTERRUPTED, error)
-    except KeyboardInterrupt:
-        return _complain(INTERRUPTED, "interrupted")
+    except KeyboardInterrupt as error:
+        return _complain(INTERRUPTED, str(error) or "interrupted")
     except OSError as error:
         return _complain(FAULT, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
@@ -118,6 +123,15 @@ def _complain(status: int, what: object) -> int:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _refuse_several_processes() -> None:
+    """Each process of a torchrun would make a run of its own. `inscape.train.fit` knows them; the runner does not."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError(
+            f"studies run in one process, and torchrun started {os.environ['WORLD_SIZE']}; start inscape without it "
+            "(inscape.train.fit, called from a script of your own, trains under several)"
+        )
 
 
 def _study(name: str) -> "Study":
@@ -142,9 +156,12 @@ def _finish(run: "RunDir") -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from inscape.core.runner import Request, run_study
+    from inscape.device import pick_device
     from inscape.show import verdicts
 
+    _refuse_several_processes()
     study, phases = _study_and_phases(arguments.target)
+    pick_device(arguments.device)  # refused before a run is made
     request = Request(
         preset=arguments.preset,
         seed=arguments.seed,
@@ -172,6 +189,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     from inscape.core.runner import resume
     from inscape.show import verdict_table
 
+    _refuse_several_processes()
     run, study = _open(arguments.run)
     resume(study, run, _finish)
     verdict_table(run)

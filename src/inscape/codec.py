@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import final
 
 from safetensors.torch import save
 from torch import Tensor
 
 from inscape.core.rundir import find_runs, write_atomically
-from inscape.studies.visual.model import TextToLatent, encode, load_encoder
+from inscape.data.text import lines_of
+from inscape.studies.visual.model import WEIGHTS, TextToLatent, encode, load_encoder
 
 __all__ = ["VisualCodec", "encode_to_files"]
 
@@ -62,11 +64,8 @@ def encode_to_files(texts: Sequence[str], file: Path | None, weights: Path | Non
         raise ValueError("give sentences or --file, not both")
     if not texts and not file:
         raise ValueError('nothing to encode: give sentences ("a red ball is on the blue block") or --file FILE')
-    for path in filter(None, (out, png)):
-        if path.is_dir() or not path.parent.is_dir():
-            raise ValueError(
-                f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is missing'}"
-            )
+    weights = _newest_run() if weights is None else weights
+    _refuse_unwritable(out, png, {file, weights, weights / WEIGHTS} - {None})
     sentences = _sentences_of(file) if file else list(texts)
     latent_BCHW = VisualCodec.from_pretrained(weights).encode(sentences)
     write_atomically(out, save({"latents": latent_BCHW}, {"sentences": json.dumps(sentences)}))
@@ -79,19 +78,25 @@ def encode_to_files(texts: Sequence[str], file: Path | None, weights: Path | Non
     return said
 
 
+def _refuse_unwritable(out: Path, png: Path | None, read: set[Path]) -> None:
+    """ValueError if a file cannot be made where it is wanted, or would replace one that is read."""
+    if png is not None and png.absolute() == out.absolute():
+        raise ValueError(f"--out and --png both name {out}; give two names")
+    for path in filter(None, (out, png)):
+        try:
+            if path.is_dir() or not path.parent.is_dir():
+                reason = "it is a folder" if path.is_dir() else "its folder is missing"
+                raise ValueError(f"{path} cannot be written: {reason}")
+            if path.resolve() in {source.resolve() for source in read}:
+                raise ValueError(f"{path} is read here, and would be overwritten; give another name")
+            NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent).close()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error.strerror}; give another name or folder") from None
+
+
 def _sentences_of(file: Path) -> list[str]:
     """The lines of a UTF-8 text file that are not blank."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise ValueError(f"{file} does not exist") from None
-    except IsADirectoryError:
-        raise ValueError(f"{file} is a folder; give a text file with one sentence a line") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8, one sentence a line"
-        ) from None
-    sentences = [line for line in lines if line.strip()]
+    sentences = [line.strip() for line in lines_of(file) if line.strip()]
     if not sentences:
         raise ValueError(f"{file} holds no sentence; give one a line")
     return sentences

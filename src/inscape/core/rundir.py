@@ -169,7 +169,7 @@ class RunDir:
             return [json.loads(line) for line in lines[:-1] if line]
         except FileNotFoundError:
             return []
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete the run or restore the file") from None
 
     def write_json(self, name: str, content: Any) -> None:
@@ -182,7 +182,7 @@ class RunDir:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{self.path / name} is damaged ({error}); delete the run or restore the file") from None
         except OSError as error:
             raise ValueError(f"{self.path / name} cannot be read: {error.strerror}") from None

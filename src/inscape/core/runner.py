@@ -107,6 +107,8 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
             f"{run.path / RunDir.CONFIG} was edited since the run began, so its parts would not fit together; "
             f"undo that, or start another with inscape run {study.name}.{phase.code} key=value"
         )
+    if not isinstance(env.get("corpus"), list):
+        raise ValueError(f"{run.path / RunDir.ENV} is damaged: corpus missing or of a wrong type")
     verdict = _execute(study, phase, run)
     finished(run)
     _record_across_seeds(study, phase, env["preset"], run.path.resolve().parents[3], tuple(env["corpus"]))
@@ -118,6 +120,8 @@ def _check(phase: Phase, request: Request) -> None:
     base = with_overrides(phase.preset(request.preset), request.overrides)
     for remedy in phase.remedies if request.remedy else ():
         with_changes(base, remedy.change)
+    if phase.check:
+        phase.check(base)
     if request.seed is not None and not 0 <= request.seed < 2**31:
         raise ValueError(f"--seed {request.seed}: wanted 0 to {2**31 - 1}")
     if request.despite_gate is not None and not request.despite_gate.strip():
@@ -191,15 +195,25 @@ def _first_execution(study: Study, phase: Phase, run: RunDir) -> Verdict:
 def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
     """Measure, then judge; verdict.json is written last."""
     env, config = run.read_json(RunDir.ENV), config_of(phase, run)
-    inputs = {code: RunDir.open(path) for code, path in env["inputs"].items()}
+    inputs = {code: _built_on(run, code, path) for code, path in env["inputs"].items()}
     with run.exclusive():
         if run.finished:
             raise ValueError(f"{run.path} is finished; start another with inscape run {study.name}.{phase.code}")
-        metrics = phase.run(Context(config, env["seed"], env["device"], env["preset"], run, inputs))
+        try:
+            metrics = phase.run(Context(config, env["seed"], env["device"], env["preset"], run, inputs))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; continue with: inscape resume {run.path}") from None
         run.write_json(RunDir.METRICS, {name: estimate.to_json() for name, estimate in metrics.items()})
         verdict = judge(run)
         run.write_json(RunDir.VERDICT, verdict.to_json())
     return verdict
+
+
+def _built_on(run: RunDir, code: str, path: str) -> RunDir:
+    try:
+        return RunDir.open(str(path))
+    except ValueError as error:
+        raise ValueError(f"{run.path} builds on a run of {code} that cannot be read: {error}") from None
 
 
 def _record_across_seeds(

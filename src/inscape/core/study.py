@@ -60,6 +60,7 @@ class Phase:
     remedies: tuple[Remedy, ...] = ()
     across_seeds: Gate | None = None
     failure_means: str = ""  # for the report: what a negative result would tell us
+    check: Callable[[Any], None] | None = None  # ValueError on what a config names and is not there, before any run
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:

@@ -28,7 +28,7 @@ from inscape.data.tokenizer import MAX_LENGTH, UNK, Ragged, Tokenizer, bucket_wi
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText", "epoch_order"]
+__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText", "epoch_order", "lines_of"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -276,7 +276,7 @@ def _place(split: str) -> int:
     return SPLITS.index(split)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines_of(path: Path) -> Iterator[str]:
     """The lines of a text file, decoded one by one; every way in which it can be unreadable is a ValueError."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a text file (.txt or .tsv, also .gz or .xz)")
@@ -313,7 +313,7 @@ def _read(path: Path) -> tuple[_Raw, Ragged, int, int]:
     grouped = (path.with_suffix("") if path.suffix in _OPENERS else path).suffix == ".tsv"
     text, ends, hashes, groups = bytearray(), array("q", [0]), array("Q"), array("q", [0])
     number = blank = 0
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         cells = [cell for cell in map(normalise, line.split("\t") if grouped else (line,)) if cell]
         blank += not cells
         if grouped and len(cells) == 1:

@@ -39,7 +39,7 @@ from inscape.data.scenes import (
 from inscape.data.scenes.evaluation import evaluation_pack
 from inscape.stats import fields
 from inscape.studies.visual.losses import gaussian_blur
-from inscape.studies.visual.sources import DataConfig, Source, open_source
+from inscape.studies.visual.sources import DataConfig, Source, check_text, open_source
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -190,5 +190,6 @@ PHASE = Phase(
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
     run=run,
+    check=lambda config: check_text(config.data),
     failure_means="Nothing measured on this corpus or with these statistics can be believed.",
 )

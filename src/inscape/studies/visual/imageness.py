@@ -7,7 +7,7 @@ texture and dependence on the text as well. Statistics of natural images: Field 
 A negative result would mean that the prior can be met without a picture (a flat field, one picture for every sentence,
 a repeated tile), or that the head cannot paint what the prior asks for. The plan's recipe ends so: see LOG.md.
 
-Cost: quick about a minute a seed on 2 CPU cores, small about five, full 8 minutes on an H200 (50,000 steps of 256).
+Cost: quick about a minute a seed on 2 CPU cores, small about three, full (estimated) 8 minutes on an H200 (50,000 steps of 256).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence, trend_values
 from inscape.studies.visual.losses import Weights, calibrated_terms, gaussian_blur, plan_terms
 from inscape.studies.visual.model import TextToLatent, encode, save_encoder
-from inscape.studies.visual.sources import DataConfig, Source, open_source
+from inscape.studies.visual.sources import DataConfig, Source, check_text, open_source
 from inscape.train import FitConfig, FitResult, fit
 
 __all__ = ["GATE", "PHASE", "Config"]
@@ -47,7 +47,7 @@ class Config:
     blur_steps: int = 2000  # steps with blur
     coordinates: bool = False  # join (x, y) channels to V before the priors
     share: float = 0.8  # calibrated: least share of V's variance between sentences
-    dimensions: float = 16.0  # calibrated: least effective number of directions between sentences
+    dimensions: float = 40.0  # calibrated: least effective number of directions between sentences
     held_out: int = 1024  # sentences measured
     data: DataConfig = field(default_factory=DataConfig)
     encoder: LatentEncoderConfig = field(default_factory=LatentEncoderConfig)  # its vocab follows the tokenizer's
@@ -207,5 +207,6 @@ PHASE = Phase(
     seeds=(0, 1, 2),
     remedies=REMEDIES,
     across_seeds=ACROSS_SEEDS,
+    check=lambda config: check_text(config.data),
     failure_means="The prior can be met without a picture, or the head cannot paint what the prior asks for.",
 )
