@@ -64,9 +64,10 @@ def encode_to_files(texts: Sequence[str], file: Path | None, weights: Path | Non
         raise ValueError("give sentences or --file, not both")
     if not texts and not file:
         raise ValueError('nothing to encode: give sentences ("a red ball is on the blue block") or --file FILE')
-    weights = _newest_run() if weights is None else weights
-    _refuse_unwritable(out, png, {file, weights, weights / WEIGHTS} - {None})
+    _refuse_unwritable(out, png, [file] if file else [])
     sentences = _sentences_of(file) if file else list(texts)
+    weights = _newest_run() if weights is None else weights
+    _refuse_unwritable(out, png, [weights, weights / WEIGHTS])
     latent_BCHW = VisualCodec.from_pretrained(weights).encode(sentences)
     write_atomically(out, save({"latents": latent_BCHW}, {"sentences": json.dumps(sentences)}))
     said = f"{out}: latents of {len(sentences)} sentences, {' x '.join(map(str, latent_BCHW.shape[1:]))}"
@@ -78,7 +79,7 @@ def encode_to_files(texts: Sequence[str], file: Path | None, weights: Path | Non
     return said
 
 
-def _refuse_unwritable(out: Path, png: Path | None, read: set[Path]) -> None:
+def _refuse_unwritable(out: Path, png: Path | None, read: Sequence[Path]) -> None:
     """ValueError if a file cannot be made where it is wanted, or would replace one that is read."""
     if png is not None and png.absolute() == out.absolute():
         raise ValueError(f"--out and --png both name {out}; give two names")

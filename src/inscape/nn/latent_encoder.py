@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["PAD", "LatentEncoder", "LatentEncoderConfig"]
 
 PAD = 0  # the token id that is not text
+# Far above what trains: a slip of the keyboard, or a foreign weights file, must not take the machine's memory.
+LARGEST = {
+    "layers": 256,
+    "d": 16_384,
+    "ffn": 65_536,
+    "head_ffn": 65_536,
+    "map_channels": 4096,
+    "C": 256,
+    "H": 1024,
+    "W": 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,9 @@ class LatentEncoderConfig:
         for name in ("head_ffn", "map_channels", "coarse", "slots", "slot_iterations", "C", "H", "W"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"encoder.{name}={getattr(self, name)} is out of range; allowed: 1 to {most}")
         if self.head not in ("grid", "light", "slots"):
             raise ValueError(f"head must be grid, light or slots, got {self.head!r}")
         if self.head == "light" and self.coarse > min(self.H, self.W):

@@ -17,7 +17,7 @@ from inscape.data.scenes.wording import render
 from inscape.data.text import TextCorpus, TokenisedText
 from inscape.data.tokenizer import MAX_LENGTH, MAX_VOCAB, Tokenizer
 
-__all__ = ["DataConfig", "Source", "check_text", "open_source"]
+__all__ = ["DataConfig", "Source", "check_data", "open_source"]
 
 MONTAGE = 16
 BUCKETS = (16, 24, 32, 48, 64)  # tokens; one-fact sentences fit in 24
@@ -108,10 +108,12 @@ class _Text:
         return {"corpus": "text file", **self.tokens.report()}
 
 
-def check_text(config: DataConfig) -> None:
-    """ValueError if `config` names a text file that cannot be trained on."""
+def check_data(config: DataConfig) -> None:
+    """ValueError if `config` names a text file that cannot be trained on, or too small a vocabulary for the grammar."""
     if config.text:
         TextCorpus.load(config.text)
+    else:
+        open_source(config)
 
 
 def open_source(config: DataConfig) -> Source:
