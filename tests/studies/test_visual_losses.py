@@ -7,6 +7,7 @@ from inscape import stats
 from inscape.stats import fields
 from inscape.studies.visual.losses import (
     Weights,
+    alignment,
     between_sentence_share,
     calibrated_terms,
     effective_dimensions,
@@ -22,6 +23,24 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator(seed))
+
+
+def words(latent: torch.Tensor) -> torch.Tensor:
+    """Ten random tokens for each latent."""
+    return torch.randint(0, 200, (len(latent), 10), generator=generator(7))
+
+
+WORDS = words(torch.zeros(24))
+
+
+def test_alignment_is_one_for_a_projection_of_the_words_and_low_for_a_hash():
+    tokens = torch.randint(0, 60, (64, 10), generator=generator())
+    holds = torch.zeros(64, 60).scatter_(1, tokens, 1.0)
+    projected = (holds @ noise(60, 6 * 32 * 32)).reshape(64, 6, 32, 32)
+    assert alignment(projected, tokens) > 0.95
+    for other in (projected[torch.randperm(64, generator=generator())], noise(64, 6, 32, 32, seed=3)):
+        assert alignment(other, tokens) < 0.8  # 64 rows in more dimensions than that are never quite unrelated
+    assert alignment(torch.zeros(64, 6, 32, 32), tokens) == 0
 
 
 def test_share_is_zero_for_one_picture_and_one_for_unrelated_ones():
@@ -63,8 +82,8 @@ def test_the_plans_prior_pays_for_fading_and_the_calibrated_one_does_not():
     faded = {"tv": plan_terms(0.01 * latent, weights)["tv"], "wavelet": plan_terms(0.01 * latent, weights)["wavelet"]}
     for name, value in faded.items():
         assert value == pytest.approx(0.01 * float(plan_terms(latent, weights)[name]), rel=1e-3)
-    before = calibrated_terms(latent, weights, share=0.5, dimensions=8)
-    after = calibrated_terms(0.01 * latent, weights, share=0.5, dimensions=8)
+    before = calibrated_terms(latent, words(latent), weights, share=0.5, dimensions=8)
+    after = calibrated_terms(0.01 * latent, words(latent), weights, share=0.5, dimensions=8)
     for name in ("spectrum", "tv", "wavelet", "kurtosis", "texture", "covariance", "text"):
         torch.testing.assert_close(after[name], before[name], rtol=1e-2, atol=1e-4)
     assert after["variance"] > 10 * before["variance"]
@@ -81,9 +100,11 @@ def test_the_text_term_sees_one_picture_for_all_and_a_picture_with_its_negative(
     picture = noise(1, 6, 32, 32)
     signs = torch.where(noise(32) > 0, 1.0, -1.0)[:, None, None, None]
     text = {
-        name: float(calibrated_terms(latent, weights, share=0.5, dimensions=16)["text"])
+        name: float(calibrated_terms(latent, words(latent), weights, share=0.5, dimensions=16)["text"])
         for name, latent in {
-            "own": noise(32, 6, 32, 32),
+            "own": (
+                torch.zeros(32, 200).scatter_(1, words(picture.expand(32, -1, -1, -1)), 1.0) @ noise(200, 6144)
+            ).reshape(32, 6, 32, 32),
             "one": picture + 1e-3 * noise(32, 6, 32, 32),
             "two": signs * picture + 1e-3 * noise(32, 6, 32, 32),
         }.items()
@@ -95,11 +116,13 @@ def test_the_text_term_sees_one_picture_for_all_and_a_picture_with_its_negative(
 def test_the_texture_term_sees_a_tile():
     plain = noise(8, 6, 32, 32)
     tiled = plain[..., :8, :8].repeat(1, 1, 4, 4)
-    terms = [float(calibrated_terms(x, Weights(), share=0.5, dimensions=4)["texture"]) for x in (plain, tiled)]
+    terms = [
+        float(calibrated_terms(x, words(x), Weights(), share=0.5, dimensions=4)["texture"]) for x in (plain, tiled)
+    ]
     assert terms[1] > 5 * terms[0]
 
 
-@pytest.mark.parametrize("terms", [plan_terms, lambda x, w: calibrated_terms(x, w, share=0.5, dimensions=4)])
+@pytest.mark.parametrize("terms", [plan_terms, lambda x, w: calibrated_terms(x, words(x), w, share=0.5, dimensions=4)])
 def test_flat_latents_give_finite_gradients(terms):
     flat = torch.zeros(4, 6, 32, 32, requires_grad=True)
     sum(terms(flat, Weights()).values()).backward()
@@ -112,7 +135,7 @@ def test_descending_the_calibrated_prior_on_pixels_reaches_the_photographs_bands
     for step in range(60):
         cut = step % 2
         seen = pixels[..., cut : 30 + cut, cut : 30 + cut]
-        loss = sum(calibrated_terms(seen, Weights(), share=0.5, dimensions=8).values())
+        loss = sum(calibrated_terms(seen, WORDS, Weights(), share=0.5, dimensions=8).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -101,7 +101,7 @@ class Checked(NamedTuple):
 def augmentation_errors(draws: int, seed: int) -> Checked:
     """Augmented sentences that are no other sentence, or of another scene; a kind that was never met is an error."""
     rng = np.random.default_rng(seed)
-    met = dict.fromkeys(AUGMENTATIONS, 0)
+    met: dict[str, int] = dict.fromkeys(AUGMENTATIONS, 0)
     errors = 0
     for i, (scene, text) in enumerate(wordings(rng, draws)):
         name = AUGMENTATIONS[i // 3 % len(AUGMENTATIONS)]  # i % 3 is the number of facts: every pair of them is met
@@ -113,9 +113,9 @@ def augmentation_errors(draws: int, seed: int) -> Checked:
 
 
 def counterfactual_errors(draws: int, seed: int) -> Checked:
-    """Counterfactuals that are no other scene, or whose wording is not theirs; a kind that was never met is an error."""
+    """Counterfactuals that are no other scene, or not worded as they are; a kind that was never met is an error."""
     rng = np.random.default_rng(seed)
-    met = dict.fromkeys(EDITS, 0)
+    met: dict[str, int] = dict.fromkeys(EDITS, 0)
     errors = 0
     for i, (scene, _) in enumerate(wordings(rng, draws)):
         edit = EDITS[i // 3 % len(EDITS)]

@@ -22,11 +22,12 @@ from inscape import stats
 from inscape.stats.photographs import STATISTICS, deviations
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
 
 __all__ = [
     "GRID_PERIODS",
     "Weights",
+    "alignment",
     "between_sentence_share",
     "calibrated_terms",
     "effective_dimensions",
@@ -42,6 +43,7 @@ SLOPES = (2.0, 2.5)
 # Deviations from photographs are all in the same unit; with these factors they weigh alike at the plan's weights, which
 # were chosen for terms in units of their own.
 ALIKE = {"tv": 5.0, "wavelet": 5.0, "kurtosis": 10.0}
+ALIGNED = 0.7  # alignment that is asked for; a random projection of the words has 1
 GRID_PERIODS = (2, 4, 8)  # pixels; upsampling doubles
 PEAKEDNESS = 3.1  # median of photographs
 
@@ -107,6 +109,21 @@ def effective_dimensions(latent_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor,
     return gram_BB.diagonal().sum().square() / (gram_BB.square().sum() + 1e-12)
 
 
+def alignment(latent_BCHW: Float[Tensor, "B C H W"], tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
+    """Do latents differ as their sentences do? Linear CKA of V with the words of the text, from 0 to 1.
+
+    Cosine between the two centred Gram matrices over the batch, of V and of which tokens a sentence holds (Cristianini
+    et al. 2002; Kornblith et al. 2019). No word order, no meaning: text and arithmetic only.
+    """
+    holds_BV = torch.zeros(len(tokens_BT), int(tokens_BT.max()) + 1, device=tokens_BT.device)
+    holds_BV.scatter_(1, tokens_BT, 1.0)
+    rows, words = latent_BCHW.flatten(1), holds_BV
+    rows, words = rows - rows.mean(0), words - words.mean(0)
+    ours_BB, theirs_BB = rows @ rows.T, words @ words.T
+    norms = ours_BB.square().sum() * theirs_BB.square().sum()
+    return (ours_BB * theirs_BB).sum() * (norms + 1e-12).rsqrt()
+
+
 def plan_terms(latent_BCHW: Float[Tensor, "B C H W"], weights: Weights) -> dict[str, Tensor]:
     """The plan's image prior, term by term, as written: raw sums and raw amplitudes."""
     covariance_BCC = stats.channel_covariance(latent_BCHW)
@@ -124,13 +141,18 @@ def plan_terms(latent_BCHW: Float[Tensor, "B C H W"], weights: Weights) -> dict[
 
 
 def calibrated_terms(
-    latent_BCHW: Float[Tensor, "B C H W"], weights: Weights, *, share: float, dimensions: float
+    latent_BCHW: Float[Tensor, "B C H W"],
+    tokens_BT: Int[Tensor, "B T"],
+    weights: Weights,
+    *,
+    share: float,
+    dimensions: float,
 ) -> dict[str, Tensor]:
     """The same prior without scale, with photographs as the aim (see `deviations`), and two terms more.
 
     texture: no repeated tile, no empty middle, no grid; slope and kurtosis cannot see them. text: at least `share` of
     each channel's variance lies between sentences, in at least `dimensions` effective directions (a batch of B can
-    show B - 1).
+    show B - 1), and latents differ as their texts do: variance and directions alone are met by a hash of the sentence.
     """
     slope_C = torch.linspace(*SLOPES, latent_BCHW.shape[1], device=latent_BCHW.device)
     off = dict(zip(STATISTICS, _gentle(deviations(latent_BCHW, slope_C)).mean((0, 1)).unbind(), strict=True))
@@ -150,7 +172,7 @@ def calibrated_terms(
         "texture": _log_ratio(peakedness, PEAKEDNESS).square().mean()
         + 5 * stats.unevenness(latent_BCHW).square()
         + grid,
-        "text": shortfall + narrowness,
+        "text": shortfall + narrowness + _log_ratio(ALIGNED, alignment(latent_BCHW, tokens_BT)).relu(),
     }
     return {name: getattr(weights, name) * term for name, term in terms.items()}
 
