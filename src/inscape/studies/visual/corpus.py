@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,22 +91,43 @@ def parse_errors(draws: int, seed: int) -> int:
     return sum(parse(text) != scene for scene, text in wordings(np.random.default_rng(seed), draws))
 
 
-def augmentation_errors(draws: int, seed: int) -> int:
-    """Augmented sentences whose scene is another one."""
-    rng = np.random.default_rng(seed)
-    names = list(AUGMENTATIONS)
-    pairs = ((scene, augment(text, names[i % len(names)], rng)) for i, (scene, text) in enumerate(wordings(rng, draws)))
-    return sum(changed is not None and parse(changed) != scene for scene, changed in pairs)
+class Checked(NamedTuple):
+    """How many were wrong, of how many that could be checked."""
+
+    errors: int
+    checked: int
 
 
-def counterfactual_errors(draws: int, seed: int) -> int:
-    """Counterfactual sentences whose scene is still the same one."""
+def augmentation_errors(draws: int, seed: int) -> Checked:
+    """Augmented sentences that are no other sentence, or of another scene; a kind that was never met is an error."""
     rng = np.random.default_rng(seed)
+    met: dict[str, int] = dict.fromkeys(AUGMENTATIONS, 0)
+    errors = 0
+    for i, (scene, text) in enumerate(wordings(rng, draws)):
+        name = AUGMENTATIONS[i // 3 % len(AUGMENTATIONS)]  # i % 3 is the number of facts: every pair of them is met
+        changed = augment(text, name, rng)
+        if changed is not None:
+            met[name] += 1
+            errors += changed == text or parse(changed) != scene
+    return Checked(errors + _never_met(met), sum(met.values()))
+
+
+def counterfactual_errors(draws: int, seed: int) -> Checked:
+    """Counterfactuals that are no other scene, or not worded as they are; a kind that was never met is an error."""
+    rng = np.random.default_rng(seed)
+    met: dict[str, int] = dict.fromkeys(EDITS, 0)
     errors = 0
     for i, (scene, _) in enumerate(wordings(rng, draws)):
-        other = counterfactual(scene, EDITS[i % len(EDITS)], rng)
-        errors += other is not None and (other == scene or parse(render(other, rng)) == scene)
-    return errors
+        edit = EDITS[i // 3 % len(EDITS)]
+        other = counterfactual(scene, edit, rng)
+        if other is not None:
+            met[edit] += 1
+            errors += other == scene or parse(render(other, rng)) != other
+    return Checked(errors + _never_met(met), sum(met.values()))
+
+
+def _never_met(met: Mapping[str, int]) -> int:
+    return sum(count == 0 for count in met.values())
 
 
 def split_leaks(source: Source, config: Config, seed: int) -> int:
@@ -166,17 +188,18 @@ def run(context: Context) -> Mapping[str, Estimate]:
         PACK, {"version": pack.version, "montage": pack.montage, "items": [i._asdict() for i in pack.items]}
     )
     draws, seed = config.draws, context.seed
-    errors = {
-        "parse_errors": parse_errors(draws, seed),
+    held_out = source.held_out(draws)
+    checks = {
+        "parse_errors": Checked(parse_errors(draws, seed), draws),
         "augmentation_errors": augmentation_errors(draws, seed + 1),
         "counterfactual_errors": counterfactual_errors(draws, seed + 2),
-        "split_leaks": split_leaks(source, config, seed),
-        "tokenizer_errors": tokenizer_errors(source, source.held_out(draws)),
+        "split_leaks": Checked(split_leaks(source, config, seed), draws),
+        "tokenizer_errors": Checked(tokenizer_errors(source, held_out), len(held_out)),
     }
     context.run.write_json("data.json", source.report())
     return {
         **instrument_checks(config.fields, seed),
-        **{name: exact(count, draws, "sentences") for name, count in errors.items()},
+        **{name: exact(check.errors, check.checked, "sentences") for name, check in checks.items()},
         "distinct_sentences": exact(count_sentences(), 1, "grammar"),
         "sentences_per_second": exact(sentences_per_second(source, seed), 5, "timings"),
     }

@@ -7,7 +7,7 @@ texture and dependence on the text as well. Statistics of natural images: Field 
 A negative result would mean that the prior can be met without a picture (a flat field, one picture for every sentence,
 a repeated tile), or that the head cannot paint what the prior asks for. The plan's recipe ends so: see LOG.md.
 
-Cost: quick about a minute a seed on 2 CPU cores, small about three, full (estimated) 8 minutes on an H200 (50,000 steps of 256).
+Cost: quick about a minute a seed on 2 CPU cores, small about three; full (50,000 steps of 256) wants a GPU.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Config:
     blur_steps: int = 2000  # steps with blur
     coordinates: bool = False  # join (x, y) channels to V before the priors
     share: float = 0.8  # calibrated: least share of V's variance between sentences
-    dimensions: float = 40.0  # calibrated: least effective number of directions between sentences
+    dimensions: float = 16.0  # calibrated: least effective number of directions between sentences
     held_out: int = 1024  # sentences measured
     data: DataConfig = field(default_factory=DataConfig)
     encoder: LatentEncoderConfig = field(default_factory=LatentEncoderConfig)  # its vocab follows the tokenizer's
@@ -71,7 +71,7 @@ GATE = Gate(
     (
         # The plan's four.
         Criterion("channels_in_slope_range", at_least=4, why="alpha in [1.5, 2.5] for 4 of 6 channels, 3 evaluations"),
-        Criterion("tv", at_least=1e-3, why="total variation is non-zero"),
+        Criterion("tv", at_least=50, why="non-zero, made precise: a tenth of the least that the plan expects (500)"),
         Criterion("tv_change", at_most=0.1, why="it plateaus, made precise: the last 3 evaluations within 10 %"),
         Criterion("speckle", at_most=0.29, why="no speckle explosion, made precise: in the second half of training no "
                   "evaluation finds more variance above half of Nyquist than 95 % of photographs have"),
@@ -127,19 +127,19 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
 
 
 def loss_terms(config: Config, encoder: nn.Module, tokens_BT: Tensor, step: int) -> dict[str, Tensor]:
-    """The prior's weighted terms on the latents of a batch."""
+    """The prior's weighted terms on the latents of a batch. The blur ends at half of the training at the latest."""
     latent_BCHW = encoder(tokens_BT)
-    if step < config.blur_steps:
+    if step < min(config.blur_steps, config.fit.steps // 2):
         latent_BCHW = gaussian_blur(latent_BCHW, config.blur_sigma)
     if config.coordinates:
         latent_BCHW = with_coordinates(latent_BCHW)
+    if config.recipe == "plan":
+        return plan_terms(latent_BCHW, config.weights)
     # The whole and a cut by turns: on one alone, edges would learn to lie between the pairs of pixels that the Haar
     # transform compares, and V would be a mosaic of blocks.
     cut = step % 2
     latent_BCHW = latent_BCHW[..., cut:, cut:]
-    if config.recipe == "plan":
-        return plan_terms(latent_BCHW, config.weights)
-    return calibrated_terms(latent_BCHW, config.weights, share=config.share, dimensions=config.dimensions)
+    return calibrated_terms(latent_BCHW, tokens_BT, config.weights, share=config.share, dimensions=config.dimensions)
 
 
 def train(context: Context, config: Config, source: Source, sentences: list[str]) -> tuple[TextToLatent, FitResult]:
@@ -185,7 +185,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     save_encoder(model, context.run)
     latent_NCHW = encode(model, sentences)
     metrics = {
-        **course(result.evaluations, len(sentences)),
+        **course(result.evaluations, min(TREND, len(sentences))),
         **latent_health(latent_NCHW, seed=context.seed),
         **text_dependence(latent_NCHW, presence_of_words(sentences), seed=context.seed),
     }
