@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inscape.core.config import to_dict, with_changes
+from inscape.core.config import to_dict
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion
 from inscape.core.rundir import RunDir
@@ -76,7 +76,7 @@ def test_criteria_are_named_and_explained(study_of: Study, phase: Phase) -> None
 def applied(phase: Phase, preset: str, remedies: tuple[Remedy, ...]) -> Any:
     config = phase.preset(preset)
     for remedy in remedies:
-        config = with_changes(config, remedy.change)
+        config = remedy.applied_to(config)
     return config
 
 
@@ -91,6 +91,18 @@ def test_remedies_apply_alone_and_together_and_change_something(study_of: Study,
             assert applied(phase, preset, (remedy,)) != phase.preset(preset), f"{remedy.why}: changes nothing"
     for preset in phase.preset_names:
         applied(phase, preset, phase.remedies)
+
+
+def test_remedies_of_p1_are_the_plans_at_every_size() -> None:
+    phase = next(p for p in study("visual").phases if p.code == "P1")
+    full = {key: value for remedy in phase.remedies for key, value in remedy.changes(phase.preset("full")).items()}
+    assert full["weights.tv"] == pytest.approx(0.15)
+    assert full["fit.lr"] == pytest.approx(1e-4)
+    assert full["blur_steps"] == 5000
+    quick = phase.preset("quick")
+    changed = {key: value for remedy in phase.remedies for key, value in remedy.changes(quick).items()}
+    assert changed["fit.lr"] == pytest.approx(quick.fit.lr / 2)
+    assert quick.blur_steps < changed["blur_steps"] < quick.fit.steps
 
 
 # --- how it is written down ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inscape.core.config import differences, fingerprint, fingerprint_of_file, to_yaml, with_changes, with_overrides
+from inscape.core.config import differences, fingerprint, fingerprint_of_file, to_yaml, with_overrides
 from inscape.core.environment import environment
 from inscape.core.gate import Outcome, Verdict
 from inscape.core.rundir import FORMAT, RunDir, across_seeds_path, find_runs, write_atomically, write_json_atomically
@@ -72,6 +72,7 @@ def run_phase(
     """
     done: list[RunDir] = []
     remedies: list[int] = []
+    base = with_overrides(phase.preset(request.preset), request.overrides)
     while True:
         missed: set[str] = set()
         attempt: dict[int, RunDir] = {}
@@ -95,7 +96,8 @@ def run_phase(
             return done
         remedies.append(left[0])
         remedy = phase.remedies[left[0]]
-        say(f"remedy: {', '.join(f'{k}={v}' for k, v in remedy.change.items())} because {remedy.why}")
+        changes = remedy.changes(with_remedies(phase, base, remedies[:-1]))
+        say(f"remedy: {', '.join(f'{k}={v}' for k, v in changes.items())} because {remedy.why}")
 
 
 def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Verdict:
@@ -119,7 +121,7 @@ def _check(phase: Phase, request: Request) -> None:
     """Refuse nonsense before anything is written."""
     base = with_overrides(phase.preset(request.preset), request.overrides)
     for remedy in phase.remedies if request.remedy else ():
-        with_changes(base, remedy.change)
+        remedy.applied_to(base)
     if phase.check:
         phase.check(base)
     if request.seed is not None and not 0 <= request.seed < 2**31:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inscape.core.config import differences, fingerprint_of_file, from_yaml, with_changes, with_overrides
+from inscape.core.config import differences, fingerprint_of_file, from_yaml, with_overrides
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome, Verdict
 from inscape.core.rundir import RunDir, find_runs
@@ -143,7 +143,7 @@ def config_of(phase: Phase, run: RunDir) -> Any:
 
 def with_remedies(phase: Phase, config: Any, remedies: Iterable[int]) -> Any:
     for index in remedies:
-        config = with_changes(config, phase.remedies[index].change)
+        config = phase.remedies[index].applied_to(config)
     return config
 
 

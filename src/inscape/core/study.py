@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inscape.core.config import load_preset, preset_names
+from inscape.core.config import load_preset, preset_names, with_changes
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Gate
 from inscape.core.rundir import RunDir
@@ -21,11 +21,25 @@ SMOKE = "smoke"  # the preset of the tests: its verdicts open nothing
 
 @dataclass(frozen=True)
 class Remedy:
-    """One "if not" line of the plan, executable: when one of the metrics `when` was not passed, set `change`."""
+    """One "if not" line of the plan, executable: when one of the metrics `when` was not passed, make `change`."""
 
     when: tuple[str, ...]
-    change: Mapping[str, Any]  # dotted config keys -> new value
+    change: Mapping[str, Any]  # dotted config keys -> the new value, or a function of the present one
     why: str
+
+    def changes(self, config: Any) -> dict[str, Any]:
+        """The change as values for this config: presets differ in size, so "halve it" is another number in each."""
+        return {key: new(_value(config, key)) if callable(new) else new for key, new in self.change.items()}
+
+    def applied_to(self, config: Any) -> Any:
+        """The config with the change made; ValueError if it is out of range."""
+        return with_changes(config, self.changes(config))
+
+
+def _value(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
 
 
 @dataclass(frozen=True)

@@ -110,12 +110,12 @@ ACROSS_SEEDS = Gate(
 )
 
 REMEDIES = (
-    Remedy(("speckle", "tv_change"), {"weights.tv": 0.15}, "if it fails: increase lambda_tv by 0.05"),
+    Remedy(("speckle", "tv_change"), {"weights.tv": lambda tv: tv + 0.05}, "if it fails: increase lambda_tv by 0.05"),
+    Remedy(("amplitude", "tv"), {"weights.variance": lambda v: 2 * v}, "scale-free terms reverse 'reduce lambda_var'"),
+    Remedy(("speckle", "grid_energy"), {"blur_steps": lambda n: n * 5 // 2}, "if it fails: extend the blur to 5000"),
     Remedy(
-        ("amplitude", "tv"), {"weights.variance": 0.1}, "scale-free terms turn the plan's 'reduce lambda_var' round"
+        ("channels_in_slope_range", "tv_change"), {"fit.lr": lambda lr: lr / 2}, "if it fails: lower the rate to 1e-4"
     ),
-    Remedy(("speckle", "grid_energy"), {"blur_steps": 5000}, "if it fails: extend the blur warm-up"),
-    Remedy(("channels_in_slope_range", "tv_change"), {"fit.lr": 1e-4}, "if it fails: reduce the learning rate to 1e-4"),
     Remedy(("speckle", "grid_energy"), {"encoder.smoothing": True}, "if it fails: add the local smoothing head"),
     Remedy(("channels_in_slope_range",), {"coordinates": True}, "if alpha drifts low: add coordinate channels"),
 )
