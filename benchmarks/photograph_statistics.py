@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from inscape.stats import grid_energy, high_frequency_share, spectral_peakedness, unevenness
 from inscape.stats.photographs import BANDS, SIDE, STATISTICS, describe
 
 CROPS_EACH = 300
@@ -67,7 +68,8 @@ def main() -> None:
     default = Path(__file__).parents[1] / "src/inscape/stats/photographs.npz"
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else default
     rng = np.random.default_rng(0)
-    statistics = np.concatenate([describe(crops(luminance(*where), rng)) for where in PHOTOGRAPHS])
+    pictures = [crops(luminance(*where), rng) for where in PHOTOGRAPHS]
+    statistics = np.concatenate([describe(picture) for picture in pictures])
     photograph = np.repeat(np.arange(len(PHOTOGRAPHS), dtype=np.uint8), CROPS_EACH)
     np.savez_compressed(out, statistics=statistics.astype(np.float32), photograph=photograph)
     print(f"{out}: {statistics.shape[0]} crops, {out.stat().st_size / 1000:.0f} kB")
@@ -75,6 +77,20 @@ def main() -> None:
         low, median, high = np.quantile(column, [0.05, 0.5, 0.95])
         band = BANDS[name]
         print(f"{name:18} {median:7.2f} [{low:.2f}, {high:.2f}]   published {band.median} [{band.low}, {band.high}]")
+    print_texture(pictures)
+
+
+def print_texture(pictures: list[torch.Tensor]) -> None:
+    """The anchors of `stats.texture`: peakedness over all crops, the others over 64 crops of each picture by itself."""
+    low, median, high = np.quantile(spectral_peakedness(torch.cat(pictures)).numpy(), [0.05, 0.5, 0.95])
+    print(f"{'peakedness':18} {median:7.2f} [{low:.2f}, {high:.2f}]")
+    speckle = np.quantile(high_frequency_share(torch.cat(pictures)).numpy(), 0.95)
+    print(f"high-frequency share: 95 % of crops below {speckle:.2f}")
+    few = [picture[:64] for picture in pictures]
+    for period in (2, 4, 8):
+        print(f"grid energy at {period}: at most {max(float(grid_energy(picture, period)) for picture in few):.2f}")
+    uneven = [float(unevenness(picture)) for picture in few]
+    print(f"unevenness: {min(uneven):.2f} to {max(uneven):.2f}")
 
 
 if __name__ == "__main__":

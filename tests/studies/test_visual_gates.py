@@ -15,12 +15,12 @@ from inscape.core.gate import Outcome
 from inscape.stats import fields
 from inscape.studies.visual import corpus, imageness
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence, trend_values
-from inscape.studies.visual.losses import Weights, calibrated_terms
+from inscape.studies.visual.losses import Weights, calibrated_terms, tokens_held
 from inscape.studies.visual.sources import DataConfig, open_source
 
 SOURCE = open_source(DataConfig(facts=1))
 SENTENCES = SOURCE.held_out(128)
-WORDS = torch.from_numpy(SOURCE.tokenizer.encode(SENTENCES))
+WORDS = tokens_held(torch.from_numpy(SOURCE.tokenizer.encode(SENTENCES)), SOURCE.tokenizer.vocab_size)
 PRESENCE = presence_of_words(SENTENCES)
 
 

@@ -14,6 +14,7 @@ from inscape.studies.visual.losses import (
     gaussian_blur,
     plan_terms,
     pooled_correlation,
+    tokens_held,
 )
 
 
@@ -27,7 +28,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def words(latent: torch.Tensor) -> torch.Tensor:
     """Ten random tokens for each latent."""
-    return torch.randint(0, 200, (len(latent), 10), generator=generator(7))
+    return tokens_held(torch.randint(0, 200, (len(latent), 10), generator=generator(7)), 200)
 
 
 WORDS = words(torch.zeros(24))
@@ -35,12 +36,12 @@ WORDS = words(torch.zeros(24))
 
 def test_alignment_is_one_for_a_projection_of_the_words_and_low_for_a_hash():
     tokens = torch.randint(0, 60, (64, 10), generator=generator())
-    holds = torch.zeros(64, 60).scatter_(1, tokens, 1.0)
+    holds = tokens_held(tokens, 60)
     projected = (holds @ noise(60, 6 * 32 * 32)).reshape(64, 6, 32, 32)
-    assert alignment(projected, tokens) > 0.95
+    assert alignment(projected, holds) > 0.95
     for other in (projected[torch.randperm(64, generator=generator())], noise(64, 6, 32, 32, seed=3)):
-        assert alignment(other, tokens) < 0.8  # 64 rows in more dimensions than that are never quite unrelated
-    assert alignment(torch.zeros(64, 6, 32, 32), tokens) == 0
+        assert alignment(other, holds) < 0.8  # 64 rows in more dimensions than that are never quite unrelated
+    assert alignment(torch.zeros(64, 6, 32, 32), holds) == 0
 
 
 def test_share_is_zero_for_one_picture_and_one_for_unrelated_ones():
@@ -102,9 +103,7 @@ def test_the_text_term_sees_one_picture_for_all_and_a_picture_with_its_negative(
     text = {
         name: float(calibrated_terms(latent, words(latent), weights, share=0.5, dimensions=16)["text"])
         for name, latent in {
-            "own": (
-                torch.zeros(32, 200).scatter_(1, words(picture.expand(32, -1, -1, -1)), 1.0) @ noise(200, 6144)
-            ).reshape(32, 6, 32, 32),
+            "own": (words(picture.expand(32, -1, -1, -1)) @ noise(200, 6144)).reshape(32, 6, 32, 32),
             "one": picture + 1e-3 * noise(32, 6, 32, 32),
             "two": signs * picture + 1e-3 * noise(32, 6, 32, 32),
         }.items()

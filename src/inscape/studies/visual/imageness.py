@@ -29,7 +29,7 @@ from inscape.nn.coordinates import with_coordinates
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence, trend_values
-from inscape.studies.visual.losses import Weights, calibrated_terms, gaussian_blur, plan_terms
+from inscape.studies.visual.losses import Weights, calibrated_terms, gaussian_blur, plan_terms, tokens_held
 from inscape.studies.visual.model import TextToLatent, encode, save_encoder
 from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
 from inscape.train import FitConfig, FitResult, fit
@@ -83,7 +83,7 @@ GATE = Gate(
             for name in ("spectral_slope", "gradient_kurtosis", "total_variation", "haar_sparsity", "peakedness")
         ),
         Criterion("auc_against_photographs", at_most=0.92, source="calibrated", why="a linear test on six statistics "
-                  "tells one photograph from others at 0.92 at most; Gaussian 1/f^2 at 0.98, dead leaves at 0.99"),
+                  "tells a photograph from others at 0.71 (0.62 to 0.92), Gaussian 1/f^2 at 0.98, dead leaves 0.99"),
         Criterion("grid_energy", at_most=1.22, source="calibrated", why="no upsampling grid in V; 1.22 is the most "
                   "regular of 12 photographs"),
         Criterion("unevenness", at_most=0.42, source="calibrated", why="a picture along the frame alone has a "
@@ -126,7 +126,7 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name}={value!r} is out of range; allowed: {allowed}")
 
 
-def loss_terms(config: Config, encoder: nn.Module, tokens_BT: Tensor, step: int) -> dict[str, Tensor]:
+def loss_terms(config: Config, encoder: nn.Module, tokens_BT: Tensor, step: int, vocab: int) -> dict[str, Tensor]:
     """The prior's weighted terms on the latents of a batch. The blur ends at half of the training at the latest."""
     latent_BCHW = encoder(tokens_BT)
     if step < min(config.blur_steps, config.fit.steps // 2):
@@ -139,7 +139,8 @@ def loss_terms(config: Config, encoder: nn.Module, tokens_BT: Tensor, step: int)
     # transform compares, and V would be a mosaic of blocks.
     cut = step % 2
     latent_BCHW = latent_BCHW[..., cut:, cut:]
-    return calibrated_terms(latent_BCHW, tokens_BT, config.weights, share=config.share, dimensions=config.dimensions)
+    holds_BV = tokens_held(tokens_BT, vocab)
+    return calibrated_terms(latent_BCHW, holds_BV, config.weights, share=config.share, dimensions=config.dimensions)
 
 
 def train(context: Context, config: Config, source: Source, sentences: list[str]) -> tuple[TextToLatent, FitResult]:
@@ -150,7 +151,7 @@ def train(context: Context, config: Config, source: Source, sentences: list[str]
     result = fit(
         encoder,
         lambda step, rank, world: torch.from_numpy(source.batch_at(context.seed, step, rank, world, config.batch)),
-        lambda encoder, tokens_BT, step: loss_terms(config, encoder, tokens_BT, step),
+        lambda encoder, tokens_BT, step: loss_terms(config, encoder, tokens_BT, step, sizes.vocab),
         config.fit,
         context.run,
         seed=context.seed,

@@ -34,6 +34,7 @@ __all__ = [
     "gaussian_blur",
     "plan_terms",
     "pooled_correlation",
+    "tokens_held",
 ]
 
 PLAN_SLOPE = 2.0
@@ -109,14 +110,17 @@ def effective_dimensions(latent_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor,
     return gram_BB.diagonal().sum().square() / (gram_BB.square().sum() + 1e-12)
 
 
-def alignment(latent_BCHW: Float[Tensor, "B C H W"], tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
+def tokens_held(tokens_BT: Int[Tensor, "B T"], vocab: int) -> Float[Tensor, "B V"]:
+    """1 where a sentence holds a token, else 0. The width is given: to read it off the ids would stall a GPU."""
+    return torch.zeros(len(tokens_BT), vocab, device=tokens_BT.device).scatter_(1, tokens_BT, 1.0)
+
+
+def alignment(latent_BCHW: Float[Tensor, "B C H W"], holds_BV: Float[Tensor, "B V"]) -> Float[Tensor, ""]:
     """Do latents differ as their sentences do? Linear CKA of V with the words of the text, from 0 to 1.
 
     Cosine between the two centred Gram matrices over the batch, of V and of which tokens a sentence holds (Cristianini
     et al. 2002; Kornblith et al. 2019). No word order, no meaning: text and arithmetic only.
     """
-    holds_BV = torch.zeros(len(tokens_BT), int(tokens_BT.max()) + 1, device=tokens_BT.device)
-    holds_BV.scatter_(1, tokens_BT, 1.0)
     rows, words = latent_BCHW.flatten(1), holds_BV
     rows, words = rows - rows.mean(0), words - words.mean(0)
     ours_BB, theirs_BB = rows @ rows.T, words @ words.T
@@ -142,7 +146,7 @@ def plan_terms(latent_BCHW: Float[Tensor, "B C H W"], weights: Weights) -> dict[
 
 def calibrated_terms(
     latent_BCHW: Float[Tensor, "B C H W"],
-    tokens_BT: Int[Tensor, "B T"],
+    holds_BV: Float[Tensor, "B V"],
     weights: Weights,
     *,
     share: float,
@@ -172,7 +176,7 @@ def calibrated_terms(
         "texture": _log_ratio(peakedness, PEAKEDNESS).square().mean()
         + 5 * stats.unevenness(latent_BCHW).square()
         + grid,
-        "text": shortfall + narrowness + _log_ratio(ALIGNED, alignment(latent_BCHW, tokens_BT)).relu(),
+        "text": shortfall + narrowness + _log_ratio(ALIGNED, alignment(latent_BCHW, holds_BV)).relu(),
     }
     return {name: getattr(weights, name) * term for name, term in terms.items()}
 
