@@ -80,6 +80,7 @@ def test_the_gap_of_orthogonal_rows_is_one():
     rows = np.eye(8)
     assert cosine_gap(rows, 3 * rows).value == pytest.approx(1)
     assert cosine_gap(rows, rows, -rows.sum(0, keepdims=True)).value == pytest.approx(1 + 1 / np.sqrt(8))
+    assert cosine_gap(rows, rows, 5 * rows[:2]).value == pytest.approx(1 - 1 / 8)  # two rows in eight have 1 / 2
     assert cosine_gap(rows, -rows, rows[:1]).value == pytest.approx(-1 - 1 / 8)
 
 
