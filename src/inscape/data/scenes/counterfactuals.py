@@ -32,7 +32,7 @@ from inscape.data.scenes.scene import (
 )
 from inscape.data.scenes.splits import split_of
 
-__all__ = ["EDITS", "counterfactual"]
+__all__ = ["EDITS", "all_counterfactuals", "counterfactual"]
 
 # A scene laid flat: relation, figure, ground, relation, figure, ...; an edit is the places it sets.
 Flat = list[str | Object]
@@ -84,24 +84,44 @@ def _edits(flat: list, edit: str) -> Iterator[Edit]:
                 yield (a, flat[b]), (b, flat[a])
 
 
+def _flat(scene: Scene, edit: str) -> Flat:
+    """The scene laid flat; ValueError if `edit` is not in EDITS."""
+    if edit not in EDITS:
+        raise ValueError(f"edit is {edit!r}; allowed: {', '.join(EDITS)}")
+    return [part for fact in scene.facts for part in (fact.relation, fact.figure, fact.ground)]
+
+
+def _after(scene: Scene, flat: Flat, edit: Edit) -> Scene | None:
+    """The scene after the edit; None if that means the same, has lost a fact or is not plain."""
+    changed: list = list(flat)
+    for place, value in edit:
+        changed[place] = value
+    other = Scene(Fact(*changed[i : i + 3]) for i in range(0, len(changed), 3))
+    return other if other != scene and len(other.facts) == len(scene.facts) and is_plain(other) else None
+
+
+def all_counterfactuals(scene: Scene, edit: str) -> tuple[Scene, ...]:
+    """Every scene that `counterfactual` can return for this edit, each once, in a fixed order; of any split.
+
+    ValueError if `edit` is not in EDITS.
+    """
+    flat = _flat(scene, edit)
+    others = (_after(scene, flat, chosen) for chosen in _edits(flat, edit))
+    return tuple(dict.fromkeys(other for other in others if other is not None))
+
+
 def counterfactual(scene: Scene, edit: str, rng: np.random.Generator, *, split: str | None = None) -> Scene | None:
     """A random scene one edit away that means something else; None if no edit of this type does.
 
     The result has as many facts, is plain (`is_plain`), and lies in `split` if one is given: negatives for training
     take split="train", so that they show no kept scene. ValueError if `edit` is not in EDITS.
     """
-    if edit not in EDITS:
-        raise ValueError(f"edit is {edit!r}; allowed: {', '.join(EDITS)}")
+    flat = _flat(scene, edit)
     check_split(split)
-    flat: Flat = [part for fact in scene.facts for part in (fact.relation, fact.figure, fact.ground)]
     edits = list(_edits(flat, edit))
     while edits:
         chosen = edits.pop(int(rng.random() * len(edits)))
-        changed: list = list(flat)
-        for place, value in chosen:
-            changed[place] = value
-        other = Scene(Fact(*changed[i : i + 3]) for i in range(0, len(changed), 3))
-        same_size = len(other.facts) == len(scene.facts)
-        if other != scene and same_size and is_plain(other) and split in (None, split_of(other)):
+        other = _after(scene, flat, chosen)
+        if other is not None and split in (None, split_of(other)):
             return other
     return None
