@@ -278,3 +278,14 @@ def test_missing_folder_and_binary_files_are_refused(tmp_path):
     for path, message in ((tmp_path / "none", "No such file"), (tmp_path, "directory"), (tmp_path / "binary", "UTF-8")):
         with pytest.raises(ValueError, match=message):
             Tokenizer.load(path)
+
+
+def test_every_word_has_one_id_that_starts_it(tokenizer):
+    starts = tokenizer.starts_word()
+    assert starts.shape == (tokenizer.vocab_size,)
+    assert not starts[: len(SPECIALS)].any()
+    for text in ("a red ball", "ball-block, red. 4cone's", "Ġa ĠĠ"):
+        for ids in tokenizer.word_ids(text.split()).values():
+            assert not starts[ids[1:]].any()
+            assert starts[ids[0]] or ids[0] == UNK
+            assert tokenizer.kind == "word" or starts[ids[0]]

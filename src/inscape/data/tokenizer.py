@@ -256,6 +256,16 @@ class Tokenizer:
                 raise ValueError(f"{word!r} is not one word: words are not empty and hold no whitespace")
         return dict(zip(words, self._encoded(list(map(_encodable, words))), strict=True))
 
+    def starts_word(self) -> NDArray[np.bool_]:
+        """Whether each id (vocab_size,) is the first of a whitespace-separated word: every word has exactly one.
+
+        Never a special id, and so not <unk>, which can stand for any piece of a word.
+        """
+        starts = np.zeros(self.vocab_size, dtype=np.bool_)
+        names = self._backend.get_vocab(with_added_tokens=False)
+        starts[[place for name, place in names.items() if name.startswith("\u0120")]] = True
+        return starts
+
     def unknown_words(self, text: str) -> list[str]:
         """The distinct words of `text` that are, in whole or in part, <unk>; never any for bpe."""
         words = dict.fromkeys(normalise(text).split())
