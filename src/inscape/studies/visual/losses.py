@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inscape import stats
+from inscape.nn.jitter import gaussian_blur
 from inscape.stats.photographs import STATISTICS, deviations
 
 if TYPE_CHECKING:
@@ -66,20 +67,6 @@ class Weights:
         for name, value in vars(self).items():
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"weights.{name}={value} is out of range; allowed: 0 or more")
-
-
-def gaussian_blur(latent_BCHW: Float[Tensor, "B C H W"], sigma: float) -> Float[Tensor, "B C H W"]:
-    """Separable Gaussian blur, `sigma` in pixels, mirrored at the borders. sigma 0 returns the input."""
-    if sigma == 0:
-        return latent_BCHW
-    radius = max(1, math.ceil(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=latent_BCHW.dtype, device=latent_BCHW.device)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    channels = latent_BCHW.shape[1]
-    padded = functional.pad(latent_BCHW, (radius,) * 4, mode="reflect")
-    across = functional.conv2d(padded, kernel.expand(channels, 1, 1, -1), groups=channels)
-    return functional.conv2d(across, kernel[:, None].expand(channels, 1, -1, 1), groups=channels)
 
 
 def pooled_correlation(latent_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "C C"]:
