@@ -199,14 +199,15 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _judge(arguments: argparse.Namespace) -> int:
     from inscape.core.gate import Gate, Outcome
-    from inscape.core.standing import judge
+    from inscape.core.standing import config_of, judge
     from inscape.show import verdict_table
 
     run, study = _open(arguments.run)
     verdict = judge(run)
     phase = study.phase(run.read_json(run.ENV)["phase"])
-    changed = Gate.from_json(run.read_json(run.GATE)) != phase.gate
-    today = judge(run, phase.gate).outcome if changed else verdict.outcome
+    gate = phase.gate_of(config_of(phase, run)) if phase.gate_for else phase.gate
+    changed = Gate.from_json(run.read_json(run.GATE)) != gate
+    today = judge(run, gate).outcome if changed else verdict.outcome
     if arguments.json:
         _print_json({**verdict.to_json(), "gate_changed_since": changed, "under_todays_gate": today})
     else:

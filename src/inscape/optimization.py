@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ class FitConfig:
     """How a model is trained. Defaults are the plan's."""
 
     steps: int  # optimizer steps in the whole run
+    optimizer: str = "adamw"  # adamw | muon (matrices by Muon, the rest by AdamW)
     lr: float = 2e-4  # peak learning rate
     beta1: float = 0.9  # AdamW's decay of the mean gradient
     beta2: float = 0.95  # AdamW's decay of the mean squared gradient
@@ -45,6 +46,7 @@ class FitConfig:
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("beta1", "beta2", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        _require(self.optimizer in ("adamw", "muon"), "optimizer", self.optimizer, "adamw | muon")
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, f"0 to steps={self.steps}")
         _require(self.precision in PRECISIONS, "precision", self.precision, " | ".join(PRECISIONS))
@@ -63,22 +65,66 @@ def learning_rate(config: FitConfig, step: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * passed))
 
 
-def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019), fused where torch has a fused kernel.
+def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), fused where torch has a fused kernel; or Muon for matrices and AdamW for the
+    rest.
 
     Weight decay applies to parameters of two or more dimensions that are not embedding tables.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in tables]
+    hidden = _hidden_matrices(model) if config.optimizer == "muon" else set()
+    matrices = [p for p in trained if id(p) in hidden]
+    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in tables | hidden]
     plain = [p for p in trained if p.ndim < 2 or id(p) in tables]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         fused=all(p.device.type in ("cpu", "cuda") for p in trained),
     )
+    if not matrices:
+        return adamw
+    return MuonAndAdamW(
+        torch.optim.Muon(
+            matrices, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        adamw,
+    )
+
+
+def _hidden_matrices(model: nn.Module) -> set[int]:
+    """Weights of linear maps, but for those that end in logits: what Muon's update is meant for."""
+    logits = {id(module.weight) for name, module in model.named_modules() if name.endswith("logits")}
+    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)} - logits
+
+
+@final
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Two optimizers behind the interface of one: they share its groups and its state."""
+
+    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
+        self.parts = (muon, adamw)
+        self._muon_groups = len(muon.param_groups)
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        for part, groups in zip(
+            self.parts, (self.param_groups[: self._muon_groups], self.param_groups[self._muon_groups :]), strict=True
+        ):
+            part.param_groups, part.state = groups, self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's; the parts then share what was loaded."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of each."""
+        for part in self.parts:
+            part.step()
 
 
 def ema_decay_at(config: FitConfig, step: int) -> float:

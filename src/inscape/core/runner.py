@@ -52,6 +52,10 @@ def run_study(
     for phase in phases:
         _check(phase, request)
     for phase in phases:
+        skipped = phase.skip(with_overrides(phase.preset(request.preset), request.overrides)) if phase.skip else ""
+        if skipped:
+            say(f"{study.name}.{phase.code} is skipped: {skipped}")
+            continue
         gate = is_open(study, phase, request.preset, request.root, request.corpus)
         if not gate.open and request.preset != SMOKE and not request.despite_gate:
             say(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}. Pass those, or give --despite-gate WHY")
@@ -166,7 +170,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
     }
     run = RunDir.create(request.root, study.name, phase.code, request.preset, asked["fingerprint"], seed)
     write_atomically(run.path / RunDir.CONFIG, to_yaml(config))
-    run.write_json(RunDir.GATE, phase.gate.to_json())
+    run.write_json(RunDir.GATE, phase.gate_of(config).to_json())
     run.write_json(RunDir.ENV, asked | environment())
     return run
 

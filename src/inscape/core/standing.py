@@ -129,7 +129,7 @@ def _counts(phase: Phase, preset: str, run: RunDir, corpus: tuple[str, ...]) -> 
             and env["preset"] == preset
             and env["seed"] in phase.seeds
             and declaration(phase).items() <= env.items()
-            and Gate.from_json(run.read_json(RunDir.GATE)) == phase.gate
+            and Gate.from_json(run.read_json(RunDir.GATE)) == phase.gate_of(declared)
             and env.get("fingerprint") == fingerprint_of_file(run.path / RunDir.CONFIG)
             and config_of(phase, run) == with_remedies(phase, declared, env["remedies"])
         )

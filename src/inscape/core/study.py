@@ -75,6 +75,8 @@ class Phase:
     across_seeds: Gate | None = None
     failure_means: str = ""  # for the report: what a negative result would tell us
     check: Callable[[Any], None] | None = None  # ValueError on what a config names and is not there, before any run
+    gate_for: Callable[[Any], Gate] | None = None  # another gate for other corpora: a function of the config alone
+    skip: Callable[[Any], str] | None = None  # why the phase has nothing to ask of this config; empty: it has
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
@@ -85,6 +87,10 @@ class Phase:
     def preset(self, name: str) -> Any:
         """The declared config of preset `name`."""
         return load_preset(self.config, self.presets, name)
+
+    def gate_of(self, config: Any) -> Gate:
+        """The gate that holds for this config, fixed before the measurement."""
+        return self.gate_for(config) if self.gate_for else self.gate
 
     @property
     def preset_names(self) -> tuple[str, ...]:

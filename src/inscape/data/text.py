@@ -209,6 +209,11 @@ class TokenisedText:
         members = self.groups.ids
         return Pairs(self.tokens_of(members[starts + first]), self.tokens_of(members[starts + second]))
 
+    def pairs(self, split: str) -> list[tuple[int, int]]:
+        """Numbers of the first two sentences of each group of a split, in file order."""
+        starts = self.groups.offsets[self._groups[_place(split)]]
+        return [(int(self.groups.ids[start]), int(self.groups.ids[start + 1])) for start in starts]
+
     def report(self) -> dict[str, Any]:
         """What a run's report says of its data; JSON-ready. Lengths are in tokens, bos and eos included."""
         lengths = np.diff(self.tokens.offsets)[self._fits_S]

@@ -17,7 +17,16 @@ from inscape.nn.rotary import Angles, rotate
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
-__all__ = ["CrossAttention", "FeedForward", "SelfAttention", "attend", "init_linear", "padding_bias"]
+__all__ = [
+    "MASKED",
+    "CrossAttention",
+    "FeedForward",
+    "SelfAttention",
+    "attend",
+    "attention_weights",
+    "init_linear",
+    "padding_bias",
+]
 
 MASKED = -1.0e9  # finite: a row without one kept token then averages its padding instead of turning into NaN
 

@@ -46,7 +46,7 @@ class LatentEncoderConfig:
     ffn: int = 1536  # width inside the text encoder's feed-forward layers
     dropout: float = 0.1  # probability, in [0, 1)
     max_length: int = 64  # tokens
-    positions: str = "rotary"  # rotary | learned
+    positions: str = "rotary"  # rotary | learned | both
     head: str = "grid"  # grid (one query a pixel, the plan's) | light (few queries) | slots (Gaussian blobs)
     head_ffn: int = 768  # width inside the head's feed-forward layers
     map_channels: int = 64  # grid: channels of the map the queries grow from
@@ -54,6 +54,7 @@ class LatentEncoderConfig:
     slots: int = 6  # slots: how many
     slot_iterations: int = 3  # slots: rounds of competition
     smoothing: bool = False  # append the smoothing head
+    unit_amplitude: bool = False  # divide V by its root mean square over channels and pixels, sentence by sentence
     C: int = 6  # channels of the latent
     H: int = 32  # its height, pixels
     W: int = 32  # its width, pixels
@@ -108,9 +109,14 @@ class LatentEncoder(nn.Module):
         self.head = build_head(config)
         self.smoothing = SmoothingHead(config.C) if config.smoothing else None
 
-    def forward(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B C H W"]:
+    def forward(
+        self, tokens_BT: Int[Tensor, "B T"], embedded_BTD: Float[Tensor, "B T D"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
         keep_BT = tokens_BT != PAD
-        latent_BCHW = self.head(self.text_encoder(tokens_BT, keep_BT), keep_BT)
+        latent_BCHW = self.head(self.text_encoder(tokens_BT, keep_BT, embedded_BTD), keep_BT)
         if self.smoothing is not None:
             latent_BCHW = self.smoothing(latent_BCHW)
-        return latent_BCHW.float()
+        latent_BCHW = latent_BCHW.float()
+        if self.config.unit_amplitude:
+            latent_BCHW = latent_BCHW * (latent_BCHW.square().mean((1, 2, 3), keepdim=True) + 1e-6).rsqrt()
+        return latent_BCHW

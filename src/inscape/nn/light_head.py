@@ -41,14 +41,12 @@ class Painter(nn.Module):
         wide = [widths[min(i, len(widths) - 1)] for i in range(rounds + 1)]
         self.coarse = coarse
         self.enter = nn.Linear(d, wide[0])
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate") for a, b in pairwise(wide)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(wide))
         self.gains = nn.ParameterList(0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True))
         self.offsets = nn.ParameterList(
             0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True)
         )
-        self.leave = nn.Conv2d(wide[-1], channels, 3, padding=1, padding_mode="replicate")
+        self.leave = nn.Conv2d(wide[-1], channels, 3, padding=1)
 
     def forward(self, x_BQD: Float[Tensor, "B Q D"]) -> Float[Tensor, "B C H W"]:
         x_BCHW = self.enter(x_BQD).transpose(1, 2).unflatten(2, (self.coarse, self.coarse))
@@ -56,7 +54,9 @@ class Painter(nn.Module):
             self.convolutions, self.gains, self.offsets, self.sizes, strict=True
         ):
             x_BCHW = functional.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
-            x_BCHW = functional.gelu(convolution(x_BCHW) * (1 + gain) + offset)
+            x_BCHW = convolution(x_BCHW)
+            dtype = x_BCHW.dtype  # at full size, float32 gains would turn half of a step's traffic back into float32
+            x_BCHW = functional.gelu(torch.addcmul(offset.to(dtype), x_BCHW, 1 + gain.to(dtype)))
         return OUTPUT_SCALE * self.leave(x_BCHW)
 
 
@@ -72,7 +72,7 @@ class LightHead(nn.Module):
         *,
         latent_CHW: tuple[int, int, int],
         coarse: int = 8,
-        widths: tuple[int, ...] = (64, 48, 32),
+        widths: tuple[int, ...] = (64, 32, 16, 16),
     ) -> None:
         super().__init__()
         if not 1 <= coarse <= min(latent_CHW[1:]):

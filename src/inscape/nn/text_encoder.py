@@ -32,7 +32,7 @@ class TextEncoderConfig:
     ffn: int = 1536  # width inside the feed-forward layers
     dropout: float = 0.1  # probability, in [0, 1)
     max_length: int = 64  # tokens
-    positions: str = "rotary"  # rotary | learned
+    positions: str = "rotary"  # rotary | learned | both
 
     def __post_init__(self) -> None:
         for name in ("vocab", "d", "layers", "heads", "ffn", "max_length"):
@@ -42,9 +42,9 @@ class TextEncoderConfig:
             raise ValueError(f"d must be a multiple of heads ({self.heads}), got {self.d}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-        if self.positions not in ("rotary", "learned"):
-            raise ValueError(f"positions must be rotary or learned, got {self.positions!r}")
-        if self.positions == "rotary" and self.d // self.heads % 2:
+        if self.positions not in ("rotary", "learned", "both"):
+            raise ValueError(f"positions must be rotary, learned or both, got {self.positions!r}")
+        if self.positions != "learned" and self.d // self.heads % 2:
             raise ValueError(f"rotary positions need an even d / heads, got {self.d} / {self.heads}")
 
 
@@ -79,9 +79,9 @@ class TextEncoder(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab, config.d)
         nn.init.normal_(self.embedding.weight)
-        if config.positions == "learned":
+        if config.positions != "rotary":
             self.position_TD = nn.Parameter(torch.randn(config.max_length, config.d))
-        else:
+        if config.positions != "learned":
             angles = rotary_angles(config.max_length, config.d // config.heads)
             self.register_buffer("cos", angles.cos, persistent=False)
             self.register_buffer("sin", angles.sin, persistent=False)
@@ -90,17 +90,25 @@ class TextEncoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.d)
 
-    def forward(self, tokens_BT: Int[Tensor, "B T"], keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """States of the tokens; `keep_BT` is False at padding. Raises ValueError past `max_length` tokens."""
+    def forward(
+        self,
+        tokens_BT: Int[Tensor, "B T"],
+        keep_BT: Bool[Tensor, "B T"],
+        embedded_BTD: Float[Tensor, "B T D"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """States of the tokens; `keep_BT` is False at padding. Raises ValueError past `max_length` tokens.
+
+        embedded_BTD: what stands for the tokens' embeddings, where gradients must flow through them.
+        """
         tokens = tokens_BT.shape[1]
         if tokens > self.config.max_length:
             raise ValueError(f"at most {self.config.max_length} tokens a sentence (max_length), got {tokens}")
-        x_BTD = self.embedding(tokens_BT)
+        x_BTD = self.embedding(tokens_BT) if embedded_BTD is None else embedded_BTD
         bias_BT = padding_bias(keep_BT, x_BTD.dtype)
         angles = None
-        if self.config.positions == "learned":
+        if self.config.positions != "rotary":
             x_BTD = x_BTD + self.position_TD[:tokens]
-        else:
+        if self.config.positions != "learned":
             angles = Angles(self.get_buffer("cos"), self.get_buffer("sin"))
         for layer in self.layers:
             x_BTD = layer(x_BTD, bias_BT, angles)

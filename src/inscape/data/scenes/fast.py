@@ -200,8 +200,9 @@ def take_apart(scenes_BF: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return relation, figure, ground
 
 
-def draw_wordings(scenes_BF: np.ndarray, seed: int, index_B: np.ndarray, *, stream: int = 0) -> np.ndarray:
-    """A random wording of each scene as rows of a PhraseTable, (B, S). Each stream is an independent wording.
+def draw_wordings(scenes_BF: np.ndarray, seed: int, index_B: np.ndarray, *, stream: int | np.ndarray = 0) -> np.ndarray:
+    """A random wording of each scene as rows of a PhraseTable, (B, S). Each stream is an independent wording; one for
+    all, or one a row.
 
     It is `choose_wording(scene, uniforms(seed, 2**32 + stream, index, WORDING_DRAWS))`, for all scenes at once.
     """

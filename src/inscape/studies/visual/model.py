@@ -1,14 +1,17 @@
-"""The visual study's encoder on the disk: one safetensors file that needs nothing beside it.
+"""The visual study's models on the disk: one safetensors file that needs nothing beside it.
 
-The file's metadata holds the encoder's sizes and the tokenizer, so weights and vocabulary cannot be mixed up.
+P1 writes an encoder, later phases the whole codec. The file's metadata holds the sizes and the tokenizer, so weights
+and vocabulary cannot be mixed up.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,12 +21,25 @@ from torch import Tensor, nn
 from inscape.checkpoint import load_weights, weights_of
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.data.tokenizer import Tokenizer
+from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 
-__all__ = ["WEIGHTS", "TextToLatent", "encode", "load_encoder", "save_encoder"]
+__all__ = [
+    "CODEC_WEIGHTS",
+    "WEIGHTS",
+    "TextToLatent",
+    "TrainedCodec",
+    "encode",
+    "load_codec",
+    "load_encoder",
+    "save_codec",
+    "save_encoder",
+]
 
-WEIGHTS = "encoder.safetensors"  # in a run directory
-KIND = "inscape visual encoder 1"
+WEIGHTS = "encoder.safetensors"  # in a P1 run
+CODEC_WEIGHTS = "codec.safetensors"  # in a run of P2 or later
+ENCODER_KIND = "inscape visual encoder 1"
+CODEC_KIND = "inscape visual codec 1"
 
 
 class TextToLatent(NamedTuple):
@@ -33,36 +49,102 @@ class TextToLatent(NamedTuple):
     tokenizer: Tokenizer
 
 
+class TrainedCodec(NamedTuple):
+    """A codec with the tokenizer that it was trained with."""
+
+    model: LatentCodec
+    tokenizer: Tokenizer
+
+    @property
+    def to_latent(self) -> TextToLatent:
+        """Its encoder."""
+        return TextToLatent(self.model.encoder, self.tokenizer)
+
+
 def save_encoder(model: TextToLatent, run: RunDir) -> Path:
     """Write the weights into the run; returns the path."""
-    sizes = json.dumps(dataclasses.asdict(_sizes(model)))
-    metadata = {"kind": KIND, "config": sizes, "tokenizer": model.tokenizer.to_json()}
+    metadata = {"kind": ENCODER_KIND, "config": _json(_sizes(model)), "tokenizer": model.tokenizer.to_json()}
     path = run.path / WEIGHTS
     write_atomically(path, save(weights_of(model.encoder), metadata))
     return path
 
 
+def save_codec(codec: TrainedCodec, path: Path, *, about: str = "", half: bool = False) -> None:
+    """Write the whole codec. half: as float16, for weights that travel; `about` is kept with them, in words."""
+    weights = weights_of(codec.model)
+    if half:
+        weights = {name: value.half() for name, value in weights.items()}
+    metadata = {
+        "kind": CODEC_KIND,
+        "encoder": _json(_sizes(codec.to_latent)),
+        "config": _json(codec.model.config),
+        "tokenizer": codec.tokenizer.to_json(),
+        "about": about,
+    }
+    write_atomically(path, save(weights, metadata))
+
+
 def load_encoder(path: Path) -> TextToLatent:
-    """Read weights from a file or a run directory; ValueError in one line if they are missing, damaged or foreign."""
-    path = Path(path)
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        raise ValueError(f"{file} does not exist; give a finished visual run or a weights file")
+    """Read an encoder from a file or a run directory; ValueError in one line if it is missing, damaged or foreign."""
+    file = _weights_file(path, (WEIGHTS, CODEC_WEIGHTS))
+    metadata = _metadata(file)
+    if metadata.get("kind") == CODEC_KIND:
+        return load_codec(file).to_latent
+    _check_kind(file, metadata, ENCODER_KIND)
     tensors = load_weights(file)
-    try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from None
-    if metadata.get("kind") != KIND:
-        raise ValueError(f"{file} holds {metadata.get('kind', 'weights of unknown kind')!r}; wanted {KIND!r}")
-    try:
+    with _one_line(file):
         encoder = LatentEncoder(LatentEncoderConfig(**json.loads(metadata["config"])))
         encoder.load_state_dict(tensors)
-        tokenizer = Tokenizer.from_json(metadata["tokenizer"])
+        return TextToLatent(encoder.eval(), Tokenizer.from_json(metadata["tokenizer"]))
+
+
+def load_codec(path: Path) -> TrainedCodec:
+    """Read a codec from a file or a run directory; ValueError in one line if it is missing, damaged or foreign."""
+    file = _weights_file(path, (CODEC_WEIGHTS,))
+    metadata = _metadata(file)
+    _check_kind(file, metadata, CODEC_KIND)
+    tensors = {name: value.float() for name, value in load_weights(file).items()}
+    with _one_line(file):
+        encoder = LatentEncoderConfig(**json.loads(metadata["encoder"]))
+        model = LatentCodec(encoder, LatentCodecConfig(**json.loads(metadata["config"])))
+        model.load_state_dict(tensors)
+        return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]))
+
+
+def _weights_file(path: Path, names: Sequence[str]) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        path = next((path / name for name in names if (path / name).is_file()), path / names[-1])
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give a finished visual run or a weights file")
+    return path
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    load_weights(file)  # its message says what else the file may be
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from None
+
+
+def _check_kind(file: Path, metadata: Mapping[str, str], wanted: str) -> None:
+    if metadata.get("kind") != wanted:
+        raise ValueError(f"{file} holds {metadata.get('kind', 'weights of unknown kind')!r}; wanted {wanted!r}")
+
+
+@contextmanager
+def _one_line(file: Path) -> Iterator[None]:
+    """Whatever does not fit together becomes one line for the user."""
+    try:
+        yield
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is damaged or of another version: {str(error).splitlines()[0]}") from None
-    return TextToLatent(encoder.eval(), tokenizer)
+
+
+def _json(sizes: Any) -> str:
+    return json.dumps(dataclasses.asdict(sizes))
 
 
 @torch.inference_mode()

@@ -1,0 +1,109 @@
+"""Training a codec on tuples: what P2 to P5 share. Which weights move, on what, by which terms, is theirs to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inscape.core.rundir import RunDir
+from inscape.core.study import Context
+from inscape.data.scenes import parse
+from inscape.device import pick_device, seed_everything
+from inscape.metrics.scene_graph import scene_exact
+from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
+from inscape.studies.visual.coding import Reading, say
+from inscape.studies.visual.health import trend_values
+from inscape.studies.visual.model import TextToLatent, TrainedCodec, encode
+from inscape.studies.visual.objective import Objective, TrainingTuples, objective_terms
+from inscape.studies.visual.sources import Mixture, Source
+from inscape.train import FitConfig, FitResult, fit
+
+__all__ = ["Training", "new_codec", "train_codec"]
+
+WATCHED = 48  # validation sentences that an evaluation during training decodes
+
+Terms = Callable[[LatentCodec, TrainingTuples, int], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of a codec."""
+
+    batch: int = 256  # tuples a step, over all processes; half of them one edit away from the other half
+    mixture: Mixture = field(default_factory=Mixture)
+    objective: Objective = field(default_factory=Objective)
+    fit: FitConfig = field(default_factory=lambda: FitConfig(steps=50_000, warmup_steps=1000, eval_every=1000))
+
+    def __post_init__(self) -> None:
+        if not (self.batch >= 4 and self.batch % 2 == 0):
+            raise ValueError(f"batch={self.batch} is out of range; allowed: even numbers from 4 on")
+
+
+def new_codec(encoder: TextToLatent, config: LatentCodecConfig, seed: int) -> TrainedCodec:
+    """A codec around a trained encoder, everything else fresh."""
+    seed_everything(seed)
+    sizes = encoder.encoder.config
+    model = LatentCodec(sizes, config)  # type: ignore[arg-type]
+    model.encoder.load_state_dict(encoder.encoder.state_dict())
+    return TrainedCodec(model, encoder.tokenizer)
+
+
+def train_codec(
+    context: Context,
+    codec: TrainedCodec,
+    source: Source,
+    training: Training,
+    *,
+    frozen: Sequence[str] = (),
+    terms: Terms | None = None,
+    run: RunDir | None = None,
+) -> tuple[TrainedCodec, FitResult]:
+    """Train all parts of the codec but the `frozen` ones; evaluations look at validation sentences.
+
+    terms: the loss terms, if they are not those of `training.objective`.
+    """
+    model, vocab = codec.model, codec.tokenizer.vocab_size
+    for part in frozen:
+        getattr(model, part).requires_grad_(False)
+    watched = source.watched(WATCHED)
+    of_objective: Terms = lambda m, batch, step: objective_terms(m, batch, step, training.objective, vocab)  # noqa: E731
+    result = fit(
+        model,
+        lambda step, rank, world: _batch(source, training, context.seed, step, rank, world),
+        terms or of_objective,
+        training.fit,
+        run or context.run,
+        seed=context.seed,
+        device=pick_device(context.device),
+        evaluate=lambda ema, _: watch(TrainedCodec(ema, codec.tokenizer), watched, training.objective.decodes),
+    )
+    for average in (result.model, result.ema):
+        average.requires_grad_(True)
+    assert isinstance(result.ema, LatentCodec)
+    return TrainedCodec(result.ema, codec.tokenizer), result
+
+
+def _batch(source: Source, training: Training, seed: int, step: int, rank: int, world: int) -> TrainingTuples:
+    drawn = source.tuples_at(seed, step, rank, world, training.batch, training.mixture)
+    return TrainingTuples(*map(torch.from_numpy, drawn))
+
+
+def watch(codec: TrainedCodec, sentences: list[str], decodes: bool) -> dict[str, float]:
+    """The short list that is logged at every evaluation."""
+    latent_NCHW = encode(codec.to_latent, sentences)
+    values = trend_values(latent_NCHW)
+    if decodes:
+        said = say(codec, latent_NCHW, Reading(sees_z=False))
+        values["sentence_exact"] = sum(a == b for a, b in zip(said, sentences, strict=True)) / len(said)
+        values["scene_exact"] = sum(_same_scene(a, b) for a, b in zip(said, sentences, strict=True)) / len(said)
+    return values
+
+
+def _same_scene(text: str, sentence: str) -> bool:
+    try:
+        return scene_exact(text, parse(sentence))
+    except ValueError:  # not of the grammar: only the words can be compared
+        return text == sentence

@@ -1,0 +1,209 @@
+"""P4: can the sentence be read off its picture, and from nothing else?
+
+Method: the encoder is frozen, and a decoder learns to give the sentence back from V (read in patches) and z. The recipe
+`plan` trains reader and decoder on a V that contrast alone made; `joint` goes on with those that P2 and P3 trained.
+Teacher forcing, the plan's gate, proves little: a decoder can live on the tokens it is given. So the text is also
+generated freely: from V alone, with and without the grammar's automaton, from another sentence's V, without z, and from
+V under noise.
+
+A negative result would mean that V does not hold the sentence: what contrast needs of it is less than what it says.
+
+Cost: see the presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Criterion, Gate
+from inscape.core.study import Context, Phase, Remedy
+from inscape.data.scenes.automaton import scene_automaton
+from inscape.data.scenes.pools import codec_set
+from inscape.nn.constraint import TokenConstraint
+from inscape.studies.visual.codec_training import Training, train_codec
+from inscape.studies.visual.coding import Reading
+from inscape.studies.visual.decoder_drawing import draw_attention, draw_noise
+from inscape.studies.visual.decoding_metrics import (
+    attention_metrics,
+    free_running,
+    noise_metrics,
+    swapped,
+    teacher_forced,
+    watch_attention,
+)
+from inscape.studies.visual.drawing import draw_latents
+from inscape.studies.visual.meaning import Measured, facts_of
+from inscape.studies.visual.meaning_metrics import by_facts, worst
+from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
+from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.text_meaning import returned
+
+__all__ = ["GATE", "PHASE", "Config"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training of the decoder on P3's encoder."""
+
+    recipe: str = "joint"  # plan (reader and decoder anew, nothing but the sentence to decode) | joint (go on)
+    freeze: bool = True  # keep the encoder and the readout as they are
+    data: DataConfig = field(default_factory=DataConfig)
+    training: Training = field(default_factory=Training)
+    measured: Measured = field(default_factory=Measured)
+
+    def __post_init__(self) -> None:
+        if self.recipe not in ("plan", "joint"):
+            raise ValueError(f"recipe={self.recipe!r} is not known; allowed: plan, joint")
+
+
+SIGMAS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)  # of the noise curve, in standard deviations of V
+DRAWN = 64  # sentences whose attention is measured
+
+PLAN = (
+    Criterion("content_accuracy", at_least=0.90, why="teacher forcing, held out"),
+    Criterion("shuffle_raises_cross_entropy", at_least=0.30, why="shuffling V spatially must hurt"),
+    Criterion("attention_entropy", at_most=0.8, why="localised, made precise: content words look at no more than "
+              "K^0.8 of the K places"),
+    Criterion("attention_specificity", at_least=0.2, why="localised, made precise: and not all words at the same ones"),
+)  # fmt: skip
+
+GATE = Gate(
+    (
+        *PLAN,
+        Criterion("scene_exact", at_least=0.995, source="calibrated", why="free-running: a decoder can copy the tokens "
+                  "that teacher forcing gives it"),
+        Criterion("scene_exact_in_grammar", at_least=0.995, source="calibrated", why="the same under the automaton"),
+        Criterion("sentence_exact", at_least=0.99, source="calibrated", why="the very sentence"),
+        Criterion("scene_exact_without_z", at_least=0.995, source="calibrated", why="from V alone, z removed"),
+        Criterion("scene_exact_noise_0.2", at_least=0.99, source="calibrated", why="not hidden in fine detail of V"),
+        Criterion("scene_exact_noise_0.5", at_least=0.95, source="calibrated", why="graceful"),
+        Criterion("scene_exact_swapped", at_most=0.01, role="control", source="calibrated", why="another sentence's V "
+                  "must destroy it"),
+    )
+)  # fmt: skip
+
+TEXT_GATE = Gate(
+    (
+        *PLAN,
+        Criterion("sentence_exact", at_least=0.75, source="calibrated", why="free-running, from V alone"),
+        Criterion("token_accuracy", at_least=0.92, source="calibrated", why="free-running, place by place"),
+        Criterion("sentence_exact_swapped", at_most=0.01, role="control", source="calibrated", why="another sentence's "
+                  "V must destroy it"),
+    )
+)  # fmt: skip
+
+REMEDIES = (
+    Remedy(
+        ("content_accuracy", "scene_exact", "sentence_exact", "scene_exact_without_z"),
+        {"freeze": False},
+        "frozen after contrast V may not hold the sentence: let the encoder move",
+    ),
+    Remedy(
+        ("scene_exact", "sentence_exact"),
+        {"training.fit.steps": lambda steps: 2 * steps},
+        "train longer",
+    ),
+)
+
+
+def measure_decoding(codec: TrainedCodec, measured: Measured, facts: tuple[int, ...]) -> dict[str, Estimate]:
+    """Every measurement for each number of facts, and the worst of those that decide."""
+    grammar = TokenConstraint(scene_automaton(codec.tokenizer), codec.tokenizer.vocab_size)
+    found: dict[str, dict[int, Estimate]] = {}
+
+    def note(name: str, n: int, estimate: Estimate) -> None:
+        found.setdefault(name, {})[n] = estimate
+
+    for n in facts:
+        held = codec_set(measured.sentences, facts=n)
+        latent = encode(codec.to_latent, list(held.sentences))
+        heard = free_running(codec, latent, *held, Reading())
+        note("scene_exact", n, heard.scene)
+        note("sentence_exact", n, heard.sentence)
+        note("scene_exact_in_grammar", n, free_running(codec, latent, *held, Reading(constraint=grammar)).scene)
+        note("scene_exact_without_z", n, free_running(codec, latent, *held, Reading(sees_z=False)).scene)
+        note("scene_exact_swapped", n, free_running(codec, swapped(latent), *held, Reading()).scene)
+        few = slice(measured.sentences // 2)
+        curve = noise_metrics(codec, latent[few], held.scenes[few], SIGMAS, Reading(sees_z=True))
+        for sigma, estimate in zip(SIGMAS, curve, strict=True):
+            note(f"scene_exact_noise_{sigma:g}", n, estimate)
+        for name, estimate in teacher_forced(codec, latent[few], held.sentences[few], codec.model.reader.side).items():
+            note(name, n, estimate)
+        maps = attention_metrics(codec, watch_attention(codec, latent[few][:DRAWN]))
+        for name, estimate in maps._asdict().items():
+            note(f"attention_{name}", n, estimate)
+    metrics: dict[str, Estimate] = {}
+    for name, estimates in found.items():
+        largest = name in ("attention_entropy", "scene_exact_swapped") or "cross_entropy" in name[-20:]
+        largest = largest and name != "shuffle_raises_cross_entropy"
+        metrics |= by_facts(name, estimates)
+        metrics[name] = worst(estimates, measured.decide, largest=largest)
+    return metrics
+
+
+def measure_text(codec: TrainedCodec, sentences: list[str]) -> dict[str, Estimate]:
+    """The same of a text file, sentence for sentence."""
+    latent = encode(codec.to_latent, sentences)
+    maps = attention_metrics(codec, watch_attention(codec, latent[:DRAWN]))
+    from inscape.metrics.text import exact_match
+    from inscape.studies.visual.coding import say
+
+    return {
+        **returned(codec, sentences),
+        **teacher_forced(codec, latent, sentences, codec.model.reader.side),
+        **{f"attention_{name}": estimate for name, estimate in maps._asdict().items()},
+        "sentence_exact_swapped": exact_match(sentences, say(codec, swapped(latent), Reading())),
+    }
+
+
+def run(context: Context) -> Mapping[str, Estimate]:
+    """Train the decoder, then measure the averaged weights."""
+    config: Config = context.config
+    source = open_source(config.data)
+    codec = load_codec(context.inputs["P3"].path)
+    training = config.training
+    if config.recipe == "plan":
+        training = replace(
+            training,
+            objective=replace(
+                training.objective, image=0.0, contrast=0.0, invariance=0.0, target=0.0, from_z=0.0, noise=0.0
+            ),
+        )
+    elif config.freeze:  # terms that only a moving encoder could serve
+        training = replace(training, objective=replace(training.objective, image=0.0, contrast=0.0, invariance=0.0))
+    frozen = ("encoder", "readout") if config.freeze else ()
+    codec, result = train_codec(context, codec, source, training, frozen=frozen)
+    save_codec(codec, context.run.path / CODEC_WEIGHTS)
+    if config.data.text:
+        metrics = measure_text(codec, source.held_out(config.measured.sentences))
+    else:
+        metrics = measure_decoding(codec, config.measured, facts_of(config.data))
+        draw_noise(context.run, metrics, facts_of(config.data), SIGMAS)
+    montage = encode(codec.to_latent, list(source.montage))
+    draw_latents(
+        context.run, montage, source.montage, encode(codec.to_latent, source.held_out(256)), result.evaluations
+    )
+    draw_attention(context.run, codec, source.montage[0])
+    summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
+    context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
+    return metrics
+
+
+PHASE = Phase(
+    code="P4",
+    name="decoder",
+    question="Can the sentence be read off its picture, freely and from nothing else?",
+    config=Config,
+    presets=Path(__file__).with_suffix(".yaml"),
+    gate=GATE,
+    gate_for=lambda config: TEXT_GATE if config.data.text else GATE,
+    run=run,
+    needs=("P3",),
+    seeds=(0, 1, 2),
+    remedies=REMEDIES,
+    check=lambda config: check_data(config.data),
+    failure_means="V does not hold the sentence: what contrast needs of it is less than what the sentence says.",
+)

@@ -1,0 +1,139 @@
+"""What the decoder makes of V: the measurements of P4, on held-out sentences.
+
+Teacher forcing proves little, since a decoder can live on the tokens it is given; free-running text from V alone, from
+another sentence's V and from V with noise says what V holds.
+
+Legend: N sentences, C, H, W of the latent, T tokens, M places of the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inscape.core.estimate import Estimate, bootstrap_mean, proportion
+from inscape.data.scenes import Scene
+from inscape.data.tokenizer import EOS, PAD
+from inscape.metrics.attention_maps import AttentionMaps, attention_maps
+from inscape.metrics.scene_graph import scene_exact
+from inscape.metrics.text import exact_match
+from inscape.nn.jitter import add_noise, shuffle_places, swap_sentences
+from inscape.studies.visual.coding import Reading, Spoken, say, score_tokens, speak
+from inscape.studies.visual.model import TrainedCodec
+
+__all__ = ["FUNCTION_WORDS", "attention_metrics", "content_mask", "free_running", "noise_metrics", "teacher_forced"]
+
+# Words that say nothing of the scene: articles, "there is" and its kin, pronouns, postures, conjunctions.
+FUNCTION_WORDS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "one",
+        "there",
+        "is",
+        "are",
+        "that",
+        "which",
+        "and",
+        "while",
+        "of",
+        "to",
+        "sit",
+        "sits",
+        "stand",
+        "stands",
+        "lie",
+        "lies",
+        "by",
+    ]
+)
+
+
+class Heard(NamedTuple):
+    """Shares of scenes and of sentences that came back."""
+
+    scene: Estimate
+    sentence: Estimate
+
+
+def free_running(
+    codec: TrainedCodec, latent_NCHW: Tensor, sentences: Sequence[str], scenes: Sequence[Scene], reading: Reading
+) -> Heard:
+    """Greedy text from each latent against what was put in."""
+    said = say(codec, latent_NCHW, reading)
+    right = sum(scene_exact(text, scene) for text, scene in zip(said, scenes, strict=True))
+    return Heard(proportion(right, len(said), "sentences"), exact_match(sentences, said))
+
+
+def noise_metrics(
+    codec: TrainedCodec, latent_NCHW: Tensor, scenes: Sequence[Scene], sigmas: Sequence[float], reading: Reading
+) -> list[Estimate]:
+    """Share of scenes that come back from V with noise of `sigma` standard deviations of V, for each sigma."""
+    found = []
+    for i, sigma in enumerate(sigmas):
+        noisy = add_noise(latent_NCHW, sigma, generator=torch.Generator().manual_seed(i))
+        said = say(codec, noisy, reading)
+        right = sum(scene_exact(text, scene) for text, scene in zip(said, scenes, strict=True))
+        found.append(proportion(right, len(said), "sentences"))
+    return found
+
+
+def swapped(latent_NCHW: Tensor, seed: int = 0) -> Tensor:
+    """Control: each sentence gets another one's latent."""
+    return swap_sentences(latent_NCHW, generator=torch.Generator().manual_seed(seed))
+
+
+def content_mask(codec: TrainedCodec, tokens_NT: np.ndarray) -> np.ndarray:
+    """Which tokens are part of a content word: neither special nor a function word."""
+    function = {i for ids in codec.tokenizer.word_ids(sorted(FUNCTION_WORDS)).values() for i in ids}
+    return (tokens_NT > EOS) & ~np.isin(tokens_NT, list(function))
+
+
+def teacher_forced(
+    codec: TrainedCodec, latent_NCHW: Tensor, sentences: Sequence[str], patch: int
+) -> dict[str, Estimate]:
+    """Accuracy and cross-entropy of content and function words, and what shuffling V's patches does to the latter."""
+    scores = score_tokens(codec, latent_NCHW, list(sentences))
+    content_NT = content_mask(codec, scores.said_NT)
+    function_NT = (scores.said_NT != PAD) & ~content_NT
+    metrics = {
+        "content_accuracy": _mean_over(scores.right_NT, content_NT),
+        "content_cross_entropy": _mean_over(scores.loss_NT, content_NT),
+        "function_cross_entropy": _mean_over(scores.loss_NT, function_NT),
+    }
+    shuffle: Callable[[Tensor], Tensor] = lambda latent: shuffle_places(  # noqa: E731
+        latent, patch, generator=torch.Generator().manual_seed(0)
+    )
+    shuffled = score_tokens(codec, latent_NCHW, list(sentences), change=shuffle)
+    kept_NT = scores.said_NT != PAD
+    before, after = (s.loss_NT[kept_NT].mean() for s in (scores, shuffled))
+    # A bootstrap over sentences of the ratio's numerator; the denominator is the same for all.
+    per_sentence_N = (shuffled.loss_NT * kept_NT).sum(1) / kept_NT.sum(1)
+    ratio = bootstrap_mean(per_sentence_N / max(float(before), 1e-6) - 1, "sentences")
+    return metrics | {
+        "shuffle_raises_cross_entropy": ratio,
+        "cross_entropy": _mean_over(scores.loss_NT, kept_NT),
+        "cross_entropy_shuffled": bootstrap_mean(per_sentence_N, "sentences") if after else ratio,
+    }
+
+
+def attention_metrics(codec: TrainedCodec, spoken: Spoken) -> AttentionMaps:
+    """Where content words looked when they were said."""
+    return attention_maps(spoken.attention_NTM, content_mask(codec, spoken.tokens_NT), codec.model.reader.grid, block=2)
+
+
+def watch_attention(codec: TrainedCodec, latent_NCHW: Tensor) -> Spoken:
+    """Free-running text from V alone, with its attention."""
+    return speak(codec, latent_NCHW, Reading(sees_z=False))
+
+
+def _mean_over(value_NT: np.ndarray, kept_NT: np.ndarray) -> Estimate:
+    """Mean over a sentence's kept tokens, then over the sentences that have any."""
+    count_N = kept_NT.sum(1)
+    rows = count_N > 0
+    return bootstrap_mean((value_NT * kept_NT).sum(1)[rows] / count_N[rows], "sentences")

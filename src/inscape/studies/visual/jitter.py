@@ -1,0 +1,262 @@
+"""P3: does the latent behave like a picture, so that a small shift, a mild blur or a small hole leaves its meaning?
+
+Method: P2 goes on with jitter T on one of the two views and L_inv = |g(T(V1)) - g(V2)|^2. Measured: the cosine of g(V)
+with g(T(V)) against the shift in pixels, under blur and under a hole, and what each of them costs retrieval and edits.
+
+A negative result would mean that meaning is hidden in single pixels: a code that looks like a picture, and is none.
+
+Cost: see the presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inscape.core.estimate import Estimate, bootstrap_mean
+from inscape.core.gate import Criterion, Gate
+from inscape.core.study import Context, Phase, Remedy
+from inscape.nn.jitter import blur, cutout, derangement, shift
+from inscape.studies.visual import meaning_figures
+from inscape.studies.visual.codec_training import Training, train_codec
+from inscape.studies.visual.coding import embed
+from inscape.studies.visual.drawing import draw_latents
+from inscape.studies.visual.meaning import BANDED, Measured, facts_of, picture_metrics
+from inscape.studies.visual.meaning_drawing import as_rows, note_captions
+from inscape.studies.visual.meaning_metrics import (
+    EncodedPairs,
+    EncodedPool,
+    by_facts,
+    encode_pairs,
+    encode_scene_pool,
+    recall,
+    scene_pairs,
+    told_apart_by_edit,
+    worst,
+)
+from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
+from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.text_meaning import text_pool
+
+__all__ = ["GATE", "PHASE", "Config"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """P2's training, continued under jitter."""
+
+    recipe: str = "joint"  # plan | joint, as in P2, whose codec this goes on with
+    data: DataConfig = field(default_factory=DataConfig)
+    training: Training = field(default_factory=Training)
+    measured: Measured = field(default_factory=Measured)
+
+    def __post_init__(self) -> None:
+        if self.recipe not in ("plan", "joint"):
+            raise ValueError(f"recipe={self.recipe!r} is not known; allowed: plan, joint")
+
+
+SHIFT = 2  # pixels: the plan's
+SHIFTS = (0, 1, 2, 3, 4)  # of the curve
+BLUR = 0.8  # sigma in pixels: the plan's warm-up blur, and the strongest of T
+CUTOUT = 6  # pixels: side of the hole
+TRANSFORMS = ("shift", "blur", "cutout")
+
+GATE = Gate(
+    (
+        # The plan's two.
+        Criterion("cosine_under_shift", at_least=0.9, why="g(V) and g(T(V)) at 2 px, the worst direction"),
+        Criterion("recall_drop_under_shift", at_most=0.02, why="retrieval doesn't drop more than 2 %"),
+        # Ours.
+        *(
+            Criterion(f"cosine_under_{name}", at_least=0.9, source="calibrated", why="each transform by itself: a mean "
+                      "over all can hide one")
+            for name in ("blur", "cutout")
+        ),
+        *(
+            Criterion(f"recall_drop_under_{name}", at_most=0.02, source="calibrated", why="each transform by itself")
+            for name in ("blur", "cutout")
+        ),
+        Criterion("told_apart", at_least=0.99, source="calibrated", why="counterfactual accuracy is not lost: the "
+                  "lowest edit, without jitter"),
+        *(
+            Criterion(f"told_apart_under_{name}", at_least=0.97, source="calibrated", why="and survives jitter: all "
+                      "edits together")
+            for name in TRANSFORMS
+        ),
+        *(
+            Criterion(f"{name}_in_photo_band", at_least=0.8, source="calibrated", why="still a picture, as in P1")
+            for name in BANDED
+        ),
+        Criterion("grid_energy", at_most=1.22, source="calibrated", why="no upsampling or patch grid in V"),
+        Criterion("cosine_of_strangers", at_most=0.5, role="control", source="calibrated", why="a constant g has "
+                  "cosine 1 under every jitter"),
+    )
+)  # fmt: skip
+
+REMEDIES = (
+    Remedy(
+        ("cosine_under_cutout", "recall_drop_under_cutout"),
+        {"training.objective.jitter.cutout": lambda size: max(2, size - 2)},
+        "if not: reduce cutout size",
+    ),
+    Remedy(
+        tuple(f"cosine_under_{name}" for name in TRANSFORMS),
+        {"training.objective.invariance": lambda weight: 2 * weight},
+        "if not: a heavier invariance penalty",
+    ),
+)
+
+
+def transforms(seed: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What T is made of, each alone and at full strength; directions and places are drawn once for all."""
+
+    def shifted(latent_NCHW: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        corner_2N = SHIFT * (2 * torch.randint(0, 2, (2, len(latent_NCHW)), generator=generator) - 1)
+        return shift(latent_NCHW, *corner_2N.unbind())
+
+    def holed(latent_NCHW: Tensor) -> Tensor:
+        return cutout(latent_NCHW, CUTOUT, generator=torch.Generator().manual_seed(seed))
+
+    return {"shift": shifted, "blur": lambda latent_NCHW: blur(latent_NCHW, BLUR), "cutout": holed}
+
+
+def cosine_under(codec: TrainedCodec, latent_NCHW: Tensor, change: Callable[[Tensor], Tensor]) -> Estimate:
+    """Mean cosine of g(V) with g(T(V))."""
+    cosine_N = (embed(codec, latent_NCHW) * embed(codec, change(latent_NCHW))).sum(1)
+    return bootstrap_mean(cosine_N, "sentences")
+
+
+def measure_jitter(
+    codec: TrainedCodec,
+    latent_NCHW: Tensor,
+    pools: Mapping[int, list[EncodedPool]],
+    pairs: Mapping[int, EncodedPairs],
+    decide: int,
+    seed: int,
+) -> dict[str, Estimate]:
+    """Cosines, what retrieval loses, and edits told apart, under each transform."""
+    z_NZ = embed(codec, latent_NCHW)
+    other_N = derangement(len(z_NZ), generator=torch.Generator().manual_seed(seed)).numpy()
+    metrics = {"cosine_of_strangers": bootstrap_mean((z_NZ * z_NZ[other_N]).sum(1), "sentences")}
+    still = {n: recall(codec, p, 1) for n, p in pools.items()}
+    metrics |= by_facts("recall_at_1", still)
+    lowest = {n: min(told_apart_by_edit(codec, p).values(), key=lambda e: e.value) for n, p in pairs.items()}
+    if lowest:
+        metrics |= by_facts("told_apart", lowest) | {"told_apart": worst(lowest, decide)}
+    for name, change in transforms(seed).items():
+        metrics[f"cosine_under_{name}"] = cosine_under(codec, latent_NCHW, change)
+        drop = {n: _drop(still[n], recall(codec, p, 1, change)) for n, p in pools.items()}
+        if drop:
+            metrics |= by_facts(f"recall_drop_under_{name}", drop)
+            metrics[f"recall_drop_under_{name}"] = worst(drop, decide, largest=True)
+        told = {n: _together(told_apart_by_edit(codec, p, change)) for n, p in pairs.items()}
+        if told:
+            metrics |= by_facts(f"told_apart_under_{name}", told) | {f"told_apart_under_{name}": worst(told, decide)}
+    return metrics
+
+
+def _drop(still: Estimate, moved: Estimate) -> Estimate:
+    """The same queries before and after: a deterministic comparison of two shares."""
+    value = still.value - moved.value
+    return Estimate(value, value, value, still.n, still.unit)
+
+
+def _together(edits: Mapping[str, Estimate]) -> Estimate:
+    total = sum(e.n for e in edits.values())
+    right = round(sum(e.value * e.n for e in edits.values()))
+    from inscape.core.estimate import proportion
+
+    return proportion(right, total, "scenes")
+
+
+def draw_jitter(run: object, codec: TrainedCodec, latent_NCHW: Tensor, metrics: Mapping[str, Estimate]) -> None:
+    """The curve of cosine against shift."""
+    from inscape.core.rundir import RunDir
+
+    assert isinstance(run, RunDir)
+
+    def along(pixels: int) -> Callable[[Tensor], Tensor]:
+        return lambda latent: shift(latent, torch.full((len(latent),), pixels), torch.full((len(latent),), pixels))
+
+    curve = as_rows([cosine_under(codec, latent_NCHW, along(pixels)) for pixels in SHIFTS])
+    others = [f"blur {BLUR:g} px", f"hole {CUTOUT} px"]
+    points = as_rows([metrics["cosine_under_blur"], metrics["cosine_under_cutout"]])
+    meaning_figures.jitter_curve(
+        np.array(SHIFTS, dtype=np.float64),
+        curve,
+        others,
+        points,
+        run.figures / "jitter_curve.png",
+        different=metrics["cosine_of_strangers"].value,
+    )
+    note_captions(run)
+
+
+def run(context: Context) -> Mapping[str, Estimate]:
+    """Go on with P2's codec under jitter, then measure the averaged weights."""
+    config: Config = context.config
+    source = open_source(config.data)
+    codec = load_codec(context.inputs["P2"].path)
+    plan = config.recipe == "plan"
+    training = config.training
+    if plan:
+        training = replace(training, objective=replace(training.objective, copy=0.0, target=0.0, from_z=0.0, noise=0.0))
+    frozen = ("reader", "z_enter", "decoder") if plan else ()
+    codec, result = train_codec(context, codec, source, training, frozen=frozen)
+    save_codec(codec, context.run.path / CODEC_WEIGHTS)
+    sentences = source.held_out(config.measured.held_out)
+    latent_NCHW = encode(codec.to_latent, sentences)
+    metrics = picture_metrics(codec, sentences, context.seed)
+    pools: dict[int, list[EncodedPool]] = {}
+    pairs: dict[int, EncodedPairs] = {}
+    if config.data.text:
+        pool = text_pool(codec, source)
+        pools = {1: [pool]} if pool else {}
+    else:
+        size = config.measured.pool_size
+        for n in facts_of(config.data):
+            pools[n] = [encode_scene_pool(codec, size, n, seed) for seed in range(config.measured.pools)]
+            pairs[n] = encode_pairs(codec, scene_pairs(n, config.measured.per_edit, seed=0))
+    metrics |= measure_jitter(codec, latent_NCHW, pools, pairs, config.measured.decide, context.seed)
+    montage_NCHW = encode(codec.to_latent, list(source.montage))
+    draw_latents(context.run, montage_NCHW, source.montage, latent_NCHW, result.evaluations)
+    draw_jitter(context.run, codec, latent_NCHW, metrics)
+    summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
+    context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
+    return metrics
+
+
+# A text file has no counterfactuals, and without groups no retrieval either.
+TEXT_GATE = Gate(criterion for criterion in GATE.criteria if not criterion.metric.startswith("told_apart"))
+
+PLAIN_TEXT_GATE = Gate(c for c in TEXT_GATE.criteria if not c.metric.startswith("recall"))
+
+
+def gate_for(config: Config) -> Gate:
+    """The gate for the corpus: the grammar, groups of paraphrases (.tsv), or single sentences."""
+    if not config.data.text:
+        return GATE
+    return TEXT_GATE if config.data.text.endswith(".tsv") else PLAIN_TEXT_GATE
+
+
+PHASE = Phase(
+    code="P3",
+    name="jitter",
+    question="Does a small shift, a mild blur or a small hole leave the meaning of the picture?",
+    config=Config,
+    presets=Path(__file__).with_suffix(".yaml"),
+    gate=GATE,
+    gate_for=gate_for,
+    run=run,
+    needs=("P2",),
+    seeds=(0, 1, 2),
+    remedies=REMEDIES,
+    check=lambda config: check_data(config.data),
+    failure_means="Meaning is hidden in single pixels: a code that looks like a picture, and is none.",
+)

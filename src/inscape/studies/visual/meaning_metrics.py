@@ -1,0 +1,134 @@
+"""Does z mean what the sentence means: the measurements of P2 and P3, on held-out sentences.
+
+Each is made for scenes of 1, 2 and 3 facts apart, and `worst` says which of them decides.
+
+Legend: N queries, M items of the pool, C, H, W of the latent, Z width of z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from inscape.core.estimate import Estimate, bootstrap_mean, proportion
+from inscape.data.scenes import EDITS
+from inscape.data.scenes.pools import EditPair, RetrievalPool, edit_pairs, retrieval_pool
+from inscape.metrics.retrieval import cosine_gap, target_ranks, told_apart
+from inscape.studies.visual.coding import embed, embed_sentences
+from inscape.studies.visual.model import TrainedCodec, encode
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+__all__ = [
+    "EncodedPairs",
+    "EncodedPool",
+    "by_facts",
+    "encode_pairs",
+    "encode_pool",
+    "encode_scene_pool",
+    "gap",
+    "recall",
+    "told_apart_by_edit",
+    "worst",
+]
+
+Change = Callable[[Tensor], Tensor]
+
+
+class EncodedPool(NamedTuple):
+    """A retrieval pool after the encoder: V of the queries, z of the pool, each query's row in it."""
+
+    query_NCHW: Tensor
+    pool_MZ: Float[np.ndarray, "M Z"]
+    target_N: Int[np.ndarray, " N"]
+    shuffled_N: Int[np.ndarray, " N"]  # another query's row: the control
+
+
+class EncodedPairs(NamedTuple):
+    """Anchors as V, their paraphrases and counterfactuals as z, and what was edited."""
+
+    anchor_NCHW: Tensor
+    paraphrase_NZ: Float[np.ndarray, "N Z"]
+    counterfactual_NZ: Float[np.ndarray, "N Z"]
+    edits: tuple[str, ...]
+
+
+def encode_scene_pool(codec: TrainedCodec, size: int, facts: int, seed: int) -> EncodedPool:
+    """A pool of `size` sentences with every one-edit counterfactual of every query, encoded."""
+    pool: RetrievalPool = retrieval_pool(size, facts=facts, seed=seed)
+    return encode_pool(codec, pool.queries, pool.pool, pool.targets_N)
+
+
+def encode_pool(
+    codec: TrainedCodec, queries: Sequence[str], pool: Sequence[str], target_N: Int[np.ndarray, " N"]
+) -> EncodedPool:
+    """Queries and pool through the encoder."""
+    latent_NCHW = encode(codec.to_latent, list(queries))
+    return EncodedPool(latent_NCHW, embed_sentences(codec, list(pool)), target_N, np.roll(target_N, 1))
+
+
+def encode_pairs(codec: TrainedCodec, pairs: Sequence[EditPair]) -> EncodedPairs:
+    """Triples through the encoder."""
+    anchor_NCHW = encode(codec.to_latent, [p.anchor for p in pairs])
+    paraphrase_NZ = embed_sentences(codec, [p.paraphrase for p in pairs])
+    counterfactual_NZ = embed_sentences(codec, [p.counterfactual for p in pairs])
+    return EncodedPairs(anchor_NCHW, paraphrase_NZ, counterfactual_NZ, tuple(p.edit for p in pairs))
+
+
+def recall(codec: TrainedCodec, pools: Sequence[EncodedPool], k: int, change: Change | None = None) -> Estimate:
+    """Share of queries, over all pools, whose paraphrase is among the `k` nearest; V of the query after `change`."""
+    rank_N = np.concatenate([target_ranks(_z(codec, p.query_NCHW, change), p.pool_MZ, p.target_N) for p in pools])
+    return proportion(int((rank_N < k).sum()), len(rank_N), "scenes")
+
+
+def shuffled_recall(codec: TrainedCodec, pools: Sequence[EncodedPool]) -> Estimate:
+    """Control: the same with another query's paraphrase as the right answer."""
+    rank_N = np.concatenate([target_ranks(embed(codec, p.query_NCHW), p.pool_MZ, p.shuffled_N) for p in pools])
+    return proportion(int((rank_N < 1).sum()), len(rank_N), "scenes")
+
+
+def told_apart_by_edit(codec: TrainedCodec, pairs: EncodedPairs, change: Change | None = None) -> dict[str, Estimate]:
+    """For each type of edit, the share of anchors that are nearer to the paraphrase than to the counterfactual."""
+    z_NZ, edit_N = _z(codec, pairs.anchor_NCHW, change), np.array(pairs.edits)
+    return {
+        edit: told_apart(z_NZ[rows], pairs.paraphrase_NZ[rows], pairs.counterfactual_NZ[rows])
+        for edit in dict.fromkeys(pairs.edits)
+        if (rows := edit_N == edit).any()
+    }
+
+
+def gap(codec: TrainedCodec, pairs: EncodedPairs) -> Estimate:
+    """Mean of cos(z, z of the paraphrase) - cos(z, z of the counterfactual)."""
+    z_NZ = embed(codec, pairs.anchor_NCHW)
+    own_N = (z_NZ * pairs.paraphrase_NZ).sum(1)
+    return bootstrap_mean(own_N - (z_NZ * pairs.counterfactual_NZ).sum(1), "scenes")
+
+
+def gap_to_others(codec: TrainedCodec, pairs: EncodedPairs) -> Estimate:
+    """Mean cosine to the paraphrase, less that to the paraphrases of other scenes."""
+    return cosine_gap(embed(codec, pairs.anchor_NCHW), pairs.paraphrase_NZ)
+
+
+def scene_pairs(facts: int, per_edit: int, seed: int) -> list[EditPair]:
+    """Held-out triples for every edit that applies to scenes of so many facts, in the order of EDITS."""
+    pairs = edit_pairs(per_edit, facts=facts, seed=seed)
+    return sorted(pairs, key=lambda pair: EDITS.index(pair.edit))
+
+
+def by_facts(name: str, estimates: Mapping[int, Estimate]) -> dict[str, Estimate]:
+    """Names for a measurement made for each number of facts: recall_at_1_2_facts."""
+    return {f"{name}_{n}_fact{'s' if n > 1 else ''}": estimate for n, estimate in estimates.items()}
+
+
+def worst(estimates: Mapping[int, Estimate], decide: int, *, largest: bool = False) -> Estimate:
+    """The estimate that decides: the lowest (or largest) among scenes of 1 to `decide` facts."""
+    deciding = [estimate for n, estimate in estimates.items() if n <= decide]
+    return max(deciding, key=lambda e: e.value) if largest else min(deciding, key=lambda e: e.value)
+
+
+def _z(codec: TrainedCodec, latent_NCHW: Tensor, change: Change | None) -> Float[np.ndarray, "N Z"]:
+    return embed(codec, latent_NCHW if change is None else change(latent_NCHW))

@@ -1,0 +1,214 @@
+"""What the codec is trained on from P2 on: contrast, decoding, invariance and the image prior, term by term.
+
+The plan trains them one after the other, and its contrast is met by a bag of words. Together they are met by meaning
+alone: to give back the very sentence V must hold all of it; to give the scene's canonical wording from the V of a
+paraphrase, who does what to whom must be told from V; and to give it from z alone, from z. See LOG.md.
+
+Legend: B tuples, T tokens, C, H, W of the latent, P its patches, Z width of z.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inscape.data.tokenizer import COPY, EOS, PAD
+from inscape.nn.jitter import JitterConfig, add_noise, jitter
+from inscape.nn.latent_codec import LatentCodec
+from inscape.studies.visual.losses import Weights, calibrated_terms, tokens_held
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+__all__ = ["Objective", "TrainingTuples", "decoder_input", "info_nce", "objective_terms", "token_loss"]
+
+
+class TrainingTuples(NamedTuple):
+    """A step's sentences: tokens (B, T) of one width, padded with 0, and how the paraphrase's V is to be decoded.
+
+    Sentences of one batch are negatives of each other; `negative_NT` are more of them, which are not decoded.
+    """
+
+    sentence_BT: Tensor
+    paraphrase_BT: Tensor
+    target_BT: Tensor  # what the decoder must say of the paraphrase's V
+    start_B: Tensor  # with which start token
+    negative_NT: Tensor  # N may be 0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights and settings of the terms. A weight of 0 leaves its term out."""
+
+    image: float = 0.3  # the image prior, times its own weights
+    contrast: float = 1.0  # InfoNCE; the plan's alpha
+    temperature: float = 0.07  # of InfoNCE; the plan's tau
+    invariance: float = 0.0  # |g(T(V1)) - g(V2)|^2 under jitter T; the plan's beta, 0.2, from P3 on
+    copy: float = 1.0  # decoding the sentence from its V; the plan's gamma
+    target: float = 1.0  # decoding another wording from the paraphrase's V
+    from_z: float = 0.5  # the same from z alone
+    z_alone: float = 0.3  # share of the paraphrases that are decoded from z alone
+    z_beside: float = 0.25  # share that are decoded from V and z; the rest from V alone
+    noise: float = 0.5  # largest noise on V before it is read, in standard deviations of V; uniform from 0
+    vicreg: float = 0.0  # optional: variance and covariance of z (Bardes et al. 2022)
+    barlow: float = 0.0  # optional: cross-correlation of the views' z (Zbontar et al. 2021)
+    share: float = 0.8  # image prior: least share of V's variance between sentences
+    dimensions: float = 16.0  # image prior: least effective number of directions between sentences
+    jitter: JitterConfig = field(default_factory=JitterConfig)
+    prior: Weights = field(default_factory=Weights)
+
+    def __post_init__(self) -> None:
+        for name in ("image", "contrast", "invariance", "copy", "target", "from_z", "noise", "vicreg", "barlow"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"objective.{name}={value} is out of range; allowed: 0 or more")
+        if not 0 < self.temperature <= 10:
+            raise ValueError(f"objective.temperature={self.temperature} is out of range; allowed: above 0, up to 10")
+        if not (self.z_alone >= 0 and self.z_beside >= 0 and self.z_alone + self.z_beside < 1):
+            raise ValueError(
+                f"objective.z_alone={self.z_alone} and z_beside={self.z_beside} are shares; allowed: 0 or more, "
+                "together below 1"
+            )
+
+    @property
+    def decodes(self) -> bool:
+        """Whether any term needs the decoder."""
+        return self.copy > 0 or self.target > 0 or self.from_z > 0
+
+
+def objective_terms(
+    model: LatentCodec, batch: TrainingTuples, step: int, objective: Objective, vocab: int
+) -> dict[str, Tensor]:
+    """The weighted terms of one step, by name; the same names at every step of a training."""
+    count = len(batch.sentence_BT)
+    latent_BCHW = model.encode(torch.cat((batch.sentence_BT, batch.paraphrase_BT, batch.negative_NT)))
+    terms = {}
+    if objective.image:
+        # The whole and a cut by turns, as in P1: the Haar transform must not see the same pairs of pixels each time.
+        cut = step % 2
+        prior = calibrated_terms(
+            latent_BCHW[:count, :, cut:, cut:],
+            tokens_held(batch.sentence_BT, vocab),
+            objective.prior,
+            share=objective.share,
+            dimensions=objective.dimensions,
+        )
+        terms["image"] = objective.image * torch.stack(list(prior.values())).sum()
+    states_BPD, z_BZ = _read(model, latent_BCHW, count, objective)
+    terms |= _contrast(z_BZ, count, objective)
+    if objective.decodes:
+        terms |= _decode(model, states_BPD[: 2 * count], z_BZ[: 2 * count], batch, objective)
+    return terms
+
+
+def _read(model: LatentCodec, latent_BCHW: Tensor, count: int, objective: Objective) -> tuple[Tensor, Tensor]:
+    """States of the patches and z: of sentences and paraphrases through noise, of sentences through T as well."""
+    first, second, negative = latent_BCHW.tensor_split((count, 2 * count))
+    if objective.invariance:
+        first = jitter(first, objective.jitter)
+    seen = torch.cat((first, second))
+    if objective.noise:
+        seen = add_noise(seen, objective.noise * torch.rand(len(seen), device=seen.device))
+    seen = torch.cat((seen, negative))
+    states_BPD = model.reader(seen)
+    return states_BPD, model.embed(seen, states_BPD)
+
+
+def _contrast(z_BZ: Tensor, count: int, objective: Objective) -> dict[str, Tensor]:
+    """InfoNCE both ways, against everything else of the batch in either wording; and what is optional."""
+    first, second, negative = z_BZ.tensor_split((count, 2 * count))
+    terms = {}
+    if objective.contrast:
+        forth = info_nce(first, torch.cat((second, first, negative)), objective.temperature)
+        back = info_nce(second, torch.cat((first, second, negative)), objective.temperature)
+        terms["contrast"] = objective.contrast * (forth + back) / 2
+    if objective.invariance:
+        terms["invariance"] = objective.invariance * (first - second).square().sum(-1).mean()
+    if objective.vicreg:
+        terms["vicreg"] = objective.vicreg * _vicreg(torch.cat((first, second)))
+    if objective.barlow:
+        terms["barlow"] = objective.barlow * _barlow(first, second)
+    return terms
+
+
+def info_nce(query_BZ: Float[Tensor, "B Z"], pool_NZ: Float[Tensor, "N Z"], temperature: float) -> Float[Tensor, ""]:
+    """Cross-entropy of finding item i of the pool for query i, by cosine over `temperature` (van den Oord 2018).
+
+    Item B + i of the pool is query i itself, and does not count.
+    """
+    count = len(query_BZ)
+    target_B = torch.arange(count, device=query_BZ.device)
+    score_BN = query_BZ @ pool_NZ.T / temperature
+    itself_BN = torch.zeros_like(score_BN, dtype=torch.bool)
+    itself_BN[target_B, target_B + count] = True
+    return functional.cross_entropy(score_BN.masked_fill(itself_BN, -torch.inf), target_B)
+
+
+def _vicreg(z_BZ: Tensor) -> Tensor:
+    """Variance hinge at the standard deviation of a uniform unit vector, and squared covariances off the diagonal."""
+    scaled = z_BZ * z_BZ.shape[-1] ** 0.5
+    scaled = scaled - scaled.mean(0)
+    covariance = scaled.T @ scaled / (len(scaled) - 1)
+    variance = covariance.diagonal()
+    hinge = functional.relu(1 - (variance + 1e-4).sqrt()).mean()
+    return hinge + (covariance.square().sum() - variance.square().sum()) / len(variance)
+
+
+def _barlow(first_BZ: Tensor, second_BZ: Tensor, redundancy: float = 5e-3) -> Tensor:
+    """Cross-correlation of two views against the identity; per dimension."""
+    first, second = ((z - z.mean(0)) / (z.std(0) + 1e-4) for z in (first_BZ, second_BZ))
+    correlation = first.T @ second / len(first)
+    on = (correlation.diagonal() - 1).square().sum()
+    off = correlation.square().sum() - correlation.diagonal().square().sum()
+    return (on + redundancy * off) / len(correlation)
+
+
+def decoder_input(
+    sentence_BT: Int[Tensor, "B T"], start: int | Int[Tensor, " B"]
+) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
+    """What the decoder reads and what it must say, both S = T - 1 wide, of `bos w1 .. wn eos`: the start token stands
+    for bos."""
+    read_BT, said_BT = sentence_BT[:, :-1].clone(), sentence_BT[:, 1:]
+    read_BT[:, 0] = start
+    return read_BT.masked_fill(read_BT == EOS, PAD), said_BT
+
+
+def token_loss(logits_BTV: Float[Tensor, "B T V"], said_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Cross-entropy of each token in nats, 0 at padding."""
+    loss_BT = functional.cross_entropy(logits_BTV.float().transpose(1, 2), said_BT, reduction="none")
+    return loss_BT * (said_BT != PAD)
+
+
+def _decode(
+    model: LatentCodec, states_BPD: Tensor, z_BZ: Tensor, batch: TrainingTuples, objective: Objective
+) -> dict[str, Tensor]:
+    """Each term is a mean over the tokens that it covers."""
+    count, device = len(batch.sentence_BT), states_BPD.device
+    reads, says = zip(
+        decoder_input(batch.sentence_BT, COPY), decoder_input(batch.target_BT, batch.start_B), strict=True
+    )
+    is_copy_B = torch.arange(2 * count, device=device) < count
+    draw_B = torch.rand(2 * count, device=device)
+    sees_v_B = is_copy_B | (draw_B >= objective.z_alone)
+    sees_z_B = (draw_B < objective.z_alone + objective.z_beside) & (~is_copy_B | (draw_B >= objective.z_alone))
+    logits_BTV = model.decode(model.memory(states_BPD, z_BZ), model.memory_bias(sees_v_B, sees_z_B), torch.cat(reads))
+    said_BT = torch.cat(says)
+    loss_BT = token_loss(logits_BTV, said_BT)
+    terms = {}
+    for name, rows_B in (
+        ("copy", is_copy_B),
+        ("target", ~is_copy_B & sees_v_B),
+        ("from_z", ~sees_v_B),
+    ):
+        if weight := getattr(objective, name):
+            terms[name] = weight * _mean_over(loss_BT, (said_BT != PAD) & rows_B[:, None])
+    return terms
+
+
+def _mean_over(loss_BT: Tensor, kept_BT: Tensor) -> Tensor:
+    return (loss_BT * kept_BT).sum() / kept_BT.sum().clamp(min=1)

@@ -1,0 +1,110 @@
+"""Other sentences with the same meaning: candidates by sampling, the best by round trip.
+
+A candidate is judged by the codec itself: its own latent must mean what the input's means, cos(g(V(x)), g(V(y))). Where
+the grammar's parser can read the input, its verdict is final.
+
+Legend: N sentences, K candidates each, C, H, W of the latent, Z width of z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from inscape.data.scenes import Scene, parse
+from inscape.data.tokenizer import PARAPHRASE
+from inscape.studies.visual.coding import Reading, embed, embed_sentences, say
+from inscape.studies.visual.model import TrainedCodec, encode
+
+if TYPE_CHECKING:
+    from inscape.nn.latent_codec import Constraint
+
+__all__ = ["Candidate", "candidates", "meaning_of", "paraphrases"]
+
+TOP_P = 0.9  # the plan's
+TEMPERATURE = 1.0
+
+
+class Candidate(NamedTuple):
+    """A sentence and the cosine of its meaning with the input's."""
+
+    text: str
+    cosine: float
+
+
+def candidates(
+    codec: TrainedCodec,
+    sentences: Sequence[str],
+    k: int,
+    *,
+    seed: int = 0,
+    constraint: Constraint | None = None,
+    temperature: float = TEMPERATURE,
+) -> list[list[Candidate]]:
+    """`k` samples for each sentence from its V under the paraphrase token, in the order drawn; repeats are kept."""
+    latent_NCHW = encode(codec.to_latent, list(sentences))
+    reading = Reading(start=PARAPHRASE, constraint=constraint, temperature=temperature, top_p=TOP_P)
+    said = say(codec, latent_NCHW.repeat_interleave(k, 0), reading, seed=seed)
+    cosines = _round_trip(codec, latent_NCHW, said, k)
+    rows = [Candidate(text, float(cosine)) for text, cosine in zip(said, cosines, strict=True)]
+    return [rows[i : i + k] for i in range(0, len(rows), k)]
+
+
+def _round_trip(codec: TrainedCodec, latent_NCHW: Tensor, said: Sequence[str], k: int) -> np.ndarray:
+    """Cosines; -1 for what cannot be encoded again."""
+    fits = [i for i, text in enumerate(said) if _encodable(codec, text)]
+    cosine = np.full(len(said), -1.0)
+    if fits:
+        z_KZ = embed_sentences(codec, [said[i] for i in fits])
+        own_NZ = embed(codec, latent_NCHW)
+        cosine[fits] = (z_KZ * own_NZ[np.array(fits) // k]).sum(1)
+    return cosine
+
+
+def _encodable(codec: TrainedCodec, text: str) -> bool:
+    if not text.strip():
+        return False
+    try:
+        codec.tokenizer.encode([text], max_length=codec.model.encoder.config.max_length)
+    except ValueError:
+        return False
+    return True
+
+
+def paraphrases(
+    codec: TrainedCodec,
+    sentences: Sequence[str],
+    n: int,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+    constraint: Constraint | None = None,
+    least_cosine: float = 0.9,
+) -> list[list[Candidate]]:
+    """Up to `n` distinct paraphrases of each sentence, best round trip first; fewer where fewer were found.
+
+    Never the sentence itself; never one whose parsed scene differs, where the sentence can be parsed; else never one
+    whose cosine is below `least_cosine`. `draws` times `n` candidates are sampled for each sentence.
+    """
+    found = []
+    drawn = candidates(codec, sentences, draws * n, seed=seed, constraint=constraint)
+    for sentence, row in zip(sentences, drawn, strict=True):
+        scene = meaning_of(sentence)
+        kept: dict[str, Candidate] = {}
+        for candidate in row:
+            same = candidate.cosine >= least_cosine if scene is None else meaning_of(candidate.text) == scene
+            if same and candidate.text != sentence:
+                kept.setdefault(candidate.text, candidate)
+        found.append(sorted(kept.values(), key=lambda c: -c.cosine)[:n])
+    return found
+
+
+def meaning_of(text: str) -> Scene | None:
+    """The scene that a text states, or None where it is no sentence of the grammar."""
+    try:
+        return parse(text)
+    except ValueError:
+        return None
