@@ -73,6 +73,7 @@ def test_recall_grows_with_k_and_blocks_change_nothing(monkeypatch):
 def test_length_says_nothing_and_tensors_are_welcome():
     scale = np.exp(20 * normal(8, 300, 1))
     assert recall_at(scale * NOISY, MEANING / scale, EACH, 1).value == 1
+    assert recall_at(1e-200 * NOISY, 1e200 * MEANING, EACH, 1).value == 1
     assert recall_at(torch.tensor(NOISY).float(), torch.tensor(MEANING).float(), torch.arange(300), 1).value == 1
 
 
