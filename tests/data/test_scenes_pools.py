@@ -80,6 +80,7 @@ def test_all_counterfactuals_of_three_facts_are_those_that_the_array_sampler_rea
     )
     everything = all_counterfactuals(scene, edit)
     assert len(set(everything)) == len(everything)
+    assert all(scene in all_counterfactuals(other, edit) for other in everything)  # the pool relies on it
     number = 2_000
     made = draw_counterfactuals(np.tile(scene.codes, (number, 1)), 3, np.arange(number), edits=[edit], split=None)
     assert set(everything) == {scene_from_codes(row) for row in made.scenes_BF}
