@@ -157,8 +157,9 @@ def _scatter(axes: Axes, place_B2: ndarray, labels: Sequence[str] | Sequence[int
         # Past the eighth label colours return with another marker.
         colour = figures.COLOURS[i % len(figures.COLOURS)]
         marker = figures.MARKERS[(i + i // len(figures.COLOURS)) % len(figures.MARKERS)]
-        look = {"c": name, "edgecolors": figures.GREY, "linewidths": 0.5} if named else {"c": colour, "linewidths": 0}
-        axes.scatter(*place_B2[label_B == name].T, s=18, marker=marker, alpha=0.8, label=name, **look)
+        look = {"c": name, "edgecolors": figures.GREY, "linewidths": 0.25} if named else {"c": colour, "linewidths": 0}
+        size = 30 if marker == "*" else 18  # a star has less inside
+        axes.scatter(*place_B2[label_B == name].T, s=size, marker=marker, alpha=0.8, label=name, **look)
 
 
 def edit_bars(
