@@ -1,7 +1,8 @@
 """`./inscape demo`: the main job on real input, and what to look at afterwards.
 
-It runs the visual study with the quick preset, then shows the verdicts, some sentences with their latents, and where
-the report lies. It is `inscape run visual --preset quick` with a guided tour; nothing here is measured or decided.
+It climbs the visual study's ladder with the quick preset and one seed, then shows the verdicts, some sentences with
+their latents and paraphrases, and where the report lies. Nothing here is measured or decided. Minutes of training on one-fact
+scenes are too short for some gates; the demo walks past those, as its runs and reports say.
 """
 
 import sys
@@ -13,6 +14,7 @@ from inscape.core.rundir import find_runs
 __all__ = ["main"]
 
 RUNS = Path("runs")
+DESPITE = "a demo of one seed, minutes long, shows every phase whatever the one before it says"
 SENTENCES = (
     "a red ball is on the blue block",
     "the blue block supports a red ball",
@@ -22,18 +24,24 @@ SENTENCES = (
 
 def main() -> int:
     """Run the demo; returns the exit status."""
-    status = inscape(["run", "visual", "--preset", "quick", "--out", str(RUNS)])
-    runs = [run for run in find_runs(RUNS, "visual", "P1", "quick") if run.finished]
+    words = ["run", "visual", "--preset", "quick", "--seed", "0", "--out", str(RUNS), "--despite-gate", DESPITE]
+    status = inscape(words)
+    runs = [run for run in find_runs(RUNS, "visual", "P5", "quick") if run.finished]
     if status or not runs:
         return status
-    picture = RUNS / "demo.png"
-    words = ["encode", *SENTENCES, "--weights", str(runs[-1].path), "--out", str(RUNS / "demo.safetensors")]
+    last, picture = runs[-1], RUNS / "demo.png"
+    words = ["encode", *SENTENCES, "--weights", str(last.path), "--out", str(RUNS / "demo.safetensors")]
     status = inscape([*words, "--png", str(picture)])
+    print("\nRead back from their pictures:")
+    status = status or inscape(["decode", str(RUNS / "demo.safetensors"), "--weights", str(last.path)])
+    print(f"\nOther words for {SENTENCES[0]!r}, by the model of these few minutes:")
+    status = status or inscape(["paraphrase", SENTENCES[0], "--weights", str(last.path)])
     print(
         f"\nSee the latents:      {picture}\n"
-        f"Read the report:      {runs[-1].path / runs[-1].REPORT}\n"
+        f"Read the report:      {last.path / last.REPORT}\n"
         f"All runs, all gates:  {RUNS / 'index.html'}, or ./inscape status\n"
-        "Your own sentences:   ./inscape encode 'a green cone is left of two small stars' --png picture.png\n"
+        "The shipped weights:  ./inscape paraphrase 'a green cone is left of two small stars' (more facts, hours more "
+        "of evidence)\n"
         "Your own text:        ./inscape run visual data.text=FILE"
     )
     return status

@@ -8,7 +8,7 @@ Legend: B batch, T tokens, C, H, W of the latent, M places of the decoder's memo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,9 @@ from inscape.nn.readout import PooledReadout, SpatialReadout
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-__all__ = ["Constraint", "Generated", "LatentCodec", "LatentCodecConfig"]
+    from inscape.nn.constraint import Constraint
+
+__all__ = ["Generated", "LatentCodec", "LatentCodecConfig"]
 
 
 @dataclass(frozen=True)
@@ -57,22 +59,6 @@ class LatentCodecConfig:
             raise ValueError(f"dropout={self.dropout} is out of range; allowed: 0 to 1, 1 excluded")
         if self.readout not in ("spatial", "pooled"):
             raise ValueError(f"readout={self.readout!r} is not known; allowed: spatial, pooled")
-
-
-class Constraint(Protocol):
-    """What may follow, as a function of a state for each sentence."""
-
-    def initial(self, batch: int) -> Tensor:
-        """States before the first token."""
-        ...
-
-    def allowed(self, state_B: Tensor, left: int) -> Tensor:
-        """mask_BV: True for tokens that may come next when `left` tokens remain, this one included."""
-        ...
-
-    def advance(self, state_B: Tensor, token_B: Tensor) -> Tensor:
-        """States after the tokens."""
-        ...
 
 
 class Generated(NamedTuple):

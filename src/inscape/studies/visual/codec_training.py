@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context
@@ -69,16 +69,24 @@ def train_codec(
     for part in frozen:
         getattr(model, part).requires_grad_(False)
     watched = source.watched(WATCHED)
-    of_objective: Terms = lambda m, batch, step: objective_terms(m, batch, step, training.objective, vocab)  # noqa: E731
+
+    def loss_terms(model: nn.Module, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
+        assert isinstance(model, LatentCodec)
+        return terms(model, batch, step) if terms else objective_terms(model, batch, step, training.objective, vocab)
+
+    def evaluate(average: nn.Module, step: int) -> dict[str, float]:
+        assert isinstance(average, LatentCodec)
+        return watch(TrainedCodec(average, codec.tokenizer), watched, training.objective.decodes)
+
     result = fit(
         model,
         lambda step, rank, world: _batch(source, training, context.seed, step, rank, world),
-        terms or of_objective,
+        loss_terms,
         training.fit,
         run or context.run,
         seed=context.seed,
         device=pick_device(context.device),
-        evaluate=lambda ema, _: watch(TrainedCodec(ema, codec.tokenizer), watched, training.objective.decodes),
+        evaluate=evaluate,
     )
     for average in (result.model, result.ema):
         average.requires_grad_(True)

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from inscape.data.tokenizer import COPY, PAD
-from inscape.nn.latent_codec import Constraint, LatentCodec
+from inscape.nn.constraint import Constraint
+from inscape.nn.latent_codec import LatentCodec
 from inscape.studies.visual.model import TrainedCodec, encode
 from inscape.studies.visual.objective import decoder_input
 

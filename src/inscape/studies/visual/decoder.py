@@ -36,7 +36,7 @@ from inscape.studies.visual.decoding_metrics import (
 )
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.meaning import Measured, facts_of
-from inscape.studies.visual.meaning_metrics import by_facts, worst
+from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
 from inscape.studies.visual.text_meaning import returned
@@ -118,7 +118,8 @@ def measure_decoding(codec: TrainedCodec, measured: Measured, facts: tuple[int, 
         found.setdefault(name, {})[n] = estimate
 
     for n in facts:
-        held = codec_set(measured.sentences, facts=n)
+        count = measured.of(n).sentences
+        held = codec_set(count, facts=n, split=HELD_OUT)
         latent = encode(codec.to_latent, list(held.sentences))
         heard = free_running(codec, latent, *held, Reading())
         note("scene_exact", n, heard.scene)
@@ -126,7 +127,7 @@ def measure_decoding(codec: TrainedCodec, measured: Measured, facts: tuple[int, 
         note("scene_exact_in_grammar", n, free_running(codec, latent, *held, Reading(constraint=grammar)).scene)
         note("scene_exact_without_z", n, free_running(codec, latent, *held, Reading(sees_z=False)).scene)
         note("scene_exact_swapped", n, free_running(codec, swapped(latent), *held, Reading()).scene)
-        few = slice(measured.sentences // 2)
+        few = slice(count // 2)
         curve = noise_metrics(codec, latent[few], held.scenes[few], SIGMAS, Reading(sees_z=True))
         for sigma, estimate in zip(SIGMAS, curve, strict=True):
             note(f"scene_exact_noise_{sigma:g}", n, estimate)

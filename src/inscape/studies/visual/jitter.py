@@ -219,10 +219,10 @@ def run(context: Context) -> Mapping[str, Estimate]:
         pool = text_pool(codec, source)
         pools = {1: [pool]} if pool else {}
     else:
-        size = config.measured.pool_size
         for n in facts_of(config.data):
-            pools[n] = [encode_scene_pool(codec, size, n, seed) for seed in range(config.measured.pools)]
-            pairs[n] = encode_pairs(codec, scene_pairs(n, config.measured.per_edit, seed=0))
+            sizes = config.measured.of(n)
+            pools[n] = [encode_scene_pool(codec, sizes.pool_size, n, seed) for seed in range(sizes.pools)]
+            pairs[n] = encode_pairs(codec, scene_pairs(n, sizes.per_edit, seed=0))
     metrics |= measure_jitter(codec, latent_NCHW, pools, pairs, config.measured.decide, context.seed)
     montage_NCHW = encode(codec.to_latent, list(source.montage))
     draw_latents(context.run, montage_NCHW, source.montage, latent_NCHW, result.evaluations)

@@ -69,6 +69,17 @@ class Measured:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"measured.{name}={getattr(self, name)} is out of range; allowed: {low} to {high}")
 
+    def of(self, facts: int) -> Measured:
+        """How much is measured of scenes of so many facts: a quarter, where they are only shown."""
+        if facts <= self.decide:
+            return self
+        return replace(
+            self,
+            pools=max(1, self.pools // 4),
+            per_edit=max(1, self.per_edit // 4),
+            sentences=max(8, self.sentences // 4),
+        )
+
 
 @dataclass(frozen=True)
 class Config:
@@ -167,8 +178,9 @@ def measure_meaning(codec: TrainedCodec, measured: Measured, facts: tuple[int, .
     recall_1, recall_5, gaps, shuffled = {}, {}, {}, {}
     edits: dict[str, dict[int, Estimate]] = {edit: {} for edit in EDITS}
     for n in facts:
-        pools = [encode_scene_pool(codec, measured.pool_size, n, seed) for seed in range(measured.pools)]
-        pairs = encode_pairs(codec, scene_pairs(n, measured.per_edit, seed=0))
+        sizes = measured.of(n)
+        pools = [encode_scene_pool(codec, sizes.pool_size, n, seed) for seed in range(sizes.pools)]
+        pairs = encode_pairs(codec, scene_pairs(n, sizes.per_edit, seed=0))
         recall_1[n], recall_5[n] = recall(codec, pools, 1), recall(codec, pools, 5)
         shuffled[n], gaps[n] = shuffled_recall(codec, pools), gap(codec, pairs)
         for edit, estimate in told_apart_by_edit(codec, pairs).items():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 __all__ = [
+    "HELD_OUT",
     "EncodedPairs",
     "EncodedPool",
     "by_facts",
@@ -31,12 +32,17 @@ __all__ = [
     "encode_pool",
     "encode_scene_pool",
     "gap",
+    "gap_to_others",
     "recall",
+    "scene_pairs",
+    "shuffled_recall",
     "told_apart_by_edit",
     "worst",
 ]
 
 Change = Callable[[Tensor], Tensor]
+
+HELD_OUT = "heldout"  # colour x shape x relation combinations that no training sentence has
 
 
 class EncodedPool(NamedTuple):
@@ -59,7 +65,7 @@ class EncodedPairs(NamedTuple):
 
 def encode_scene_pool(codec: TrainedCodec, size: int, facts: int, seed: int) -> EncodedPool:
     """A pool of `size` sentences with every one-edit counterfactual of every query, encoded."""
-    pool: RetrievalPool = retrieval_pool(size, facts=facts, seed=seed)
+    pool: RetrievalPool = retrieval_pool(size, facts=facts, seed=seed, split=HELD_OUT)
     return encode_pool(codec, pool.queries, pool.pool, pool.targets_N)
 
 
@@ -115,7 +121,7 @@ def gap_to_others(codec: TrainedCodec, pairs: EncodedPairs) -> Estimate:
 
 def scene_pairs(facts: int, per_edit: int, seed: int) -> list[EditPair]:
     """Held-out triples for every edit that applies to scenes of so many facts, in the order of EDITS."""
-    pairs = edit_pairs(per_edit, facts=facts, seed=seed)
+    pairs = edit_pairs(per_edit, facts=facts, seed=seed, split=HELD_OUT)
     return sorted(pairs, key=lambda pair: EDITS.index(pair.edit))
 
 

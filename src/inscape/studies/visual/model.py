@@ -30,6 +30,7 @@ __all__ = [
     "TextToLatent",
     "TrainedCodec",
     "encode",
+    "load",
     "load_codec",
     "load_encoder",
     "save_codec",
@@ -82,6 +83,15 @@ def save_codec(codec: TrainedCodec, path: Path, *, about: str = "", half: bool =
         "about": about,
     }
     write_atomically(path, save(weights, metadata))
+
+
+def load(path: Path) -> TrainedCodec | TextToLatent:
+    """What a file or a run directory holds: the codec, or the encoder where there is no more; ValueError in one line.
+
+    The messages are those of `load_codec` and `load_encoder`.
+    """
+    file = _weights_file(path, (CODEC_WEIGHTS, WEIGHTS))
+    return load_codec(file) if _metadata(file).get("kind") == CODEC_KIND else load_encoder(file)
 
 
 def load_encoder(path: Path) -> TextToLatent:

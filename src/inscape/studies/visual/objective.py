@@ -36,7 +36,7 @@ class TrainingTuples(NamedTuple):
 
     sentence_BT: Tensor
     paraphrase_BT: Tensor
-    target_BT: Tensor  # what the decoder must say of the paraphrase's V
+    target_BT: Tensor  # what the decoder must say of the paraphrase's V, beside a copy; may be empty
     start_B: Tensor  # with which start token
     negative_NT: Tensor  # N may be 0
 
@@ -49,7 +49,7 @@ class Objective:
     contrast: float = 1.0  # InfoNCE; the plan's alpha
     temperature: float = 0.07  # of InfoNCE; the plan's tau
     invariance: float = 0.0  # |g(T(V1)) - g(V2)|^2 under jitter T; the plan's beta, 0.2, from P3 on
-    copy: float = 1.0  # decoding the sentence from its V; the plan's gamma
+    copy: float = 1.0  # decoding each sentence from its V; the plan's gamma
     target: float = 1.0  # decoding another wording from the paraphrase's V
     from_z: float = 0.5  # the same from z alone
     z_alone: float = 0.3  # share of the paraphrases that are decoded from z alone
@@ -187,26 +187,24 @@ def token_loss(logits_BTV: Float[Tensor, "B T V"], said_BT: Int[Tensor, "B T"]) 
 def _decode(
     model: LatentCodec, states_BPD: Tensor, z_BZ: Tensor, batch: TrainingTuples, objective: Objective
 ) -> dict[str, Tensor]:
-    """Each term is a mean over the tokens that it covers."""
-    count, device = len(batch.sentence_BT), states_BPD.device
-    reads, says = zip(
-        decoder_input(batch.sentence_BT, COPY), decoder_input(batch.target_BT, batch.start_B), strict=True
-    )
-    is_copy_B = torch.arange(2 * count, device=device) < count
-    draw_B = torch.rand(2 * count, device=device)
-    sees_v_B = is_copy_B | (draw_B >= objective.z_alone)
-    sees_z_B = (draw_B < objective.z_alone + objective.z_beside) & (~is_copy_B | (draw_B >= objective.z_alone))
-    logits_BTV = model.decode(model.memory(states_BPD, z_BZ), model.memory_bias(sees_v_B, sees_z_B), torch.cat(reads))
-    said_BT = torch.cat(says)
-    loss_BT = token_loss(logits_BTV, said_BT)
+    """Each term is a mean over the tokens that it covers. Rows: both sentences' copies, then the targets."""
+    count, targets, device = len(batch.sentence_BT), len(batch.target_BT), states_BPD.device
+    copies_BT = torch.cat((batch.sentence_BT, batch.paraphrase_BT))
+    reads, says = zip(decoder_input(copies_BT, COPY), decoder_input(batch.target_BT, batch.start_B), strict=True)
+    row_R = torch.arange(2 * count + targets, device=device)
+    is_copy_R = row_R < 2 * count
+    draw_R = torch.rand(len(row_R), device=device)
+    sees_v_R = is_copy_R | (draw_R >= objective.z_alone)
+    sees_z_R = (draw_R < objective.z_alone + objective.z_beside) & (~is_copy_R | (draw_R >= objective.z_alone))
+    source_R = torch.where(is_copy_R, row_R, row_R - count)  # targets are decoded from the paraphrases' V
+    memory_RMD = model.memory(states_BPD, z_BZ)[source_R]
+    logits_RTV = model.decode(memory_RMD, model.memory_bias(sees_v_R, sees_z_R), torch.cat(reads))
+    said_RT = torch.cat(says)
+    loss_RT = token_loss(logits_RTV, said_RT)
     terms = {}
-    for name, rows_B in (
-        ("copy", is_copy_B),
-        ("target", ~is_copy_B & sees_v_B),
-        ("from_z", ~sees_v_B),
-    ):
+    for name, rows_R in (("copy", is_copy_R), ("target", ~is_copy_R & sees_v_R), ("from_z", ~sees_v_R)):
         if weight := getattr(objective, name):
-            terms[name] = weight * _mean_over(loss_BT, (said_BT != PAD) & rows_B[:, None])
+            terms[name] = weight * _mean_over(loss_RT, (said_RT != PAD) & rows_R[:, None])
     return terms
 
 

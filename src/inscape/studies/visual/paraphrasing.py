@@ -20,7 +20,7 @@ from inscape.studies.visual.coding import Reading, embed, embed_sentences, say
 from inscape.studies.visual.model import TrainedCodec, encode
 
 if TYPE_CHECKING:
-    from inscape.nn.latent_codec import Constraint
+    from inscape.nn.constraint import Constraint
 
 __all__ = ["Candidate", "candidates", "meaning_of", "paraphrases"]
 

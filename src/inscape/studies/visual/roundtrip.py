@@ -30,7 +30,7 @@ from inscape.studies.visual.coding import Reading
 from inscape.studies.visual.decoding_metrics import free_running
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
-from inscape.studies.visual.meaning_metrics import by_facts, worst
+from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.paraphrasing import candidates, meaning_of, paraphrases
 from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
@@ -87,7 +87,7 @@ def measure_round_trip(
     """Of k samples the best round trip, checked by the parser; and five paraphrases of each sentence."""
     found: dict[str, dict[int, Estimate]] = {}
     for n in facts:
-        held = codec_set(measured.sentences // 2, facts=n, seed=1)
+        held = codec_set(measured.of(n).sentences // 2, facts=n, seed=1, split=HELD_OUT)
         sentences, scenes = list(held.sentences), list(held.scenes)
         best = [max(row, key=lambda c: c.cosine) for row in candidates(codec, sentences, k, seed=seed)]
         said = [candidate.text for candidate in best]

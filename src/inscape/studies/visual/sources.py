@@ -19,7 +19,7 @@ from inscape.data.scenes.tuples import tuples_at
 from inscape.data.scenes.wording import render
 from inscape.data.text import TextCorpus, TokenisedText
 from inscape.data.text_negatives import Lexicon, lexicon, word_replace, word_swap
-from inscape.data.tokenizer import CANONICAL, COPY, MAX_LENGTH, MAX_VOCAB, PARAPHRASE, Tokenizer
+from inscape.data.tokenizer import CANONICAL, MAX_LENGTH, MAX_VOCAB, PARAPHRASE, Tokenizer
 
 __all__ = ["DataConfig", "Mixture", "SentenceTuples", "Source", "check_data", "open_source"]
 
@@ -53,6 +53,7 @@ class Mixture:
     one: float = 1.0  # weight of steps with scenes of one fact
     two: float = 1.0  # of two facts
     three: float = 1.0  # of three facts
+    alone: int = 0  # first so many steps with scenes of one fact only
     swaps: int = 2  # how much oftener than other edits arguments and attributes are swapped
     paraphrases: float = 0.0  # share of targets that are another wording instead of the canonical one
     edits: float = 0.0  # text file: hard negatives made from the text (word and order swaps), as a share of the batch
@@ -61,6 +62,8 @@ class Mixture:
         weights = (self.one, self.two, self.three)
         if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
             raise ValueError(f"mixture.one, two, three={weights} are out of range; allowed: 0 or more, not all 0")
+        if self.alone < 0:
+            raise ValueError(f"mixture.alone={self.alone} is out of range; allowed: 0 or more steps")
         if not 0 <= self.swaps <= 100:
             raise ValueError(f"mixture.swaps={self.swaps} is out of range; allowed: 0 to 100")
         for name in ("paraphrases", "edits"):
@@ -73,7 +76,7 @@ class SentenceTuples(NamedTuple):
 
     sentence_BT: np.ndarray
     paraphrase_BT: np.ndarray
-    target_BT: np.ndarray  # what is to be decoded from the paraphrase
+    target_BT: np.ndarray  # what is to be decoded from the paraphrase, beside itself; may be empty
     start_B: np.ndarray  # with which start token
     negative_NT: np.ndarray  # further sentences that mean something else; N may be 0
 
@@ -132,7 +135,9 @@ class _Grammar:
 
     def tuples_at(self, seed: int, step: int, rank: int, world: int, size: int, mixture: Mixture) -> SentenceTuples:
         only = self.config.facts
-        facts = (mixture.one, mixture.two, mixture.three) if not only else np.eye(3)[only - 1].tolist()
+        facts = (mixture.one, mixture.two, mixture.three)
+        if only or step < mixture.alone:
+            facts = tuple(float(n == (only or 1)) for n in (1, 2, 3))
         drawn = tuples_at(
             self.table, seed=seed, step=step, size=size, rank=rank, world=world, facts=facts, swaps=mixture.swaps
         )
@@ -192,7 +197,7 @@ class _Text:
             by_swap_N = (place_N % 2 == 0) & swapped.changed_B
             negative_NT = np.where(by_swap_N[:, None], swapped.tokens_BT, replaced.tokens_BT)
             negative_NT = negative_NT[by_swap_N | replaced.changed_B]
-        return SentenceTuples(first_BT, second_BT, second_BT, np.full(len(second_BT), COPY), negative_NT)
+        return SentenceTuples(first_BT, second_BT, second_BT[:0], np.zeros(0, np.int64), negative_NT)
 
     @property
     def has_groups(self) -> bool:

@@ -56,7 +56,7 @@ def returned(codec: TrainedCodec, sentences: Sequence[str], prefix: str = "") ->
     }
     different = [(a, b) for a, b in zip(sentences, spoken.texts, strict=True) if a != b]
     if different:
-        metrics[f"{prefix}rouge_l_of_what_differs"] = mean_rouge_l(*zip(*different, strict=True))
+        metrics[f"{prefix}rouge_l_of_what_differs"] = mean_rouge_l([a for a, _ in different], [b for _, b in different])
     words_N = np.array([len(sentence.split()) for sentence in sentences])
     exact_N = np.array([a == b for a, b in zip(sentences, spoken.texts, strict=True)], dtype=np.float64)
     for low, high in zip((0, *LENGTHS), LENGTHS, strict=False):
