@@ -31,6 +31,12 @@ def test_finds_nothing_far_below_the_level_of_the_rest():
     assert word_probe(picture + faint, WORDS, seed=0).value < 0.6
 
 
+def test_finds_nothing_in_a_thousandth_of_a_picture_that_all_share():
+    picture = RNG.standard_normal(40)  # the same for every sentence, so no feature varies but with the words
+    faint = 1e-3 * WORDS @ RNG.standard_normal((12, 40))
+    assert word_probe(picture + faint, WORDS, seed=0).value < 0.6
+
+
 def test_a_constant_representation_scores_half():
     assert word_probe(np.ones((400, 40)), WORDS, seed=0).value == pytest.approx(0.5, abs=0.06)
 

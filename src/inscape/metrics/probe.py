@@ -22,7 +22,7 @@ __all__ = ["frequent_words", "word_probe"]
 
 RESAMPLES = 1000
 RIDGE = 0.3  # penalty on standardised features, per sentence
-NOISE = 0.1  # standard deviation of the noise a feature is read under, in units of the largest feature's
+NOISE = 0.1  # standard deviation of the noise a feature is read under, in units of that of all features together
 
 
 def frequent_words(
@@ -37,7 +37,8 @@ def word_probe(features_NF: Float[np.ndarray, "N F"], presence_NK: Bool[np.ndarr
     """Balanced accuracy of a ridge readout of which words a sentence holds; chance is 0.5.
 
     The first half of the sentences fits, the second half counts. Features are read under noise of a tenth of the
-    largest feature's standard deviation: what lies below that is not in the representation in any useful sense.
+    standard deviation over all sentences and features: words that are a thousandth of a picture that all sentences
+    share are not in the representation in any useful sense.
     The interval is over sentences. ValueError on fewer than 20 sentences, no words, or numbers that are not finite.
     """
     count = len(features_NF)
@@ -49,7 +50,7 @@ def word_probe(features_NF: Float[np.ndarray, "N F"], presence_NK: Bool[np.ndarr
     if not np.isfinite(features_NF).all():
         raise ValueError("word_probe: the features hold NaN or infinite values")
     features_NF = np.asarray(features_NF, dtype=np.float64)
-    level = features_NF.std(0).max() + 1e-12
+    level = features_NF.std() + 1e-12
     noisy_NF = features_NF + NOISE * level * np.random.default_rng(seed).standard_normal(features_NF.shape)
     half = count // 2
     scaled_NF = (noisy_NF - noisy_NF[:half].mean(0)) / (noisy_NF[:half].std(0) + 1e-12)
