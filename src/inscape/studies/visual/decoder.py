@@ -2,9 +2,9 @@
 
 Method: the encoder is frozen, and a decoder learns to give the sentence back from V (read in patches) and z. The recipe
 `plan` trains reader and decoder on a V that contrast alone made; `joint` goes on with those that P2 and P3 trained.
-Teacher forcing, the plan's gate, proves little: a decoder can live on the tokens it is given. So the text is also
-generated freely: from V alone, with and without the grammar's automaton, from another sentence's V, without z, and from
-V under noise.
+Teacher forcing (Williams & Zipser 1989), the plan's gate, proves little: a decoder can live on the tokens it is given.
+So the text is also generated freely: from V alone, with and without the grammar's automaton, from another sentence's V,
+without z, and from V under noise.
 
 A negative result would mean that V does not hold the sentence: what contrast needs of it is less than what it says.
 
@@ -22,14 +22,16 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.pools import codec_set
+from inscape.metrics.text import exact_match
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.codec_training import Training, train_codec
-from inscape.studies.visual.coding import Reading
+from inscape.studies.visual.coding import Reading, say
 from inscape.studies.visual.decoder_drawing import draw_attention, draw_noise
 from inscape.studies.visual.decoding_metrics import (
     attention_metrics,
     free_running,
     noise_metrics,
+    noise_name,
     swapped,
     teacher_forced,
     watch_attention,
@@ -78,8 +80,8 @@ GATE = Gate(
         Criterion("scene_exact_in_grammar", at_least=0.995, source="calibrated", why="the same under the automaton"),
         Criterion("sentence_exact", at_least=0.99, source="calibrated", why="the very sentence"),
         Criterion("scene_exact_without_z", at_least=0.995, source="calibrated", why="from V alone, z removed"),
-        Criterion("scene_exact_noise_0.2", at_least=0.99, source="calibrated", why="not hidden in fine detail of V"),
-        Criterion("scene_exact_noise_0.5", at_least=0.95, source="calibrated", why="graceful"),
+        Criterion(noise_name(0.2), at_least=0.99, source="calibrated", why="not hidden in fine detail of V"),
+        Criterion(noise_name(0.5), at_least=0.95, source="calibrated", why="graceful"),
         Criterion("scene_exact_swapped", at_most=0.01, role="control", source="calibrated", why="another sentence's V "
                   "must destroy it"),
     )
@@ -130,7 +132,7 @@ def measure_decoding(codec: TrainedCodec, measured: Measured, facts: tuple[int, 
         few = slice(count // 2)
         curve = noise_metrics(codec, latent[few], held.scenes[few], SIGMAS, Reading(sees_z=True))
         for sigma, estimate in zip(SIGMAS, curve, strict=True):
-            note(f"scene_exact_noise_{sigma:g}", n, estimate)
+            note(noise_name(sigma), n, estimate)
         for name, estimate in teacher_forced(codec, latent[few], held.sentences[few], codec.model.reader.side).items():
             note(name, n, estimate)
         maps = attention_metrics(codec, watch_attention(codec, latent[few][:DRAWN]))
@@ -149,9 +151,6 @@ def measure_text(codec: TrainedCodec, sentences: list[str]) -> dict[str, Estimat
     """The same of a text file, sentence for sentence."""
     latent = encode(codec.to_latent, sentences)
     maps = attention_metrics(codec, watch_attention(codec, latent[:DRAWN]))
-    from inscape.metrics.text import exact_match
-    from inscape.studies.visual.coding import say
-
     return {
         **returned(codec, sentences),
         **teacher_forced(codec, latent, sentences, codec.model.reader.side),

@@ -10,6 +10,7 @@ from inscape.core.estimate import Estimate
 from inscape.core.rundir import RunDir
 from inscape.studies.visual import meaning_figures
 from inscape.studies.visual.coding import Reading, speak
+from inscape.studies.visual.decoding_metrics import noise_name
 from inscape.studies.visual.meaning_drawing import as_rows, note_captions
 from inscape.studies.visual.meaning_metrics import by_facts
 from inscape.studies.visual.model import TrainedCodec, encode
@@ -19,7 +20,7 @@ __all__ = ["draw_attention", "draw_noise"]
 
 def draw_noise(run: RunDir, metrics: Mapping[str, Estimate], facts: Sequence[int], sigmas: Sequence[float]) -> None:
     """Scenes read back exactly against the noise, from none on."""
-    names = ["scene_exact", *(f"scene_exact_noise_{sigma:g}" for sigma in sigmas)]
+    names = ["scene_exact", *map(noise_name, sigmas)]
     rows_FS3 = np.stack([as_rows([_of(metrics, name, n) for name in names]) for n in facts])
     sigma_S = np.array([0.0, *sigmas])
     meaning_figures.noise_curve(sigma_S, rows_FS3, facts, run.figures / "noise_curve.png")

@@ -25,7 +25,17 @@ from inscape.nn.jitter import add_noise, shuffle_places, swap_sentences
 from inscape.studies.visual.coding import Reading, Spoken, say, score_tokens, speak
 from inscape.studies.visual.model import TrainedCodec
 
-__all__ = ["FUNCTION_WORDS", "attention_metrics", "content_mask", "free_running", "noise_metrics", "teacher_forced"]
+__all__ = [
+    "FUNCTION_WORDS",
+    "attention_metrics",
+    "content_mask",
+    "free_running",
+    "noise_metrics",
+    "noise_name",
+    "swapped",
+    "teacher_forced",
+    "watch_attention",
+]
 
 # Words that say nothing of the scene: articles, "there is" and its kin, pronouns, postures, conjunctions.
 FUNCTION_WORDS = frozenset(
@@ -81,6 +91,11 @@ def noise_metrics(
         right = sum(scene_exact(text, scene) for text, scene in zip(said, scenes, strict=True))
         found.append(proportion(right, len(said), "sentences"))
     return found
+
+
+def noise_name(sigma: float) -> str:
+    """The metric's name for noise of `sigma`, in per cent: names hold letters, digits and underscores alone."""
+    return f"scene_exact_noise_{100 * sigma:.0f}"
 
 
 def swapped(latent_NCHW: Tensor, seed: int = 0) -> Tensor:

@@ -1,7 +1,8 @@
 """P3: does the latent behave like a picture, so that a small shift, a mild blur or a small hole leaves its meaning?
 
 Method: P2 goes on with jitter T on one of the two views and L_inv = |g(T(V1)) - g(V2)|^2. Measured: the cosine of g(V)
-with g(T(V)) against the shift in pixels, under blur and under a hole, and what each of them costs retrieval and edits.
+with g(T(V)) against the shift in pixels, under blur and under a hole (DeVries & Taylor 2017), and what each of them
+costs retrieval and edits.
 
 A negative result would mean that meaning is hidden in single pixels: a code that looks like a picture, and is none.
 
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inscape.core.estimate import Estimate, bootstrap_mean
+from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase, Remedy
 from inscape.nn.jitter import blur, cutout, derangement, shift
 from inscape.studies.visual import meaning_figures
@@ -98,6 +100,11 @@ GATE = Gate(
     )
 )  # fmt: skip
 
+# A text file has no counterfactuals, and without groups no retrieval either.
+TEXT_GATE = Gate(criterion for criterion in GATE.criteria if not criterion.metric.startswith("told_apart"))
+
+PLAIN_TEXT_GATE = Gate(c for c in TEXT_GATE.criteria if not c.metric.startswith("recall"))
+
 REMEDIES = (
     Remedy(
         ("cosine_under_cutout", "recall_drop_under_cutout"),
@@ -110,6 +117,13 @@ REMEDIES = (
         "if not: a heavier invariance penalty",
     ),
 )
+
+
+def gate_for(config: Config) -> Gate:
+    """The gate for the corpus: the grammar, groups of paraphrases (.tsv), or single sentences."""
+    if not config.data.text:
+        return GATE
+    return TEXT_GATE if config.data.text.endswith(".tsv") else PLAIN_TEXT_GATE
 
 
 def transforms(seed: int) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -170,16 +184,11 @@ def _drop(still: Estimate, moved: Estimate) -> Estimate:
 def _together(edits: Mapping[str, Estimate]) -> Estimate:
     total = sum(e.n for e in edits.values())
     right = round(sum(e.value * e.n for e in edits.values()))
-    from inscape.core.estimate import proportion
-
     return proportion(right, total, "scenes")
 
 
-def draw_jitter(run: object, codec: TrainedCodec, latent_NCHW: Tensor, metrics: Mapping[str, Estimate]) -> None:
+def draw_jitter(run: RunDir, codec: TrainedCodec, latent_NCHW: Tensor, metrics: Mapping[str, Estimate]) -> None:
     """The curve of cosine against shift."""
-    from inscape.core.rundir import RunDir
-
-    assert isinstance(run, RunDir)
 
     def along(pixels: int) -> Callable[[Tensor], Tensor]:
         return lambda latent: shift(latent, torch.full((len(latent),), pixels), torch.full((len(latent),), pixels))
@@ -230,19 +239,6 @@ def run(context: Context) -> Mapping[str, Estimate]:
     summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
     context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
     return metrics
-
-
-# A text file has no counterfactuals, and without groups no retrieval either.
-TEXT_GATE = Gate(criterion for criterion in GATE.criteria if not criterion.metric.startswith("told_apart"))
-
-PLAIN_TEXT_GATE = Gate(c for c in TEXT_GATE.criteria if not c.metric.startswith("recall"))
-
-
-def gate_for(config: Config) -> Gate:
-    """The gate for the corpus: the grammar, groups of paraphrases (.tsv), or single sentences."""
-    if not config.data.text:
-        return GATE
-    return TEXT_GATE if config.data.text.endswith(".tsv") else PLAIN_TEXT_GATE
 
 
 PHASE = Phase(

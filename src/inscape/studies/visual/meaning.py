@@ -28,6 +28,7 @@ from inscape.studies.visual.health import latent_health, presence_of_words, text
 from inscape.studies.visual.meaning_drawing import draw_meaning
 from inscape.studies.visual.meaning_metrics import (
     by_facts,
+    deciding,
     encode_pairs,
     encode_scene_pool,
     gap,
@@ -42,7 +43,7 @@ from inscape.studies.visual.objective import Objective
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
 from inscape.studies.visual.text_meaning import text_meaning
 
-__all__ = ["GATE", "PHASE", "Config", "Measured", "measure_meaning"]
+__all__ = ["BANDED", "GATE", "PHASE", "Config", "Measured", "facts_of", "measure_meaning", "picture_metrics"]
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,13 @@ REMEDIES = (
 
 
 def gate_for(config: Config) -> Gate:
-    """The gate for the corpus: the grammar, groups of paraphrases (.tsv), or single sentences."""
+    """The gate for the corpus: the grammar, groups of paraphrases (.tsv), or single sentences.
+
+    Scenes of one fact have nothing to swap across facts: where they alone decide, that edit is not asked for.
+    """
     if not config.data.text:
-        return GATE
+        one = max(deciding(facts_of(config.data), config.measured.decide)) == 1
+        return Gate(c for c in GATE.criteria if c.metric != "told_apart_across") if one else GATE
     return TEXT_GATE if config.data.text.endswith(".tsv") else PLAIN_TEXT_GATE
 
 
@@ -189,7 +194,7 @@ def measure_meaning(codec: TrainedCodec, measured: Measured, facts: tuple[int, .
     named |= {f"told_apart_{edit}": found for edit, found in edits.items()}
     for name, estimates in named.items():
         metrics |= by_facts(name, estimates)
-        if any(n <= measured.decide for n in estimates):
+        if set(estimates) & set(deciding(facts, measured.decide)):
             metrics[name] = worst(estimates, measured.decide)
     return metrics | {"recall_at_1_shuffled": worst(shuffled, measured.decide, largest=True)}
 
@@ -203,6 +208,11 @@ def picture_metrics(codec: TrainedCodec, sentences: list[str], seed: int) -> dic
 def facts_of(data: DataConfig) -> tuple[int, ...]:
     """The numbers of facts that are measured: all, or the one that was trained on."""
     return (data.facts,) if data.facts else (1, 2, 3)
+
+
+def _plan_objective(objective: Objective) -> Objective:
+    """Contrast and the image prior alone."""
+    return replace(objective, copy=0.0, target=0.0, from_z=0.0, noise=0.0, invariance=0.0)
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
@@ -238,11 +248,6 @@ def run(context: Context) -> Mapping[str, Estimate]:
     summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
     context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
     return metrics
-
-
-def _plan_objective(objective: Objective) -> Objective:
-    """Contrast and the image prior alone."""
-    return replace(objective, copy=0.0, target=0.0, from_z=0.0, noise=0.0, invariance=0.0)
 
 
 PHASE = Phase(

@@ -28,6 +28,7 @@ __all__ = [
     "EncodedPairs",
     "EncodedPool",
     "by_facts",
+    "deciding",
     "encode_pairs",
     "encode_pool",
     "encode_scene_pool",
@@ -130,10 +131,15 @@ def by_facts(name: str, estimates: Mapping[int, Estimate]) -> dict[str, Estimate
     return {f"{name}_{n}_fact{'s' if n > 1 else ''}": estimate for n, estimate in estimates.items()}
 
 
+def deciding(facts: Sequence[int], decide: int) -> tuple[int, ...]:
+    """The numbers of facts that decide: those up to `decide`, or all where none is so small."""
+    return tuple(n for n in facts if n <= decide) or tuple(facts)
+
+
 def worst(estimates: Mapping[int, Estimate], decide: int, *, largest: bool = False) -> Estimate:
-    """The estimate that decides: the lowest (or largest) among scenes of 1 to `decide` facts."""
-    deciding = [estimate for n, estimate in estimates.items() if n <= decide]
-    return max(deciding, key=lambda e: e.value) if largest else min(deciding, key=lambda e: e.value)
+    """The estimate that decides: the lowest (or largest) among the scenes that `deciding` names."""
+    among = [estimates[n] for n in deciding(tuple(estimates), decide)]
+    return max(among, key=lambda e: e.value) if largest else min(among, key=lambda e: e.value)
 
 
 def _z(codec: TrainedCodec, latent_NCHW: Tensor, change: Change | None) -> Float[np.ndarray, "N Z"]:

@@ -94,7 +94,6 @@ def measure_round_trip(
         scores = score_scenes(said, scenes)
         asked = paraphrases(codec, sentences, ASKED, seed=seed + 1)
         latent = encode(codec.to_latent, sentences)
-        several = [row[: len(row)] for row in asked]
         measures = {
             "graph_f1": scores.graph_f1,
             "scene_exact_of_paraphrase": scores.exact,
@@ -103,8 +102,8 @@ def measure_round_trip(
             "rouge_l_bound": bootstrap_mean([least_rouge_l(s) for s in sentences[:100]], "sentences"),
             "round_trip_cosine": bootstrap_mean(np.clip([c.cosine for c in best], -1, 1), "sentences"),
             "copy_rate": copy_rate(sentences, said),
-            "five_paraphrases": proportion(sum(len(row) >= ASKED for row in several), len(several), "sentences"),
-            "distinct_paraphrases": bootstrap_mean([len(row) for row in several], "sentences"),
+            "five_paraphrases": proportion(sum(len(row) >= ASKED for row in asked), len(asked), "sentences"),
+            "distinct_paraphrases": bootstrap_mean([len(row) for row in asked], "sentences"),
             "sentence_exact": free_running(codec, latent, sentences, scenes, Reading()).sentence,
         }
         for name, estimate in measures.items():
