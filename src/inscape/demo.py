@@ -1,8 +1,8 @@
 """`./inscape demo`: the main job on real input, and what to look at afterwards.
 
 It climbs the visual study's ladder with the quick preset and one seed, then shows the verdicts, some sentences with
-their latents and paraphrases, and where the report lies. Nothing here is measured or decided. Minutes of training on one-fact
-scenes are too short for some gates; the demo walks past those, as its runs and reports say.
+their latents and paraphrases, and where the report lies. Nothing here is measured or decided. Minutes of training on
+one-fact scenes are too short for some gates; the demo walks past those, as its runs and reports say.
 """
 
 import sys
@@ -40,8 +40,8 @@ def main() -> int:
         f"\nSee the latents:      {picture}\n"
         f"Read the report:      {last.path / last.REPORT}\n"
         f"All runs, all gates:  {RUNS / 'index.html'}, or ./inscape status\n"
-        "The shipped weights:  ./inscape paraphrase 'a green cone is left of two small stars' (more facts, hours more "
-        "of evidence)\n"
+        "The shipped weights:  ./inscape paraphrase 'a green cone is left of two small stars' (scenes of several "
+        "facts)\n"
         "Your own text:        ./inscape run visual data.text=FILE"
     )
     return status

@@ -113,7 +113,17 @@ class LatentEncoder(nn.Module):
         self, tokens_BT: Int[Tensor, "B T"], embedded_BTD: Float[Tensor, "B T D"] | None = None
     ) -> Float[Tensor, "B C H W"]:
         keep_BT = tokens_BT != PAD
-        latent_BCHW = self.head(self.text_encoder(tokens_BT, keep_BT, embedded_BTD), keep_BT)
+        return self._finish(self.head(self.text_encoder(tokens_BT, keep_BT, embedded_BTD), keep_BT))
+
+    def with_places(self, tokens_BT: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B Q D"]]:
+        """V, and the states that the light head painted it from. ValueError for other heads, which have none."""
+        if not isinstance(self.head, LightHead):
+            raise ValueError(f"encoder.head={self.config.head!r} has no states of places; allowed: light")
+        keep_BT = tokens_BT != PAD
+        places_BQD = self.head.places(self.text_encoder(tokens_BT, keep_BT), keep_BT)
+        return self._finish(self.head.paint(places_BQD)), places_BQD
+
+    def _finish(self, latent_BCHW: Tensor) -> Tensor:
         if self.smoothing is not None:
             latent_BCHW = self.smoothing(latent_BCHW)
         latent_BCHW = latent_BCHW.float()

@@ -72,7 +72,7 @@ class LightHead(nn.Module):
         *,
         latent_CHW: tuple[int, int, int],
         coarse: int = 8,
-        widths: tuple[int, ...] = (64, 32, 16, 16),
+        widths: tuple[int, ...] = (128, 64, 16, 16),
     ) -> None:
         super().__init__()
         if not 1 <= coarse <= min(latent_CHW[1:]):
@@ -85,8 +85,12 @@ class LightHead(nn.Module):
         self.paint = Painter(d, coarse, latent_CHW, widths)
 
     def forward(self, states_BTD: Float[Tensor, "B T D"], keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B C H W"]:
+        return self.paint(self.places(states_BTD, keep_BT))
+
+    def places(self, states_BTD: Float[Tensor, "B T D"], keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B Q D"]:
+        """What is painted: one state for each place of the coarse grid, row by row."""
         bias_BT = padding_bias(keep_BT, states_BTD.dtype)
         x_BQD = self.first(self.queries_QD, states_BTD, bias_BT)
         x_BQD = self.between(x_BQD, bias_BT.new_zeros(x_BQD.shape[:2]))
         x_BQD = self.second(x_BQD, states_BTD, bias_BT)
-        return self.paint(self.norm(x_BQD))
+        return self.norm(x_BQD)

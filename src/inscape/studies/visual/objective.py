@@ -55,6 +55,11 @@ class Objective:
     z_alone: float = 0.3  # share of the paraphrases that are decoded from z alone
     z_beside: float = 0.25  # share that are decoded from V and z; the rest from V alone
     noise: float = 0.5  # largest noise on V before it is read, in standard deviations of V; uniform from 0
+    read: float = (
+        1.0  # squared error of the reader's states against those V was painted from, where there is a shortcut
+    )
+    shortcut: float = 0.0  # share of sentences that are decoded past V at first, from the states it is painted from
+    shortcut_steps: int = 1000  # steps in which that share falls to 0
     vicreg: float = 0.0  # optional: variance and covariance of z (Bardes et al. 2022)
     barlow: float = 0.0  # optional: cross-correlation of the views' z (Zbontar et al. 2021)
     share: float = 0.8  # image prior: least share of V's variance between sentences
@@ -63,7 +68,18 @@ class Objective:
     prior: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
-        for name in ("image", "contrast", "invariance", "copy", "target", "from_z", "noise", "vicreg", "barlow"):
+        for name in (
+            "image",
+            "contrast",
+            "invariance",
+            "copy",
+            "target",
+            "from_z",
+            "noise",
+            "read",
+            "vicreg",
+            "barlow",
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"objective.{name}={value} is out of range; allowed: 0 or more")
@@ -86,37 +102,47 @@ def objective_terms(
 ) -> dict[str, Tensor]:
     """The weighted terms of one step, by name; the same names at every step of a training."""
     count = len(batch.sentence_BT)
-    latent_BCHW = model.encode(torch.cat((batch.sentence_BT, batch.paraphrase_BT, batch.negative_NT)))
+    tokens_NT = torch.cat((batch.sentence_BT, batch.paraphrase_BT, batch.negative_NT))
+    places_NQD = None
+    if objective.shortcut:
+        latent_NCHW, places_NQD = model.encoder.with_places(tokens_NT)
+    else:
+        latent_NCHW = model.encode(tokens_NT)
     terms = {}
     if objective.image:
         # The whole and a cut by turns, as in P1: the Haar transform must not see the same pairs of pixels each time.
         cut = step % 2
         prior = calibrated_terms(
-            latent_BCHW[:count, :, cut:, cut:],
+            latent_NCHW[:count, :, cut:, cut:],
             tokens_held(batch.sentence_BT, vocab),
             objective.prior,
             share=objective.share,
             dimensions=objective.dimensions,
         )
         terms["image"] = objective.image * torch.stack(list(prior.values())).sum()
-    states_BPD, z_BZ = _read(model, latent_BCHW, count, objective)
-    terms |= _contrast(z_BZ, count, objective)
+    seen_NCHW = _seen(latent_NCHW, count, objective)
+    states_NPD = model.reader(seen_NCHW)
+    if places_NQD is not None:
+        terms["read"] = objective.read * (states_NPD - places_NQD.detach()).float().square().mean()
+        share = objective.shortcut * max(0.0, 1 - step / objective.shortcut_steps)
+        past_N = torch.rand(len(states_NPD), device=states_NPD.device) < share
+        states_NPD = torch.where(past_N[:, None, None], places_NQD.to(states_NPD.dtype), states_NPD)
+    z_NZ = model.embed(seen_NCHW, states_NPD)
+    terms |= _contrast(z_NZ, count, objective)
     if objective.decodes:
-        terms |= _decode(model, states_BPD[: 2 * count], z_BZ[: 2 * count], batch, objective)
+        terms |= _decode(model, states_NPD[: 2 * count], z_NZ[: 2 * count], batch, objective)
     return terms
 
 
-def _read(model: LatentCodec, latent_BCHW: Tensor, count: int, objective: Objective) -> tuple[Tensor, Tensor]:
-    """States of the patches and z: of sentences and paraphrases through noise, of sentences through T as well."""
-    first, second, negative = latent_BCHW.tensor_split((count, 2 * count))
+def _seen(latent_NCHW: Tensor, count: int, objective: Objective) -> Tensor:
+    """V as the reader sees it: sentences and paraphrases through noise, sentences through T as well."""
+    first, second, negative = latent_NCHW.tensor_split((count, 2 * count))
     if objective.invariance:
         first = jitter(first, objective.jitter)
     seen = torch.cat((first, second))
     if objective.noise:
         seen = add_noise(seen, objective.noise * torch.rand(len(seen), device=seen.device))
-    seen = torch.cat((seen, negative))
-    states_BPD = model.reader(seen)
-    return states_BPD, model.embed(seen, states_BPD)
+    return torch.cat((seen, negative))
 
 
 def _contrast(z_BZ: Tensor, count: int, objective: Objective) -> dict[str, Tensor]:
