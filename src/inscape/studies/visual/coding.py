@@ -22,7 +22,7 @@ from inscape.studies.visual.objective import decoder_input
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["Reading", "Spoken", "TokenScores", "embed", "embed_sentences", "say", "score_tokens", "speak"]
+__all__ = ["Reading", "Spoken", "TokenScores", "embed", "embed_sentences", "encodable", "say", "score_tokens", "speak"]
 
 BATCH = 128
 
@@ -64,6 +64,17 @@ def embed_sentences(codec: TrainedCodec, sentences: list[str]) -> Float[np.ndarr
         rows.append(embed(codec, encode(codec.to_latent, chunk)))
     z_NZ = np.concatenate(rows)
     return z_NZ[np.argsort(order)]
+
+
+def encodable(codec: TrainedCodec, text: str) -> bool:
+    """Whether the text is not empty and not too long for the encoder."""
+    if not text.strip():
+        return False
+    try:
+        codec.tokenizer.encode([text], max_length=codec.model.encoder.config.max_length)
+    except ValueError:
+        return False
+    return True
 
 
 def say(

@@ -22,10 +22,11 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.pools import codec_set
+from inscape.data.text import lines_of
 from inscape.metrics.text import exact_match
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.codec_training import Training, train_codec
-from inscape.studies.visual.coding import Reading, say
+from inscape.studies.visual.coding import Reading, encodable, say
 from inscape.studies.visual.decoder_drawing import draw_attention, draw_noise
 from inscape.studies.visual.decoding_metrics import (
     attention_metrics,
@@ -54,6 +55,7 @@ class Config:
     freeze: bool = True  # keep the encoder and the readout as they are
     data: DataConfig = field(default_factory=DataConfig)
     training: Training = field(default_factory=Training)
+    others: str = ""  # paths, separated by commas, of texts from elsewhere: what of them comes back is measured as well
     measured: Measured = field(default_factory=Measured)
 
     def __post_init__(self) -> None:
@@ -159,6 +161,29 @@ def measure_text(codec: TrainedCodec, sentences: list[str]) -> dict[str, Estimat
     }
 
 
+def other_texts(others: str) -> list[Path]:
+    """The paths in `others`."""
+    return [Path(name.strip()) for name in others.split(",") if name.strip()]
+
+
+def fitting(codec: TrainedCodec, path: Path, count: int) -> list[str]:
+    """The first `count` lines of a text that are not too long for the encoder. ValueError if there is none."""
+    longest = codec.model.encoder.config.max_length
+    lines = [line.split("\t")[0].strip() for line in lines_of(path)]
+    kept = [line for line in lines if encodable(codec, line)][:count]
+    if not kept:
+        raise ValueError(f"{path} has no line of up to {longest} tokens; give one sentence a line")
+    return kept
+
+
+def check(config: Config) -> None:
+    """ValueError on a text that is not there."""
+    check_data(config.data)
+    for path in other_texts(config.others):
+        if not path.is_file():
+            raise ValueError(f"others: {path} does not exist; give text files, separated by commas")
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Train the decoder, then measure the averaged weights."""
     config: Config = context.config
@@ -179,6 +204,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     if config.data.text:
         metrics = measure_text(codec, source.held_out(config.measured.sentences))
+        for path in other_texts(config.others):
+            metrics |= returned(codec, fitting(codec, path, config.measured.sentences), f"{path.name.split('.')[0]}_")
     else:
         metrics = measure_decoding(codec, config.measured, facts_of(config.data))
         draw_noise(context.run, metrics, facts_of(config.data), SIGMAS)
@@ -204,6 +231,6 @@ PHASE = Phase(
     needs=("P3",),
     seeds=(0, 1, 2),
     remedies=REMEDIES,
-    check=lambda config: check_data(config.data),
+    check=check,
     failure_means="V does not hold the sentence: what contrast needs of it is less than what the sentence says.",
 )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inscape.data.scenes import Scene, parse
 from inscape.data.tokenizer import PARAPHRASE
-from inscape.studies.visual.coding import Reading, embed, embed_sentences, say
+from inscape.studies.visual.coding import Reading, embed, embed_sentences, encodable, say
 from inscape.studies.visual.model import TrainedCodec, encode
 
 if TYPE_CHECKING:
@@ -55,23 +55,13 @@ def candidates(
 
 def _round_trip(codec: TrainedCodec, latent_NCHW: Tensor, said: Sequence[str], k: int) -> np.ndarray:
     """Cosines; -1 for what cannot be encoded again."""
-    fits = [i for i, text in enumerate(said) if _encodable(codec, text)]
+    fits = [i for i, text in enumerate(said) if encodable(codec, text)]
     cosine = np.full(len(said), -1.0)
     if fits:
         z_KZ = embed_sentences(codec, [said[i] for i in fits])
         own_NZ = embed(codec, latent_NCHW)
         cosine[fits] = (z_KZ * own_NZ[np.array(fits) // k]).sum(1)
     return cosine
-
-
-def _encodable(codec: TrainedCodec, text: str) -> bool:
-    if not text.strip():
-        return False
-    try:
-        codec.tokenizer.encode([text], max_length=codec.model.encoder.config.max_length)
-    except ValueError:
-        return False
-    return True
 
 
 def paraphrases(
