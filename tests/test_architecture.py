@@ -209,7 +209,18 @@ VERBS: dict[str, dict[str, Any]] = {
     "status": {"--json": "flag", "--out": "Path"},
     "list": {"--json": "flag"},
     "config": {"target": "str", "--preset": PRESETS},
-    "encode": {"texts": "str*", "--file": "Path", "--weights": "Path", "--out": "Path", "--png": "Path"},
+    "encode": {
+        "texts": "str*",
+        "--file": "Path",
+        "--weights": "Path",
+        "--out": "Path",
+        "--png": "Path",
+        "--strict": "flag",
+    },
+    "decode": {"latents": "Path", "--weights": "Path"},
+    "paraphrase": {"text": "str", "-n": "int", "--weights": "Path", "--json": "flag"},
+    "embed": {"--file": "Path", "--out": "Path", "--weights": "Path"},
+    "similarity": {"first": "str", "second": "str", "--weights": "Path", "--json": "flag"},
     "bench": {"name": "str", "--json": "flag"},
 }
 
@@ -247,3 +258,5 @@ def test_the_defaults_are_frozen() -> None:
     assert (run.overrides, run.remedy, run.despite_gate) == ([], False, None)
     assert parse("status").out == Path("runs")
     assert parse("encode", "a red ball").out == Path("latents.safetensors")
+    assert parse("encode", "a red ball").weights is None
+    assert parse("paraphrase", "a red ball").n == 5

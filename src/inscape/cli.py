@@ -64,17 +64,37 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("target", metavar="STUDY.PHASE")
     config.add_argument("--preset", choices=PRESETS, default="quick")
 
-    encode = verb("encode", _encode, "sentences to latents")
-    encode.add_argument("texts", nargs="*", metavar="TEXT")
-    encode.add_argument("--file", type=Path, help="a UTF-8 text file, one sentence a line")
-    encode.add_argument("--weights", type=Path, help="a run folder or a weights file (default: the newest P1 run)")
-    encode.add_argument("--out", type=Path, default=Path("latents.safetensors"))
-    encode.add_argument("--png", type=Path, help="also draw the latents")
-
+    _add_codec_verbs(verb)
     bench = verb("bench", _bench, "measure speed: visual-step, stats")
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", action="store_true")
     return parser
+
+
+def _add_codec_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """The verbs over a trained codec, `inscape.codec.VisualCodec` from the command line."""
+    lines = "a UTF-8 text file, one sentence a line"
+    encode = verb("encode", _encode, "sentences to latents")
+    encode.add_argument("texts", nargs="*", metavar="TEXT")
+    encode.add_argument("--file", type=Path, help=lines)
+    encode.add_argument("--out", type=Path, default=Path("latents.safetensors"))
+    encode.add_argument("--png", type=Path, help="also draw the latents")
+    encode.add_argument("--strict", action="store_true", help="refuse sentences that are not of the codec's grammar")
+    decode = verb("decode", _decode, "latents to sentences, one a line")
+    decode.add_argument("latents", type=Path, metavar="LATENTS", help=".safetensors or .npz with `latents`, or .npy")
+    paraphrase = verb("paraphrase", _paraphrase, "other sentences of the same meaning, best round trip first")
+    paraphrase.add_argument("text", metavar="TEXT")
+    paraphrase.add_argument("-n", type=int, default=5, help="how many, 1 to 100 (default: 5)")
+    paraphrase.add_argument("--json", action="store_true")
+    embed = verb("embed", _embed, "sentences to embeddings of unit norm")
+    embed.add_argument("--file", type=Path, required=True, help=lines)
+    embed.add_argument("--out", type=Path, required=True, help="a .npy file: float32, one row a sentence")
+    similarity = verb("similarity", _similarity, "cosine of two sentences' embeddings")
+    similarity.add_argument("first", metavar="A")
+    similarity.add_argument("second", metavar="B")
+    similarity.add_argument("--json", action="store_true")
+    for added in (encode, decode, paraphrase, embed, similarity):
+        added.add_argument("--weights", type=Path, help="a run folder or a weights file (default: the package's)")
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -262,9 +282,37 @@ def _config(arguments: argparse.Namespace) -> int:
 
 
 def _encode(arguments: argparse.Namespace) -> int:
-    from inscape.codec import encode_to_files
+    from inscape.codec_verbs import encode_verb
 
-    print(encode_to_files(arguments.texts, arguments.file, arguments.weights, arguments.out, arguments.png))
+    encode_verb(arguments)
+    return DONE
+
+
+def _decode(arguments: argparse.Namespace) -> int:
+    from inscape.codec_verbs import decode_verb
+
+    decode_verb(arguments)
+    return DONE
+
+
+def _paraphrase(arguments: argparse.Namespace) -> int:
+    from inscape.codec_verbs import paraphrase_verb
+
+    paraphrase_verb(arguments)
+    return DONE
+
+
+def _embed(arguments: argparse.Namespace) -> int:
+    from inscape.codec_verbs import embed_verb
+
+    embed_verb(arguments)
+    return DONE
+
+
+def _similarity(arguments: argparse.Namespace) -> int:
+    from inscape.codec_verbs import similarity_verb
+
+    similarity_verb(arguments)
     return DONE
 
 

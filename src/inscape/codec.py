@@ -1,112 +1,275 @@
-"""Sentences to latents in two lines.
+"""Sentences to small pictures and back, in two lines.
 
-codec = VisualCodec.from_pretrained()
-latent_BCHW = codec.encode(["a red ball is on the blue block"])
+    codec = VisualCodec.from_pretrained()
+    latent_BCHW = codec.encode(["a red ball is on the blue block"])
+
+and then `codec.decode(latent_BCHW)`, `codec.embed(...)`, `codec.paraphrase(...)`, `codec.interpolate(...)`.
+
+Legend: B sentences, C, H, W of the latent, Z width of the embedding.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import difflib
+import math
+import warnings
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from safetensors.torch import save
+import torch
 from torch import Tensor
 
-from inscape.core.rundir import find_runs, write_atomically
-from inscape.data.text import lines_of
-from inscape.studies.visual.model import WEIGHTS, TextToLatent, encode, load_encoder
+from inscape.core.rundir import find_runs
+from inscape.data.scenes import WORDS
+from inscape.data.scenes.automaton import scene_automaton
+from inscape.data.scenes.parser import read
+from inscape.data.scenes.wording import write
+from inscape.data.tokenizer import SPECIALS, Tokenizer, normalise
+from inscape.nn.constraint import TokenConstraint
+from inscape.studies.visual.coding import Reading, embed, say
+from inscape.studies.visual.model import CODEC_WEIGHTS, WEIGHTS, TextToLatent, TrainedCodec, encode, load
+from inscape.studies.visual.paraphrasing import Candidate, paraphrases
 
-__all__ = ["VisualCodec", "encode_to_files"]
+if TYPE_CHECKING:
+    from jaxtyping import Float
 
+__all__ = ["FewParaphrases", "Latents", "OutOfGrammar", "VisualCodec", "find_weights"]
+
+SHIPPED = Path(__file__).parent / "weights" / "visual-small.safetensors"
 RUNS = Path("runs")
+HOLDS = {"P5": CODEC_WEIGHTS, "P4": CODEC_WEIGHTS, "P3": CODEC_WEIGHTS, "P2": CODEC_WEIGHTS, "P1": WEIGHTS}
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+LARGEST = 1e4  # of a latent's values; they have about unit variance, and squares of 1e20 are no longer numbers
+MOST_PARAPHRASES, MOST_STEPS, MOST_SEED = 100, 1000, 2**48
+DRAWS = (4, 8, 16, 32, 64)  # samples for each paraphrase asked for, round after round until there are enough
+MOST_SAMPLES = 2000  # of all rounds: seconds on two cores
+
+
+class OutOfGrammar(UserWarning):
+    """A sentence unlike those that the codec was trained on: it is encoded, and nobody knows how well."""
+
+
+class FewParaphrases(UserWarning):
+    """Fewer paraphrases were found than were asked for."""
+
+
+class Latents(Tensor):
+    """Latents (B, C, H, W), channels first: a tensor in all else."""
+
+    def to_hwc(self) -> Tensor:
+        """A plain tensor with channels last, (B, H, W, C), as picture libraries want it; one latent gives (H, W, C)."""
+        if self.ndim < 3:
+            raise ValueError(f"to_hwc of shape {tuple(self.shape)}; allowed: (..., channels, height, width)")
+        return self.as_subclass(Tensor).movedim(-3, -1).contiguous()
 
 
 @final
 class VisualCodec:
-    """A trained text encoder; its latents are small pictures, (B, 6, 32, 32) at the default size."""
+    """Trained weights of the visual study; latents are small pictures, (B, 6, 32, 32) at the default size.
 
-    def __init__(self, model: TextToLatent) -> None:
+    Weights of P1 are an encoder alone: they encode, and everything else is a ValueError that says what to give instead.
+    """
+
+    def __init__(self, model: TrainedCodec | TextToLatent) -> None:
         self._model = model
 
     @classmethod
     def from_pretrained(cls, weights: Path | str | None = None) -> VisualCodec:
-        """Load a run folder or a weights file; without one, the newest finished P1 run under ./runs.
+        """Load a run folder or a weights file; without one, what `find_weights` finds.
 
         ValueError in one line if there is none, or if the file is missing, damaged or foreign.
         """
-        return cls(load_encoder(_newest_run() if weights is None else Path(weights)))
+        return cls(load(find_weights() if weights is None else Path(weights)))
 
-    def encode(self, sentences: Sequence[str]) -> Tensor:
+    @property
+    def trained(self) -> TrainedCodec:
+        """The model with its tokenizer; ValueError if the weights are an encoder alone."""
+        if isinstance(self._model, TrainedCodec):
+            return self._model
+        raise ValueError(
+            "these weights are an encoder of P1, which can only encode; give a run of P2 or later, or the file "
+            f"{CODEC_WEIGHTS} of one"
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        sizes = self._encoder.encoder.config
+        return sizes.C, sizes.H, sizes.W  # pyright: ignore[reportAttributeAccessIssue,reportReturnType]
+
+    @cached_property
+    def knows_grammar(self) -> bool:
+        """Whether it was trained on the scene grammar, whose words and no others its tokenizer then has."""
+        return _of_the_grammar(self._model.tokenizer)
+
+    def encode(self, sentences: Iterable[str], strict: bool = False) -> Float[Latents, "B C H W"]:
         """Latents (B, C, H, W), float32 on the CPU, one for each sentence.
 
-        ValueError on a bare string, on no sentence, and on a sentence that is empty or too long for the encoder.
+        A codec of the grammar forgives what the parser forgives: a capital first letter, a final stop. Of a sentence
+        that is not in the grammar it warns (OutOfGrammar); `strict` makes that a ValueError that names the word.
+        ValueError also on a bare string, on no sentence, and on one that is empty or too long for the encoder.
         """
-        if isinstance(sentences, str):
-            raise ValueError("encode wants a list of sentences; for one sentence give [sentence]")
-        if not sentences:
-            raise ValueError("no sentence to encode; give one or more")
+        texts, strangers = self._as_trained(_checked(sentences))
+        if strict and strangers:
+            raise ValueError(strangers[0])
+        latent_BCHW = encode(self._encoder, texts).clone()  # outside inference mode: gradients may follow
+        if strangers:
+            others = f", and that of {len(strangers) - 1} more" if strangers[1:] else ""
+            said = f"{strangers[0]}; the quality of its latent is unknown{others}"
+            warnings.warn(said, OutOfGrammar, stacklevel=2)
+        return latent_BCHW.as_subclass(Latents)
+
+    def decode(self, latents: Float[Tensor, "B C H W"], constrained: bool = False) -> list[str]:
+        """What each latent says, free-running and greedy, from V alone (z is computed from it).
+
+        constrained: only whole sentences of the scene grammar can be said. ValueError on anything but finite floats of
+        shape (B, C, H, W), and on `constrained` where the codec was trained on other text.
+        """
+        if constrained and not self.knows_grammar:
+            raise ValueError("constrained=True needs weights that were trained on the scene grammar; leave it out")
+        constraint = self._grammar if constrained else None
+        return say(self.trained, self._checked_latents(latents), Reading(constraint=constraint))
+
+    def embed(self, sentences_or_latents: Iterable[str] | Float[Tensor, "B C H W"]) -> Float[Tensor, "B Z"]:
+        """Embeddings of the meaning, of unit norm: their products are cosines. ValueErrors as in encode and decode."""
+        codec = self.trained
+        if isinstance(sentences_or_latents, Tensor):
+            return torch.from_numpy(embed(codec, self._checked_latents(sentences_or_latents)))
+        return torch.from_numpy(embed(codec, self.encode(sentences_or_latents).as_subclass(Tensor)))
+
+    def similarity(self, a: str, b: str) -> float:
+        """Cosine of two sentences' embeddings, -1 to 1."""
+        z_BZ = self.embed([a, b])
+        return max(-1.0, min(1.0, float(z_BZ[0] @ z_BZ[1])))
+
+    def interpolate(self, a: str, b: str, steps: int = 5) -> list[str]:
+        """What is read along the straight line from the latent of `a` to that of `b`, ends included.
+
+        steps: how many sentences, 2 to 1000.
+        """
+        _check_range("steps", steps, 2, MOST_STEPS)
+        codec = self.trained
+        start_CHW, end_CHW = self.encode([a, b]).as_subclass(Tensor)
+        share_B111 = torch.linspace(0, 1, steps).view(-1, 1, 1, 1)
+        return say(codec, torch.lerp(start_CHW, end_CHW, share_B111))
+
+    def paraphrase(self, sentence: str, n: int = 5, seed: int = 0) -> list[str]:
+        """`n` (1 to 100) distinct other sentences of the same meaning, best round trip first; the same for one seed.
+
+        Where the parser can read the sentence its verdict on the meaning is final, else the cosine of the embeddings.
+        Samples are drawn until there are enough; if there never are, it warns (FewParaphrases) and gives those.
+        """
+        _check_range("n", n, 1, MOST_PARAPHRASES)
+        _check_range("seed", seed, 0, MOST_SEED)
+        codec = self.trained
+        self.encode([sentence])  # its messages, and its warning, are those of a sentence that is encoded
+        (text,), _ = self._as_trained([sentence])
+        constraint = self._grammar if self.knows_grammar else None
+        found: dict[str, Candidate] = {}
+        drawn = 0
+        for i, draws in enumerate(DRAWS):
+            if len(found) >= n or (drawn and drawn + draws * n > MOST_SAMPLES):
+                break
+            ours = seed * len(DRAWS) + i
+            (new,) = paraphrases(codec, [text], n, draws=draws, seed=ours, constraint=constraint)
+            found |= {candidate.text: candidate for candidate in new if candidate.text != text}
+            drawn += draws * n
+        if len(found) < n:
+            said = f"{len(found)} of the {n} paraphrases asked for were found in {drawn} samples of {text!r}"
+            warnings.warn(said, FewParaphrases, stacklevel=2)
+        return [candidate.text for candidate in sorted(found.values(), key=lambda c: -c.cosine)[:n]]
+
+    @property
+    def _encoder(self) -> TextToLatent:
+        return self._model.to_latent if isinstance(self._model, TrainedCodec) else self._model
+
+    @cached_property
+    def _grammar(self) -> TokenConstraint:
+        tokenizer = self._model.tokenizer
+        return TokenConstraint(scene_automaton(tokenizer), tokenizer.vocab_size)
+
+    def _as_trained(self, sentences: list[str]) -> tuple[list[str], list[str]]:
+        """The sentences as the corpus spells them, and what is strange about those that it cannot hold."""
+        texts, strangers = [], []
         for number, sentence in enumerate(sentences, 1):
-            if not sentence.strip():
-                raise ValueError(f"sentence {number} is empty; leave it out")
-        return encode(self._model, list(sentences))
+            try:
+                texts.append(write(read(sentence)) if self.knows_grammar else normalise(sentence))
+            except ValueError as error:
+                texts.append(normalise(sentence))
+                strangers.append(f"sentence {number}: {_unknown_word(sentence) or error}")
+        return texts, strangers
+
+    def _checked_latents(self, latents: Tensor) -> Tensor:
+        """As plain float32; ValueError in one line for what cannot be a latent of this codec."""
+        allowed = f"allowed: floats of shape (B, {', '.join(map(str, self.latent_shape))}), B at least 1"
+        if not isinstance(latents, Tensor):
+            raise ValueError(f"latents are a {type(latents).__name__}; {allowed}, in a torch.Tensor")
+        if latents.dtype not in FLOATS:
+            raise ValueError(f"latents are {str(latents.dtype).removeprefix('torch.')}; {allowed}")
+        if latents.ndim != 4 or not len(latents) or latents.shape[1:] != self.latent_shape:
+            hint = "; for one latent give latent[None]" if latents.shape == self.latent_shape else ""
+            raise ValueError(f"latents have shape {tuple(latents.shape)}; {allowed}{hint}")
+        latent_BCHW = latents.detach().as_subclass(Tensor).to("cpu", torch.float32)
+        wrong_B = ~(latent_BCHW.abs() <= LARGEST).flatten(1).all(1)  # NaN is not below anything
+        if wrong_B.any():
+            worst = float(latent_BCHW[wrong_B][0].abs().max())
+            what = f"values up to {worst:.3g}" if math.isfinite(worst) else "NaN or infinite values"
+            raise ValueError(f"latent {int(wrong_B.nonzero()[0]) + 1} holds {what}; allowed: up to {LARGEST:g}")
+        return latent_BCHW
 
 
-def encode_to_files(texts: Sequence[str], file: Path | None, weights: Path | None, out: Path, png: Path | None) -> str:
-    """Encode sentences into a safetensors file, drawn as well if `png` is given; returns what was done, in words.
+def find_weights() -> Path:
+    """The weights shipped in the package; without them the newest finished visual run under ./runs of the last phase.
 
-    The file holds `latents` (B, C, H, W) and, in its metadata, `sentences` as JSON. Everything is checked before
-    anything is written.
+    P5, P4, P3 and P2 have a codec, P1 an encoder alone. ValueError in one line if there is none.
     """
-    if texts and file:
-        raise ValueError("give sentences or --file, not both")
-    if not texts and not file:
-        raise ValueError('nothing to encode: give sentences ("a red ball is on the blue block") or --file FILE')
-    _refuse_unwritable(out, png, [file] if file else [])
-    sentences = _sentences_of(file) if file else list(texts)
-    weights = _newest_run() if weights is None else weights
-    _refuse_unwritable(out, png, [weights, weights / WEIGHTS])
-    latent_BCHW = VisualCodec.from_pretrained(weights).encode(sentences)
-    write_atomically(out, save({"latents": latent_BCHW}, {"sentences": json.dumps(sentences)}))
-    said = f"{out}: latents of {len(sentences)} sentences, {' x '.join(map(str, latent_BCHW.shape[1:]))}"
-    if png:
-        from inscape.studies.visual.figures import channel_montage
-
-        channel_montage(latent_BCHW[:16].numpy(), sentences[:16], png)
-        said += f"\n{png}: picture{' of the first 16' if len(sentences) > 16 else ''}"
-    return said
+    if SHIPPED.is_file():
+        return SHIPPED
+    for phase, name in HOLDS.items():
+        runs = [run for run in find_runs(RUNS, "visual", phase) if run.finished and (run.path / name).is_file()]
+        if runs:
+            return max(runs, key=lambda run: run.path.name).path
+    raise ValueError(
+        "there are no weights yet: give --weights RUN, or train some with: inscape run visual --preset quick"
+    )
 
 
-def _refuse_unwritable(out: Path, png: Path | None, read: Sequence[Path]) -> None:
-    """ValueError if a file cannot be made where it is wanted, or would replace one that is read."""
-    if png is not None and png.absolute() == out.absolute():
-        raise ValueError(f"--out and --png both name {out}; give two names")
-    for path in filter(None, (out, png)):
-        try:
-            if path.is_dir() or not path.parent.is_dir():
-                reason = "it is a folder" if path.is_dir() else "its folder is missing"
-                raise ValueError(f"{path} cannot be written: {reason}")
-            if path.resolve() in {source.resolve() for source in read}:
-                raise ValueError(f"{path} is read here, and would be overwritten; give another name")
-            NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent).close()
-        except OSError as error:
-            raise ValueError(f"{path} cannot be written: {error.strerror}; give another name or folder") from None
+def _checked(sentences: Iterable[str]) -> list[str]:
+    if isinstance(sentences, str):
+        raise ValueError("encode wants a list of sentences; for one sentence give [sentence]")
+    found = list(sentences)
+    if not found:
+        raise ValueError("no sentence to encode; give one or more")
+    for number, sentence in enumerate(found, 1):
+        if not isinstance(sentence, str):
+            raise ValueError(f"sentence {number} is a {type(sentence).__name__}; give text")
+        if not sentence.strip():
+            raise ValueError(f"sentence {number} is empty; leave it out")
+    return found
 
 
-def _sentences_of(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file that are not blank."""
-    sentences = [line.strip() for line in lines_of(file) if line.strip()]
-    if not sentences:
-        raise ValueError(f"{file} holds no sentence; give one a line")
-    return sentences
+def _check_range(name: str, value: int, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name}={value!r} is out of range; allowed: a whole number from {least} to {most}")
 
 
-def _newest_run() -> Path:
-    finished = [run for run in find_runs(RUNS, "visual", "P1") if run.finished]
-    if not finished:
-        raise ValueError(
-            "there are no weights yet: give --weights RUN, or train some with: inscape run visual --preset quick"
-        )
-    return max(finished, key=lambda run: run.path.name).path
+def _unknown_word(sentence: str) -> str:
+    """The first word that is none of the grammar, in words; empty if all are."""
+    stripped = sentence.strip().removesuffix(".")
+    for word in f"{stripped[:1].lower()}{stripped[1:]}".split():
+        if word not in WORDS:
+            near = difflib.get_close_matches(word, WORDS, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            return f"not a scene sentence: {word!r} is not one of the {len(WORDS)} words of the grammar{hint}"
+    return ""
+
+
+def _of_the_grammar(tokenizer: Tokenizer) -> bool:
+    """Whether each word of the grammar is one id, and every id but the specials and bytes a piece of such a word."""
+    if tokenizer.unknown_words(" ".join(WORDS)) or max(map(len, tokenizer.word_ids(WORDS).values())) > 1:
+        return False
+    pieces = tokenizer.decode([[token] for token in range(len(SPECIALS), tokenizer.vocab_size)])
+    return all(len(piece) < 2 or any(piece in word for word in WORDS) for piece in pieces)

@@ -1,0 +1,178 @@
+"""What the codec's verbs do with files: sentences in, latents and embeddings out, latents in.
+
+Every file that is read may be damaged, hostile or another thing altogether, and every name that is written may be taken
+or impossible: all of it is a ValueError in one line, and all of it is found before anything is written.
+
+Legend: B sentences, C, H, W of the latent, Z width of the embedding.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from inscape.checkpoint import load_weights
+from inscape.codec import VisualCodec, find_weights
+from inscape.core.rundir import write_atomically
+from inscape.data.text import lines_of
+from inscape.studies.visual.model import CODEC_WEIGHTS, WEIGHTS
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+__all__ = ["embed_to_file", "encode_to_files", "read_latents"]
+
+LATENTS = "latents"  # the array's name in .safetensors and .npz
+LARGEST_ARRAY = 4 << 30  # bytes; a few kilobytes of .npz can claim to be more than the memory holds
+
+
+def encode_to_files(
+    texts: Sequence[str],
+    file: Path | None,
+    weights: Path | None,
+    out: Path,
+    png: Path | None = None,
+    *,
+    strict: bool = False,
+) -> str:
+    """Encode sentences into a safetensors file, drawn as well if `png` is given; returns what was done, in words.
+
+    The file holds `latents` (B, C, H, W) and, in its metadata, `sentences` as JSON. `strict` refuses sentences that are
+    not of the codec's grammar. ValueError as said above.
+    """
+    if texts and file:
+        raise ValueError("give sentences or --file, not both")
+    if not texts and not file:
+        raise ValueError('nothing to encode: give sentences ("a red ball is on the blue block") or --file FILE')
+    if png is not None and png.absolute() == out.absolute():
+        raise ValueError(f"--out and --png both name {out}; give two names")
+    sentences, codec = _opened(texts, file, weights, [out, *([png] if png else [])])
+    latent_BCHW = codec.encode(sentences, strict=strict).as_subclass(Tensor)
+    write_atomically(out, save({LATENTS: latent_BCHW}, {"sentences": json.dumps(sentences)}))
+    said = f"{out}: latents of {len(sentences)} sentences, {' x '.join(map(str, latent_BCHW.shape[1:]))}"
+    if png:
+        from inscape.studies.visual.figures import channel_montage
+
+        channel_montage(latent_BCHW[:16].numpy(), sentences[:16], png)
+        said += f"\n{png}: picture{' of the first 16' if len(sentences) > 16 else ''}"
+    return said
+
+
+def embed_to_file(file: Path, weights: Path | None, out: Path) -> str:
+    """Embed the sentences of a text file into a .npy of float32 (B, Z), row by row; returns what was done, in words."""
+    sentences, codec = _opened((), file, weights, [out])
+    z_BZ = codec.embed(sentences).numpy()
+    content = io.BytesIO()
+    np.save(content, z_BZ, allow_pickle=False)
+    write_atomically(out, content.getvalue())
+    return f"{out}: embeddings of {len(sentences)} sentences, {z_BZ.shape[1]} numbers each"
+
+
+def read_latents(path: Path) -> Float[Tensor, "B C H W"]:
+    """The array `latents` of a .safetensors or .npz file, or a .npy file's; told apart by their content.
+
+    Nothing is unpickled. ValueError in one line on anything else; whether a codec can read them is for it to say.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; give a file of latents, as inscape encode writes them") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if start == b"\x93NUMPY":
+        return _from_numpy(path, _read_npy(path))
+    if start[:2] == b"PK":
+        return _from_numpy(path, _read_npz(path))
+    if not start:
+        raise ValueError(f"{path} is empty; give a file of latents, as inscape encode writes them")
+    tensors = load_weights(path)
+    if LATENTS not in tensors:
+        raise ValueError(f"{path} {_holds(sorted(tensors))}; wanted an array named {LATENTS!r}")
+    return tensors[LATENTS]
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    try:
+        # Mapped, so that a header that claims more than the file holds is refused and not allocated.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, EOFError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or no plain array of numbers: {_first_line(error)}") from None
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {info.filename: info.file_size for info in archive.infolist()}
+            if f"{LATENTS}.npy" not in names:
+                found = sorted(name.removesuffix(".npy") for name in names)
+                raise ValueError(f"{path} {_holds(found)}; wanted an array named {LATENTS!r}")
+            if names[f"{LATENTS}.npy"] > LARGEST_ARRAY:
+                raise ValueError(f"{path} unpacks to more than {LARGEST_ARRAY >> 30} GiB; give fewer latents at a time")
+            content = archive.read(f"{LATENTS}.npy")
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        raise ValueError(f"{path} is a damaged .npz file: {_first_line(error)}") from None
+    try:
+        return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or holds no plain array of numbers: {_first_line(error)}") from None
+
+
+def _from_numpy(path: Path, array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{path} holds {array.dtype}; wanted floats")
+    native = array.astype(array.dtype.newbyteorder("="))  # torch knows one byte order
+    return torch.from_numpy(native.astype(np.float64) if native.dtype.kind == "f" else native.astype(np.int64))
+
+
+def _holds(names: Sequence[str]) -> str:
+    few = ", ".join(repr(name[:40]) for name in names[:3])
+    return f"holds {few}{' and more' if len(names) > 3 else ''}" if names else "holds nothing"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _opened(
+    texts: Sequence[str], file: Path | None, weights: Path | None, writes: Sequence[Path]
+) -> tuple[list[str], VisualCodec]:
+    """Sentences and codec, once it is clear that everything can be written where it is wanted."""
+    _refuse_unwritable(writes, [file] if file else [])
+    sentences = _sentences_of(file) if file else list(texts)
+    weights = find_weights() if weights is None else weights
+    _refuse_unwritable(writes, [weights, weights / WEIGHTS, weights / CODEC_WEIGHTS])
+    return sentences, VisualCodec.from_pretrained(weights)
+
+
+def _refuse_unwritable(writes: Sequence[Path], reads: Sequence[Path]) -> None:
+    """ValueError if a file cannot be made where it is wanted, or would replace one that is read."""
+    for path in writes:
+        try:
+            if path.is_dir() or not path.parent.is_dir():
+                reason = "it is a folder" if path.is_dir() else "its folder is missing"
+                raise ValueError(f"{path} cannot be written: {reason}")
+            if path.resolve() in {source.resolve() for source in reads}:
+                raise ValueError(f"{path} is read here, and would be overwritten; give another name")
+            NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent).close()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be written: {error.strerror}; give another name or folder") from None
+
+
+def _sentences_of(file: Path) -> list[str]:
+    """The lines of a UTF-8 text file that are not blank."""
+    sentences = [line.strip() for line in lines_of(file) if line.strip()]
+    if not sentences:
+        raise ValueError(f"{file} holds no sentence; give one a line")
+    return sentences
