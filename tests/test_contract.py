@@ -141,7 +141,7 @@ def docstring_offences(source: str) -> list[str]:
     parts = {
         "a question": r"^[^.?]+\?",
         "Method:": r"Method: ",
-        "a paper with its year": r"[A-Z]\w+ (19|20)\d\d",
+        "a paper with its year": r"[A-Z]\w+( et al\.)? (19|20)\d\d",
         "A negative result would mean": r"A negative result would mean",
         "Cost:": r"Cost: ",
     }
@@ -256,21 +256,25 @@ MEASURED = {"metrics.json", "verdict.json", "report.html"}
 TRAINED = {"log.jsonl"} | {
     f"checkpoints/step_N/{name}" for name in ("model.safetensors", "ema.safetensors", "optim.safetensors", "state.json")
 }
+LATENTS = {"evaluation_summary.json", "figures/captions.json"} | {
+    f"figures/{name}.png"
+    for name in (
+        "channel_covariance",
+        "channel_montage",
+        "gradient_histograms",
+        "power_spectra",
+        "statistics_vs_photographs",
+        "trends",
+    )
+}
+CODEC = TRAINED | LATENTS | {"codec.safetensors"}
 OWN_FILES = {  # what a phase writes beside what every run has
     "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
-    "visual.P1": TRAINED
-    | {"encoder.safetensors", "evaluation_summary.json", "figures/captions.json"}
-    | {
-        f"figures/{name}.png"
-        for name in (
-            "channel_covariance",
-            "channel_montage",
-            "gradient_histograms",
-            "power_spectra",
-            "statistics_vs_photographs",
-            "trends",
-        )
-    },
+    "visual.P1": TRAINED | LATENTS | {"encoder.safetensors"},
+    "visual.P2": CODEC | {"figures/edit_bars.png", "figures/embedding_map.png"},
+    "visual.P3": CODEC | {"figures/jitter_curve.png"},
+    "visual.P4": CODEC | {"figures/attention_over_latent.png", "figures/noise_curve.png"},
+    "visual.P5": CODEC | {"examples.json"},
 }
 
 
@@ -303,7 +307,7 @@ def test_a_smoke_run_writes_exactly_its_files(study_of: Study, phase: Phase, smo
 def test_a_smoke_run_measures_what_its_gate_asks(study_of: Study, phase: Phase, smoke_runs: dict[str, RunDir]) -> None:
     run = smoke_runs[f"{study_of.name}.{phase.code}"]
     metrics = {name: Estimate.from_json(fields) for name, fields in run.read_json(RunDir.METRICS).items()}
-    asked = {c.metric for c in phase.gate.criteria} | {
+    asked = {c.metric for c in phase.gate_of(phase.preset(SMOKE)).criteria} | {
         c.metric.removeprefix("spread_of_") for c in (phase.across_seeds.criteria if phase.across_seeds else ())
     }
     assert asked <= {name for name, estimate in metrics.items() if estimate.measured}
