@@ -29,7 +29,7 @@ def _empty_folder(tmp_path, monkeypatch):
         ("frobnicate", "invalid choice"),
         ("run", "STUDY[.PHASE]"),
         ("run nothing", "there is no study 'nothing'; there are: visual"),
-        ("run visual.P9", "no phase 'P9'; there are: P0, P1"),
+        ("run visual.P9", "no phase 'P9'; there are: P0, P1, P2, P3, P4, P5"),
         ("run visual --preset huge", "invalid choice: 'huge'"),
         ("run visual.P0 --seed x", "invalid int value"),
         ("run visual.P0 --seed -1", "--seed -1"),
@@ -84,7 +84,7 @@ def test_p1_without_p0_is_shut_and_says_so(capsys):
 def test_list_config_and_status_as_json(capsys):
     assert main(["list", "--json"]) == 0
     phases = json.loads(capsys.readouterr().out)[0]["phases"]
-    assert [phase["code"] for phase in phases] == ["P0", "P1"]
+    assert [phase["code"] for phase in phases] == ["P0", "P1", "P2", "P3", "P4", "P5"]
     assert main(["status", "--json"]) == 0
     assert all(not row["passed"] for row in json.loads(capsys.readouterr().out))
     assert main(["config", "visual.P1", "--preset", "full"]) == 0
