@@ -23,6 +23,7 @@ from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase, Remedy
+from inscape.data.text import is_grouped
 from inscape.nn.jitter import blur, cutout, derangement, shift
 from inscape.studies.visual import meaning_figures
 from inscape.studies.visual.codec_training import Training, train_codec
@@ -123,7 +124,7 @@ def gate_for(config: Config) -> Gate:
     """The gate for the corpus: the grammar, groups of paraphrases (.tsv), or single sentences."""
     if not config.data.text:
         return GATE
-    return TEXT_GATE if config.data.text.endswith(".tsv") else PLAIN_TEXT_GATE
+    return TEXT_GATE if is_grouped(config.data.text) else PLAIN_TEXT_GATE
 
 
 def transforms(seed: int) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -21,6 +21,7 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes import EDITS
+from inscape.data.text import is_grouped
 from inscape.nn.latent_codec import LatentCodecConfig
 from inscape.studies.visual.codec_training import Training, new_codec, train_codec
 from inscape.studies.visual.drawing import draw_latents
@@ -174,7 +175,7 @@ def gate_for(config: Config) -> Gate:
     if not config.data.text:
         one = max(deciding(facts_of(config.data), config.measured.decide)) == 1
         return Gate(c for c in GATE.criteria if c.metric != "told_apart_across") if one else GATE
-    return TEXT_GATE if config.data.text.endswith(".tsv") else PLAIN_TEXT_GATE
+    return TEXT_GATE if is_grouped(config.data.text) else PLAIN_TEXT_GATE
 
 
 def measure_meaning(codec: TrainedCodec, measured: Measured, facts: tuple[int, ...]) -> dict[str, Estimate]:
