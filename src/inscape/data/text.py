@@ -28,7 +28,7 @@ from inscape.data.tokenizer import MAX_LENGTH, UNK, Ragged, Tokenizer, bucket_wi
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText", "epoch_order", "lines_of"]
+__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText", "epoch_order", "is_grouped", "lines_of"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -281,6 +281,11 @@ def _place(split: str) -> int:
     return SPLITS.index(split)
 
 
+def is_grouped(path: Path | str) -> bool:
+    """Whether a file of this name holds groups of paraphrases (.tsv, packed or not) rather than single sentences."""
+    return next((suffix for suffix in reversed(Path(path).suffixes) if suffix not in _OPENERS), "") == ".tsv"
+
+
 def lines_of(path: Path) -> Iterator[str]:
     """The lines of a text file, decoded one by one; every way in which it can be unreadable is a ValueError."""
     if path.is_dir():
@@ -315,7 +320,7 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
 
 def _read(path: Path) -> tuple[_Raw, Ragged, int, int]:
     """Every sentence with its duplicates, the groups of a TSV, the number of lines and of blank ones."""
-    grouped = (path.with_suffix("") if path.suffix in _OPENERS else path).suffix == ".tsv"
+    grouped = is_grouped(path)
     text, ends, hashes, groups = bytearray(), array("q", [0]), array("Q"), array("q", [0])
     number = blank = 0
     for number, line in enumerate(lines_of(path), start=1):

@@ -1,0 +1,95 @@
+"""A phase may have another gate for another corpus, or nothing to ask of it: decided by the config alone, and kept."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from planted_study import GATE, Config, Data, MakeWorld, World, failing
+
+from inscape import cli
+from inscape.core.gate import Criterion, Gate, Outcome
+from inscape.core.rundir import RunDir
+from inscape.core.standing import judge
+
+MINE = ("data.text=mine",)
+LENIENT = Gate([Criterion("recall", at_least=0.05)])
+
+
+def gate_for(config: Config) -> Gate:
+    return LENIENT if config.data.text else GATE
+
+
+def test_the_gate_that_holds_is_a_function_of_the_config(world: MakeWorld) -> None:
+    first, second, _ = world(gate_for=gate_for).study.phases
+    assert first.gate_of(Config()) == GATE
+    assert first.gate_of(Config(data=Data("mine"))) == LENIENT
+    assert second.gate_of(Config(data=Data("mine"))) == GATE, "without gate_for there is one gate for all"
+
+
+def test_each_corpus_is_judged_by_its_own_gate(world: MakeWorld) -> None:
+    w = world(run=failing, gate_for=gate_for)
+    (declared,), (mine,) = w.run("P1"), w.run("P1", overrides=MINE)
+    assert (judge(declared).outcome, judge(mine).outcome) == (Outcome.FAIL, Outcome.PASS)
+    assert Gate.from_json(mine.read_json(RunDir.GATE)) == LENIENT
+    assert (w.may_run("P2"), w.may_run("P2", corpus=MINE)) == (False, True)
+
+
+def test_a_gate_for_the_corpus_that_changed_since_opens_nothing(world: MakeWorld) -> None:
+    w = world(gate_for=gate_for)
+    w.run("P1", overrides=MINE)
+    assert w.standing(corpus=MINE)[0]
+    stricter = Gate([Criterion("recall", at_least=0.06)])
+    assert not w.with_phase(gate_for=lambda config: stricter).standing(corpus=MINE)[0]
+    assert w.with_phase(gate=stricter).standing(corpus=MINE)[0], "the declared corpus's gate is none of its business"
+
+
+# --- skipped phases -----------------------------------------------------------------------------------------------
+
+
+def skip(config: Config) -> str:
+    return "it needs a parser" if config.data.text else ""
+
+
+def test_a_skipped_phase_is_named_with_its_reason_and_opens_nothing(world: MakeWorld) -> None:
+    w = world(skip=skip)
+    assert [run.path.parts[-3] for run in w.run()] == ["P1", "P2", "P3"]
+    assert not any("is skipped" in line for line in w.said)
+    assert w.run(overrides=MINE) == []
+    assert w.said[0] == "toy.P1 is skipped: it needs a parser"
+    assert "toy.P2 is shut: P1 has no finished quick run" in w.said[1], "a skipped phase opens nothing"
+
+
+def test_the_last_phase_skipped_leaves_the_others_done(world: MakeWorld) -> None:
+    w = world()
+    *others, last = w.study.phases
+    w = World(replace(w.study, phases=(*others, replace(last, skip=skip))), w.root)
+    assert [run.path.parts[-3] for run in w.run(overrides=MINE)] == ["P1", "P2"]
+    assert w.said[-1] == "toy.P3 is skipped: it needs a parser"
+
+
+# --- the verb -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("overrides", "outcome"), [((), "FAIL"), (MINE, "PASS")])
+def test_judge_compares_with_todays_gate_of_the_same_corpus(
+    world: MakeWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    overrides: tuple[str, ...],
+    outcome: str,
+) -> None:
+    w = world(run=failing, gate_for=gate_for)
+    (run,) = w.run("P1", overrides=overrides)
+    monkeypatch.setattr(cli, "_study", lambda name: w.study)
+    said = _judged(run, capsys)
+    assert (said["outcome"], said["gate_changed_since"], said["under_todays_gate"]) == (outcome, False, outcome)
+
+    stricter = w.with_phase(gate_for=lambda config: Gate([Criterion("recall", at_least=0.5)]))
+    monkeypatch.setattr(cli, "_study", lambda name: stricter.study)
+    said = _judged(run, capsys)
+    assert (said["outcome"], said["gate_changed_since"], said["under_todays_gate"]) == (outcome, True, "FAIL")
+
+
+def _judged(run: RunDir, capsys: pytest.CaptureFixture[str]) -> dict:
+    assert cli.main(["judge", str(run.path), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
