@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from inscape.nn.coordinates import with_coordinates
 from inscape.nn.grid_head import GridHead
-from inscape.nn.light_head import LightHead
+from inscape.nn.light_head import LightHead, Painter
 from inscape.nn.slots import Gaussians, SlotAttention, splat
 from inscape.nn.smoothing import SmoothingHead
 
@@ -35,6 +35,48 @@ def test_light_head_leaves_no_patch_borders():
     step_W = (latent - latent.mean(0)).diff(dim=-1).square().mean((0, 1, 2))
     for first in (3, 7):  # where patches of eight pixels begin and where they meet their neighbours' middles
         assert step_W[first::8].mean() < 1.5 * step_W.median()
+
+
+def test_painting_is_resize_convolve_tint_until_the_grid_is_full_size():
+    torch.manual_seed(0)
+    painter = Painter(16, 2, (3, 10, 16), (8, 6, 5))
+    x_BQD = torch.randn(2, 4, 16)
+    assert painter.sizes == [(3, 4), (5, 8), (10, 16)]
+    x_BCHW = (x_BQD @ painter.enter.weight.T + painter.enter.bias).transpose(1, 2).reshape(2, 8, 2, 2)
+    for size, convolution, gain, offset in zip(
+        painter.sizes, painter.convolutions, painter.gains, painter.offsets, strict=True
+    ):
+        x_BCHW = functional.interpolate(x_BCHW, size=size, mode="bilinear")
+        x_BCHW = functional.gelu(convolution(x_BCHW) * (1 + gain) + offset)
+    torch.testing.assert_close(painter(x_BQD), 3.0 * painter.leave(x_BCHW), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "wide"),
+    [((8, 6, 5, 4), [8, 6, 5, 4]), ((8,), [8, 8, 8, 8]), ((8, 6), [8, 6, 6, 6]), ((9, 8, 7, 6, 5), [9, 8, 7, 6])],
+)
+def test_widths_are_cut_or_the_last_one_repeated(widths: tuple[int, ...], wide: list[int]):
+    painter = Painter(16, 2, (3, 16, 16), widths)
+    channels = [painter.enter.out_features, *(len(gain) for gain in painter.gains)]
+    assert channels == wide
+    assert painter(torch.randn(1, 4, 16)).shape == (1, 3, 16, 16)
+
+
+def test_tints_do_not_turn_autocast_back_into_float32():
+    torch.manual_seed(0)
+    painter, x_BQD = Painter(16, 2, (3, 8, 8), (8, 6)), torch.randn(2, 4, 16)
+    seen = []
+    for convolution in (*painter.convolutions, painter.leave):
+        convolution.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        latent_BCHW = painter(x_BQD)
+    assert seen == [torch.bfloat16] * 3
+    exact_BCHW = painter(x_BQD)
+    assert exact_BCHW.dtype == torch.float32
+    assert (latent_BCHW - exact_BCHW).std() < 0.02 * exact_BCHW.std()
+    latent_BCHW.float().square().sum().backward()
+    gains = [gain.grad for gain in (*painter.gains, *painter.offsets)]
+    assert all(grad is not None and grad.dtype == torch.float32 and grad.any() for grad in gains)
 
 
 def test_light_head_refuses_a_grid_that_does_not_fit():

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
+from inscape.nn.light_head import LightHead
 
 TOY = LatentEncoderConfig(vocab=40, d=32, layers=2, heads=4, ffn=64, head_ffn=48, map_channels=8, H=16, W=16, C=3)
 HEADS = ["grid", "light", "slots"]
@@ -53,6 +54,62 @@ def test_latents_start_at_unit_order_and_depend_on_the_text(head: str, smoothing
     assert 0.2 < latent_BCHW.std() < 2
     between_sentences = latent_BCHW.var(0).mean() / latent_BCHW.var()
     assert between_sentences > 0.01
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_unit_amplitude_changes_the_scale_of_each_sentence_alone(head: str):
+    tokens_BT = torch.randint(7, 40, (4, 6), generator=torch.Generator().manual_seed(1))
+    free_BCHW, unit_BCHW = (toy(head=head, unit_amplitude=unit)(tokens_BT) for unit in (False, True))
+    torch.testing.assert_close(unit_BCHW.square().mean((1, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+    ratio_BCHW = free_BCHW / unit_BCHW
+    amplitude_B = free_BCHW.square().mean((1, 2, 3)).sqrt()
+    torch.testing.assert_close(ratio_BCHW, amplitude_B[:, None, None, None].expand_as(ratio_BCHW), atol=0, rtol=1e-3)
+    assert amplitude_B.std() > 1e-3, "sentences differ in amplitude if they may"
+
+
+def test_unit_amplitude_of_an_empty_latent_is_finite():
+    model = toy(head="light", unit_amplitude=True)
+    with torch.no_grad():
+        for parameter in model.head.paint.leave.parameters():  # type: ignore[union-attr]
+            parameter.zero_()
+    latent_BCHW = model(torch.randint(7, 40, (2, 6)))
+    latent_BCHW.sum().backward()
+    assert not latent_BCHW.any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_given_embeddings_stand_for_the_tokens():
+    model = toy(head="light")
+    tokens_BT = torch.tensor([[1, 8, 9, 2, 0], [1, 8, 9, 10, 2]])
+    table_VD = model.text_encoder.embedding.weight.detach()
+    torch.testing.assert_close(model(tokens_BT, table_VD[tokens_BT]), model(tokens_BT))
+    other_BT = torch.where(tokens_BT == 9, 11, tokens_BT)
+    torch.testing.assert_close(model(tokens_BT, table_VD[other_BT]), model(other_BT))
+    other_BT[0, 4] = 12  # padding is padding by its id, whatever is embedded there
+    torch.testing.assert_close(model(tokens_BT, table_VD[other_BT])[0], model(other_BT[:, :4])[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("change", [{}, {"smoothing": True, "unit_amplitude": True}])
+def test_the_states_of_places_are_what_v_is_painted_from(change: dict[str, object]):
+    model = toy(head="light", coarse=4, **change)
+    tokens_BT = torch.tensor([[1, 8, 9, 2, 0], [1, 8, 9, 10, 2]])
+    latent_BCHW, places_BQD = model.with_places(tokens_BT)
+    assert torch.equal(latent_BCHW, model(tokens_BT))
+    assert places_BQD.shape == (2, 16, 32)
+    if not change:
+        assert isinstance(model.head, LightHead)
+        assert torch.equal(model.head.paint(places_BQD), latent_BCHW)
+        # Row by row: a change of one state moves the quarter of the picture where it lies.
+        moved_BQD = places_BQD.clone()
+        moved_BQD[:, 4 * 2 + 3] += 1.0
+        moved_HW = (model.head.paint(moved_BQD) - latent_BCHW).square().mean((0, 1))
+        assert moved_HW.view(4, 4, 4, 4).mean((1, 3)).argmax() == 4 * 2 + 3
+
+
+@pytest.mark.parametrize("head", ["grid", "slots"])
+def test_other_heads_have_no_states_of_places(head: str):
+    with pytest.raises(ValueError, match=f"encoder.head='{head}' has no states of places; allowed: light"):
+        toy(head=head).with_places(torch.ones(1, 3, dtype=torch.long))
 
 
 @pytest.mark.parametrize("head", HEADS)
