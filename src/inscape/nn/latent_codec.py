@@ -148,7 +148,14 @@ class LatentCodec(nn.Module):
         top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Generated:
-        """Free-running text, greedy at temperature 0, else sampled from the smallest set of tokens of mass `top_p`."""
+        """Free-running text, greedy at temperature 0, else sampled from the smallest set of tokens of mass `top_p`.
+
+        ValueError if either is out of range.
+        """
+        if not 0 <= temperature < torch.inf:
+            raise ValueError(f"temperature={temperature} is out of range; allowed: 0 or more")
+        if not 0 < top_p <= 1:
+            raise ValueError(f"top_p={top_p} is out of range; allowed: above 0, up to 1")
         batch, device = len(memory_BMD), memory_BMD.device
         looked, past = self.decoder.look_up(memory_BMD), None
         token_B = torch.full((batch,), start, device=device)
