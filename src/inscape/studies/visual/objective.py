@@ -4,7 +4,8 @@ The plan trains them one after the other, and its contrast is met by a bag of wo
 alone: to give back the very sentence V must hold all of it; to give the scene's canonical wording from the V of a
 paraphrase, who does what to whom must be told from V; and to give it from z alone, from z. See LOG.md.
 
-Legend: B tuples, T tokens, C, H, W of the latent, P its patches, Z width of z.
+Legend: B tuples, N all sentences of them, T tokens, C, H, W of the latent, P its patches, Q places it is painted from,
+Z width of z, R rows that are decoded.
 """
 
 from __future__ import annotations
@@ -55,9 +56,7 @@ class Objective:
     z_alone: float = 0.3  # share of the paraphrases that are decoded from z alone
     z_beside: float = 0.25  # share that are decoded from V and z; the rest from V alone
     noise: float = 0.5  # largest noise on V before it is read, in standard deviations of V; uniform from 0
-    read: float = (
-        1.0  # squared error of the reader's states against those V was painted from, where there is a shortcut
-    )
+    read: float = 1.0  # with a shortcut: squared error of the reader's states against what V was painted from
     shortcut: float = 0.0  # share of sentences that are decoded past V at first, from the states it is painted from
     shortcut_steps: int = 1000  # steps in which that share falls to 0
     vicreg: float = 0.0  # optional: variance and covariance of z (Bardes et al. 2022)
@@ -68,18 +67,8 @@ class Objective:
     prior: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
-        for name in (
-            "image",
-            "contrast",
-            "invariance",
-            "copy",
-            "target",
-            "from_z",
-            "noise",
-            "read",
-            "vicreg",
-            "barlow",
-        ):
+        weights = ("image", "contrast", "invariance", "copy", "target", "from_z", "read", "vicreg", "barlow")
+        for name in (*weights, "noise"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"objective.{name}={value} is out of range; allowed: 0 or more")
@@ -90,6 +79,10 @@ class Objective:
                 f"objective.z_alone={self.z_alone} and z_beside={self.z_beside} are shares; allowed: 0 or more, "
                 "together below 1"
             )
+        if not 0 <= self.shortcut <= 1:
+            raise ValueError(f"objective.shortcut={self.shortcut} is out of range; allowed: 0 to 1")
+        if self.shortcut_steps < 1:
+            raise ValueError(f"objective.shortcut_steps={self.shortcut_steps} is out of range; allowed: 1 or more")
 
     @property
     def decodes(self) -> bool:
@@ -123,7 +116,14 @@ def objective_terms(
     seen_NCHW = _seen(latent_NCHW, count, objective)
     states_NPD = model.reader(seen_NCHW)
     if places_NQD is not None:
-        terms["read"] = objective.read * (states_NPD - places_NQD.detach()).float().square().mean()
+        if places_NQD.shape != states_NPD.shape:
+            raise ValueError(
+                f"objective.shortcut={objective.shortcut} needs an encoder that paints from as many places as the "
+                f"reader has patches, and as wide; they have {places_NQD.shape[1]} x {places_NQD.shape[2]} and "
+                f"{states_NPD.shape[1]} x {states_NPD.shape[2]}"
+            )
+        if objective.read:
+            terms["read"] = objective.read * (states_NPD - places_NQD.detach()).float().square().mean()
         share = objective.shortcut * max(0.0, 1 - step / objective.shortcut_steps)
         past_N = torch.rand(len(states_NPD), device=states_NPD.device) < share
         states_NPD = torch.where(past_N[:, None, None], places_NQD.to(states_NPD.dtype), states_NPD)

@@ -73,7 +73,8 @@ def round_trip_terms(
     is_copy_BT = copied(sentence_BT[:, 1:], said_BT, round_trip.longest_copy + 1)
     said_chance_BT = chance_BTV.gather(-1, said_BT[..., None])[..., 0]
     unlikelihood_BT = -torch.log1p(-said_chance_BT.clamp(max=1 - 1e-4))
-    terms["copies"] = round_trip.copy_suppression * (unlikelihood_BT * is_copy_BT).sum() / (said_BT != PAD).sum()
+    tokens = (said_BT != PAD).sum().clamp(min=1)  # a decoder may say nothing
+    terms["copies"] = round_trip.copy_suppression * (unlikelihood_BT * is_copy_BT).sum() / tokens
     return terms
 
 
