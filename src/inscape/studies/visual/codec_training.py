@@ -21,7 +21,7 @@ from inscape.studies.visual.objective import Objective, TrainingTuples, objectiv
 from inscape.studies.visual.sources import Mixture, Source
 from inscape.train import FitConfig, FitResult, fit
 
-__all__ = ["Training", "new_codec", "train_codec"]
+__all__ = ["Training", "new_codec", "train_codec", "with_fresh_parts"]
 
 WATCHED = 48  # validation sentences that an evaluation during training decodes
 
@@ -49,6 +49,14 @@ def new_codec(encoder: TextToLatent, config: LatentCodecConfig, seed: int) -> Tr
     model = LatentCodec(sizes, config)  # type: ignore[arg-type]
     model.encoder.load_state_dict(encoder.encoder.state_dict())
     return TrainedCodec(model, encoder.tokenizer)
+
+
+def with_fresh_parts(codec: TrainedCodec, kept: Sequence[str], seed: int) -> TrainedCodec:
+    """The codec with everything fresh but the parts that are `kept`."""
+    fresh = new_codec(codec.to_latent, codec.model.config, seed)
+    for part in kept:
+        getattr(fresh.model, part).load_state_dict(getattr(codec.model, part).state_dict())
+    return fresh
 
 
 def train_codec(

@@ -25,7 +25,7 @@ from inscape.data.scenes.pools import codec_set
 from inscape.data.text import lines_of
 from inscape.metrics.text import exact_match
 from inscape.nn.constraint import TokenConstraint
-from inscape.studies.visual.codec_training import Training, train_codec
+from inscape.studies.visual.codec_training import Training, train_codec, with_fresh_parts
 from inscape.studies.visual.coding import Reading, encodable, say
 from inscape.studies.visual.decoder_drawing import draw_attention, draw_noise
 from inscape.studies.visual.decoding_metrics import (
@@ -51,8 +51,8 @@ __all__ = ["GATE", "PHASE", "Config"]
 class Config:
     """One training of the decoder on P3's encoder."""
 
-    recipe: str = "joint"  # plan (reader and decoder anew, nothing but the sentence to decode) | joint (go on)
-    freeze: bool = True  # keep the encoder and the readout as they are
+    recipe: str = "joint"  # plan (decoder anew, nothing but the sentence to decode) | joint (go on)
+    freeze: bool = True  # keep V and z as they are
     data: DataConfig = field(default_factory=DataConfig)
     training: Training = field(default_factory=Training)
     others: str = ""  # paths, separated by commas, of texts from elsewhere: what of them comes back is measured as well
@@ -190,7 +190,10 @@ def run(context: Context) -> Mapping[str, Estimate]:
     source = open_source(config.data)
     codec = load_codec(context.inputs["P3"].path)
     training = config.training
+    # The spatial readout reads what the reader made of V: to keep z as P2 and P3 passed it, the reader must stay too.
+    kept = ("encoder", "readout") if codec.model.config.readout == "pooled" else ("encoder", "readout", "reader")
     if config.recipe == "plan":
+        codec = with_fresh_parts(codec, kept, context.seed)
         training = replace(
             training,
             objective=replace(
@@ -199,8 +202,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         )
     elif config.freeze:  # terms that only a moving encoder could serve
         training = replace(training, objective=replace(training.objective, image=0.0, contrast=0.0, invariance=0.0))
-    frozen = ("encoder", "readout") if config.freeze else ()
-    codec, result = train_codec(context, codec, source, training, frozen=frozen)
+    codec, result = train_codec(context, codec, source, training, frozen=kept if config.freeze else ())
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     if config.data.text:
         metrics = measure_text(codec, source.held_out(config.measured.sentences))
