@@ -144,6 +144,17 @@ def test_the_reworded_one_shares_fewer_pairs_of_words_than_a_random_wording():
     assert ours < 0.9 * shared_pairs(tuples.paraphrase_BT, tuples.sentence_BT).mean()
 
 
+def test_partners_are_worded_independently():
+    """Else the hard negative would be the sentence in its paraphrase's very words, but for the edit."""
+    tuples = drawn(size=600, facts=only(2))
+    names = ("sentence_BT", "paraphrase_BT")
+    usual = shared_pairs(tuples.sentence_BT, tuples.paraphrase_BT).mean()
+    for first in names:
+        for second in names:
+            across = shared_pairs(getattr(tuples, first)[:300], getattr(tuples, second)[300:]).mean()
+            assert across < 1.1 * usual, f"{first} and the partner's {second}"
+
+
 @given(st.lists(st.lists(st.integers(10, 13), min_size=1, max_size=6), min_size=2, max_size=2))
 def test_shared_pairs_are_counted(words: list[list[int]]):
     rows = [[BOS, *row, EOS] for row in words]
