@@ -29,6 +29,7 @@ class FitConfig:
     beta2: float = 0.95  # AdamW's decay of the mean squared gradient
     weight_decay: float = 0.01  # decoupled decay of matrices, times the learning rate, a step
     warmup_steps: int = 0  # steps of linear warm-up; the plan's full size takes 1000
+    hold: float = 0.0  # share of the steps after the warm-up that keep the peak rate before it falls
     accumulate: int = 1  # batches whose mean gradient makes one step
     clip_norm: float = 1.0  # largest gradient norm; 0 = never clip
     ema_decay: float = 0.999  # decay of the average of weights, a step; 0 = the weights themselves
@@ -44,7 +45,7 @@ class FitConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         for name in ("weight_decay", "clip_norm", "eval_every", "checkpoint_every"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("beta1", "beta2", "ema_decay"):
+        for name in ("beta1", "beta2", "ema_decay", "hold"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(self.optimizer in ("adamw", "muon"), "optimizer", self.optimizer, "adamw | muon")
         _require(self.lr > 0, "lr", self.lr, "above 0")
@@ -58,11 +59,12 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
-    """The learning rate of step `step` (from 0): a line up to `config.lr`, then half a cosine wave down to 0."""
+    """The learning rate of step `step` (from 0): a line up to `config.lr`, held there, then half a cosine down to 0."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     passed = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * passed))
+    fallen = max(0.0, passed - config.hold) / (1 - config.hold)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
 def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:

@@ -106,7 +106,7 @@ class LatentCodec(nn.Module):
         chance_BTV: probabilities that the tokens were drawn from; the value of V does not depend on them.
         """
         table_VD = self.encoder.text_encoder.embedding.weight
-        expected_BTD = chance_BTV.to(table_VD.dtype) @ table_VD
+        expected_BTD = chance_BTV.to(table_VD.dtype) @ table_VD.detach()
         embedded_BTD = table_VD[tokens_BT] + expected_BTD - expected_BTD.detach()
         return self.encoder(tokens_BT, embedded_BTD)
 

@@ -22,7 +22,18 @@ from inscape.studies.visual.objective import decoder_input
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["Reading", "Spoken", "TokenScores", "embed", "embed_sentences", "encodable", "say", "score_tokens", "speak"]
+__all__ = [
+    "BATCH",
+    "Reading",
+    "Spoken",
+    "TokenScores",
+    "embed",
+    "embed_sentences",
+    "encodable",
+    "say",
+    "score_tokens",
+    "speak",
+]
 
 BATCH = 128
 

@@ -137,7 +137,7 @@ def measure_decoding(codec: TrainedCodec, measured: Measured, facts: tuple[int, 
             note(noise_name(sigma), n, estimate)
         for name, estimate in teacher_forced(codec, latent[few], held.sentences[few], codec.model.reader.side).items():
             note(name, n, estimate)
-        maps = attention_metrics(codec, watch_attention(codec, latent[few][:DRAWN]))
+        maps = attention_metrics(codec, watch_attention(codec, latent[few][:DRAWN], held.sentences[few][:DRAWN]))
         for name, estimate in maps._asdict().items():
             note(f"attention_{name}", n, estimate)
     metrics: dict[str, Estimate] = {}
@@ -152,7 +152,7 @@ def measure_decoding(codec: TrainedCodec, measured: Measured, facts: tuple[int, 
 def measure_text(codec: TrainedCodec, sentences: list[str]) -> dict[str, Estimate]:
     """The same of a text file, sentence for sentence."""
     latent = encode(codec.to_latent, sentences)
-    maps = attention_metrics(codec, watch_attention(codec, latent[:DRAWN]))
+    maps = attention_metrics(codec, watch_attention(codec, latent[:DRAWN], sentences[:DRAWN]))
     return {
         **returned(codec, sentences),
         **teacher_forced(codec, latent, sentences, codec.model.reader.side),

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.data.scenes import Scene
@@ -22,7 +23,7 @@ from inscape.metrics.attention_maps import AttentionMaps, attention_maps
 from inscape.metrics.scene_graph import scene_exact
 from inscape.metrics.text import exact_match
 from inscape.nn.jitter import add_noise, shuffle_places, swap_sentences
-from inscape.studies.visual.coding import Reading, Spoken, say, score_tokens, speak
+from inscape.studies.visual.coding import BATCH, Reading, Spoken, say, score_tokens, speak
 from inscape.studies.visual.model import TrainedCodec
 
 __all__ = [
@@ -142,9 +143,33 @@ def attention_metrics(codec: TrainedCodec, spoken: Spoken) -> AttentionMaps:
     return attention_maps(spoken.attention_NTM, content_mask(codec, spoken.tokens_NT), codec.model.reader.grid, block=2)
 
 
-def watch_attention(codec: TrainedCodec, latent_NCHW: Tensor) -> Spoken:
-    """Free-running text from V alone, with its attention."""
-    return speak(codec, latent_NCHW, Reading(sees_z=False))
+class _Dictated:
+    """A constraint that leaves one token each time: the next one of the sentences."""
+
+    def __init__(self, said_BT: Tensor, vocab: int) -> None:
+        self.said_BT, self.vocab = said_BT, vocab
+
+    def initial(self, batch: int) -> Tensor:
+        assert batch == len(self.said_BT)
+        return torch.zeros(batch, dtype=torch.long)
+
+    def allowed(self, state_B: Tensor, left: int | None = None) -> Tensor:
+        at_B = state_B.clamp(max=self.said_BT.shape[1] - 1)
+        return functional.one_hot(self.said_BT[torch.arange(len(at_B)), at_B], self.vocab).bool()
+
+    def advance(self, state_B: Tensor, token_B: Tensor) -> Tensor:
+        return state_B + 1
+
+
+def watch_attention(codec: TrainedCodec, latent_NCHW: Tensor, sentences: Sequence[str]) -> Spoken:
+    """Where the decoder looks in V while it says the sentences: what it would have said plays no part."""
+    longest = codec.model.encoder.config.max_length
+    said_NT = torch.from_numpy(codec.tokenizer.encode(list(sentences), max_length=longest))[:, 1:]
+    said_NT = functional.pad(said_NT, (0, 1))
+    if len(sentences) > BATCH:
+        raise ValueError(f"{len(sentences)} sentences are too many to watch at once; allowed: {BATCH}")
+    dictated = _Dictated(said_NT, codec.tokenizer.vocab_size)
+    return speak(codec, latent_NCHW, Reading(sees_z=False, constraint=dictated))
 
 
 def _mean_over(value_NT: np.ndarray, kept_NT: np.ndarray) -> Estimate:

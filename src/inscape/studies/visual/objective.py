@@ -169,7 +169,8 @@ def info_nce(query_BZ: Float[Tensor, "B Z"], pool_NZ: Float[Tensor, "N Z"], temp
     """
     count = len(query_BZ)
     target_B = torch.arange(count, device=query_BZ.device)
-    score_BN = query_BZ @ pool_NZ.T / temperature
+    with torch.autocast(query_BZ.device.type, enabled=False):  # in bfloat16 a score near cosine 1 would be off by 0.05
+        score_BN = query_BZ.float() @ pool_NZ.float().T / temperature
     itself_BN = torch.zeros_like(score_BN, dtype=torch.bool)
     itself_BN[target_B, target_B + count] = True
     return functional.cross_entropy(score_BN.masked_fill(itself_BN, -torch.inf), target_B)

@@ -1,6 +1,6 @@
 """Weights that ship with the package: made from a finished P5 run, with a card that says what they are.
 
-    python -m inscape.studies.visual.release RUN --out src/inscape/weights
+python -m inscape.studies.visual.release RUN --out src/inscape/weights
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inscape.data.tokenizer import BOS, EOS, PAD, PARAPHRASE
+from inscape.nn.constraint import VocabularyMask
 from inscape.nn.latent_codec import LatentCodec
 from inscape.studies.visual.objective import Objective, TrainingTuples, decoder_input, objective_terms
 
@@ -62,7 +63,7 @@ def round_trip_terms(
     memory_BMD = model.memory(states_BPD, z_BZ)
     seen_B = torch.ones(len(sentence_BT), dtype=torch.bool, device=sentence_BT.device)
     bias_BM = model.memory_bias(seen_B, seen_B)
-    chosen_BT = _best_candidate(model, memory_BMD, bias_BM, z_BZ, round_trip)
+    chosen_BT = _best_candidate(model, memory_BMD, bias_BM, z_BZ, round_trip, vocab)
     read_BT, said_BT = decoder_input(chosen_BT, PARAPHRASE)
     chance_BTV = model.decode(memory_BMD, bias_BM, read_BT).float().softmax(-1)
     # The first token, bos, was not drawn: it gets no gradient.
@@ -80,7 +81,7 @@ def round_trip_terms(
 
 @torch.no_grad()
 def _best_candidate(
-    model: LatentCodec, memory_BMD: Tensor, bias_BM: Tensor, z_BZ: Tensor, round_trip: RoundTrip
+    model: LatentCodec, memory_BMD: Tensor, bias_BM: Tensor, z_BZ: Tensor, round_trip: RoundTrip, vocab: int
 ) -> Int[Tensor, "B T"]:
     """`bos w1 .. wn eos` of the candidate whose own z is closest to the input's; sentences that never end are cut."""
     count, k = len(z_BZ), round_trip.candidates
@@ -92,6 +93,7 @@ def _best_candidate(
         PARAPHRASE,
         temperature=1.0,
         top_p=round_trip.top_p,
+        constraint=VocabularyMask(vocab, device=memory_BMD.device),
     ).tokens_BT
     bos_K1 = torch.full_like(drawn_KT[:, :1], BOS)
     drawn_KT = torch.cat((bos_K1, drawn_KT), 1)
