@@ -69,6 +69,15 @@ def test_schedule_reaches_its_peak_and_ends_at_zero() -> None:
     assert train.learning_rate(config, 1000) == pytest.approx(0.0)
 
 
+def test_a_held_rate_falls_late_and_to_zero():
+    config = train.FitConfig(steps=1000, lr=1.0, warmup_steps=100, hold=0.5)
+    assert train.learning_rate(config, 100) == train.learning_rate(config, 549) == 1.0
+    assert train.learning_rate(config, 775) == pytest.approx(0.5)
+    assert train.learning_rate(config, 1000) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match=r"hold=1.0 is out of range"):
+        train.FitConfig(steps=10, hold=1.0)
+
+
 # --- optimizer and average --------------------------------------------------------------------------------------
 
 
