@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from inscape.cli import main as inscape
+from inscape.codec import SHIPPED
 from inscape.core.rundir import find_runs
 
 __all__ = ["main"]
@@ -40,10 +41,10 @@ def main() -> int:
         f"\nSee the latents:      {picture}\n"
         f"Read the report:      {last.path / last.REPORT}\n"
         f"All runs, all gates:  {RUNS / 'index.html'}, or ./inscape status\n"
-        "The shipped weights:  ./inscape paraphrase 'a green cone is left of two small stars' (scenes of several "
-        "facts)\n"
         "Your own text:        ./inscape run visual data.text=FILE"
     )
+    if SHIPPED.is_file():
+        print("Hours of training:    ./inscape paraphrase 'a green cone is left of two small stars' (the shipped weights)")
     return status
 
 
