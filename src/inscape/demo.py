@@ -44,7 +44,7 @@ def main() -> int:
         "Your own text:        ./inscape run visual data.text=FILE"
     )
     if SHIPPED.is_file():
-        print("Hours of training:    ./inscape paraphrase 'a green cone is left of two small stars' (the shipped weights)")
+        print("The shipped weights:   ./inscape paraphrase 'a green cone is left of two small stars'")
     return status
 
 
