@@ -35,7 +35,7 @@ from inscape.studies.visual.paraphrasing import Candidate, paraphrases
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["FewParaphrases", "Latents", "OutOfGrammar", "VisualCodec", "find_weights"]
+__all__ = ["SHIPPED", "FewParaphrases", "Latents", "OutOfGrammar", "VisualCodec", "find_weights"]
 
 SHIPPED = Path(__file__).parent / "weights" / "visual-small.safetensors"
 RUNS = Path("runs")
