@@ -1,0 +1,54 @@
+"""Weights for the package: small, in half precision, with a card made of what the runs measured."""
+
+import json
+
+import torch
+
+from inscape.core.estimate import exact, proportion
+from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir
+from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
+from inscape.nn.latent_encoder import LatentEncoderConfig
+from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, load_codec, save_codec
+from inscape.studies.visual.release import main
+from inscape.studies.visual.sources import DataConfig, open_source
+
+GATE = Gate([Criterion("found", at_least=0.5), Criterion("found", at_least=0.9, source="calibrated")])
+
+
+def finished(root, phase, inputs, metrics):
+    run = RunDir.create(root, "visual", phase, "small", "0a1b2c3d", 0)
+    asked = {"format": 1, "study": "visual", "phase": phase, "preset": "small", "seed": 0, "device": "cpu"}
+    asked |= {"overrides": {}, "remedies": [], "despite_gate": None, "git_commit": "c0ffee", "fingerprint": "0a1b2c3d"}
+    run.write_json(RunDir.ENV, asked | {"inputs": {code: str(of.path) for code, of in inputs.items()}})
+    run.write_json(RunDir.GATE, GATE.to_json())
+    run.write_json(RunDir.METRICS, {name: estimate.to_json() for name, estimate in metrics.items()})
+    run.write_json(RunDir.VERDICT, GATE.judge(metrics).to_json())
+    return run
+
+
+def test_the_card_tells_gates_and_figures_and_the_weights_load(tmp_path):
+    tokenizer = open_source(DataConfig()).tokenizer
+    sizes = LatentEncoderConfig(vocab=tokenizer.vocab_size, d=16, layers=1, heads=2, ffn=16, head="light", coarse=4)
+    model = LatentCodec(sizes, LatentCodecConfig(d=16, heads=2, ffn=16, patch=8, reader_layers=0, decoder_layers=1))
+    first = finished(tmp_path / "runs", "P4", {}, {"found": exact(1.0, 9, "scenes")})
+    measured = {"found": exact(0.6, 9, "scenes"), "graph_f1_2_facts": proportion(3, 4, "scenes")}
+    last = finished(tmp_path / "runs", "P5", {"P4": first}, measured)
+    save_codec(TrainedCodec(model, tokenizer), last.path / CODEC_WEIGHTS)
+    assert main([str(last.path), "--out", str(tmp_path)]) == 0
+    card = (tmp_path / "visual-small.md").read_text()
+    assert "| P4 | PASS | PASS |\n| P5 | PASS | FAIL |" in card
+    assert "| graph f1 2 facts | 0.7500 [" in card
+    assert "c0ffee" in card
+    shipped = load_codec(tmp_path / "visual-small.safetensors")
+    for name, value in shipped.model.state_dict().items():
+        assert torch.allclose(value, model.state_dict()[name], atol=2e-3, rtol=2e-3), name
+    assert (tmp_path / "visual-small.safetensors").stat().st_size < 0.6 * (last.path / CODEC_WEIGHTS).stat().st_size
+
+
+def test_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):
+    assert main([str(tmp_path / "nothing")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("release: ")
+    assert said.count("\n") == 1
+    assert json.dumps(list(tmp_path.iterdir())) == "[]", "nothing was written"
