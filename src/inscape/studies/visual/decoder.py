@@ -13,6 +13,7 @@ Cost: see the presets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from inscape.studies.visual.meaning import Measured, facts_of
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import returned
 
 __all__ = ["GATE", "PHASE", "Config"]
@@ -166,6 +168,11 @@ def other_texts(others: str) -> list[Path]:
     return [Path(name.strip()) for name in others.split(",") if name.strip()]
 
 
+def text_name(path: Path) -> str:
+    """What metrics call a text: its file name to the first dot, in letters, digits and underscores."""
+    return "other_" + re.sub(r"\W", "_", path.name.split(".")[0])
+
+
 def fitting(codec: TrainedCodec, path: Path, count: int) -> list[str]:
     """The first `count` lines of a text that are not too long for the encoder. ValueError if there is none."""
     longest = codec.model.encoder.config.max_length
@@ -189,6 +196,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     config: Config = context.config
     source = open_source(config.data)
     codec = load_codec(context.inputs["P3"].path)
+    # Read before the training: a text that does not fit must not cost an hour.
+    others = {text_name(path): fitting(codec, path, config.measured.sentences) for path in other_texts(config.others)}
     training = config.training
     # The spatial readout reads what the reader made of V: to keep z as P2 and P3 passed it, the reader must stay too.
     kept = ("encoder", "readout") if codec.model.config.readout == "pooled" else ("encoder", "readout", "reader")
@@ -206,18 +215,17 @@ def run(context: Context) -> Mapping[str, Estimate]:
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     if config.data.text:
         metrics = measure_text(codec, source.held_out(config.measured.sentences))
-        for path in other_texts(config.others):
-            metrics |= returned(codec, fitting(codec, path, config.measured.sentences), f"{path.name.split('.')[0]}_")
     else:
         metrics = measure_decoding(codec, config.measured, facts_of(config.data))
         draw_noise(context.run, metrics, facts_of(config.data), SIGMAS)
+    for name, sentences in others.items():
+        metrics |= returned(codec, sentences, f"{name}_")
     montage = encode(codec.to_latent, list(source.montage))
     draw_latents(
         context.run, montage, source.montage, encode(codec.to_latent, source.held_out(256)), result.evaluations
     )
     draw_attention(context.run, codec, source.montage[0])
-    summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
-    context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
+    write_summary(context.run, result, source, metrics)
     return metrics
 
 

@@ -12,7 +12,7 @@ from inscape.studies.visual import meaning_figures
 from inscape.studies.visual.coding import Reading, speak
 from inscape.studies.visual.decoding_metrics import noise_name
 from inscape.studies.visual.meaning_drawing import as_rows, note_captions
-from inscape.studies.visual.meaning_metrics import by_facts
+from inscape.studies.visual.meaning_metrics import name_for
 from inscape.studies.visual.model import TrainedCodec, encode
 
 __all__ = ["draw_attention", "draw_noise"]
@@ -21,15 +21,10 @@ __all__ = ["draw_attention", "draw_noise"]
 def draw_noise(run: RunDir, metrics: Mapping[str, Estimate], facts: Sequence[int], sigmas: Sequence[float]) -> None:
     """Scenes read back exactly against the noise, from none on."""
     names = ["scene_exact", *map(noise_name, sigmas)]
-    rows_FS3 = np.stack([as_rows([_of(metrics, name, n) for name in names]) for n in facts])
+    rows_FS3 = np.stack([as_rows([metrics.get(name_for(name, n)) for name in names]) for n in facts])
     sigma_S = np.array([0.0, *sigmas])
     meaning_figures.noise_curve(sigma_S, rows_FS3, facts, run.figures / "noise_curve.png")
     note_captions(run)
-
-
-def _of(metrics: Mapping[str, Estimate], name: str, facts: int) -> Estimate | None:
-    (key,) = by_facts(name, {facts: Estimate(0.0, 0.0, 0.0, 0, "")})
-    return metrics.get(key)
 
 
 def draw_attention(run: RunDir, codec: TrainedCodec, sentence: str) -> None:

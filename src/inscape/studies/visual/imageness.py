@@ -32,6 +32,7 @@ from inscape.studies.visual.health import latent_health, presence_of_words, text
 from inscape.studies.visual.losses import Weights, calibrated_terms, gaussian_blur, plan_terms, tokens_held
 from inscape.studies.visual.model import TextToLatent, encode, save_encoder
 from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
+from inscape.studies.visual.summary import write_summary
 from inscape.train import FitConfig, FitResult, fit
 
 __all__ = ["GATE", "PHASE", "Config"]
@@ -191,8 +192,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         **text_dependence(latent_NCHW, presence_of_words(sentences), seed=context.seed),
     }
     draw_latents(context.run, encode(model, list(source.montage)), source.montage, latent_NCHW, result.evaluations)
-    summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
-    context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
+    write_summary(context.run, result, source, metrics)
     return metrics
 
 

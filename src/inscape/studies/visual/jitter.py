@@ -44,6 +44,7 @@ from inscape.studies.visual.meaning_metrics import (
 )
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import text_pool
 
 __all__ = ["GATE", "PHASE", "Config"]
@@ -237,8 +238,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     montage_NCHW = encode(codec.to_latent, list(source.montage))
     draw_latents(context.run, montage_NCHW, source.montage, latent_NCHW, result.evaluations)
     draw_jitter(context.run, codec, latent_NCHW, metrics)
-    summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
-    context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
+    write_summary(context.run, result, source, metrics)
     return metrics
 
 

@@ -42,6 +42,7 @@ from inscape.studies.visual.meaning_metrics import (
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_encoder, save_codec
 from inscape.studies.visual.objective import Objective
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import text_meaning
 
 __all__ = ["BANDED", "GATE", "PHASE", "Config", "Measured", "facts_of", "measure_meaning", "picture_metrics"]
@@ -246,8 +247,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         result.evaluations,
     )
     draw_meaning(context.run, codec, source, metrics, facts_of(config.data))
-    summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
-    context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
+    write_summary(context.run, result, source, metrics)
     return metrics
 
 

@@ -12,7 +12,7 @@ from inscape.data.scenes import EDITS
 from inscape.data.scenes.pools import codec_set
 from inscape.studies.visual import meaning_figures
 from inscape.studies.visual.coding import embed_sentences
-from inscape.studies.visual.meaning_metrics import by_facts
+from inscape.studies.visual.meaning_metrics import name_for
 from inscape.studies.visual.model import TrainedCodec
 from inscape.studies.visual.sources import Source
 
@@ -34,10 +34,7 @@ def draw_meaning(
         labels = [scene.facts[0].relation for each in sets for scene in each.scenes]
         name = "relation (of the first fact)"
         rows_EF3 = np.stack(
-            [
-                as_rows([metrics.get(next(iter(by_facts(f"told_apart_{edit}", {n: None})))) for n in facts])  # type: ignore[dict-item]
-                for edit in EDITS
-            ]
+            [as_rows([metrics.get(name_for(f"told_apart_{edit}", n)) for n in facts]) for edit in EDITS]
         )
         meaning_figures.edit_bars(EDITS, facts, rows_EF3, folder / "edit_bars.png", chance=CHANCE)
     else:

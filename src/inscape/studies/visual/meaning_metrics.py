@@ -16,7 +16,7 @@ from torch import Tensor
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.data.scenes import EDITS
 from inscape.data.scenes.pools import EditPair, RetrievalPool, edit_pairs, retrieval_pool
-from inscape.metrics.retrieval import cosine_gap, target_ranks, told_apart
+from inscape.metrics.retrieval import target_ranks, told_apart
 from inscape.studies.visual.coding import embed, embed_sentences
 from inscape.studies.visual.model import TrainedCodec, encode
 
@@ -33,7 +33,7 @@ __all__ = [
     "encode_pool",
     "encode_scene_pool",
     "gap",
-    "gap_to_others",
+    "name_for",
     "recall",
     "scene_pairs",
     "shuffled_recall",
@@ -115,11 +115,6 @@ def gap(codec: TrainedCodec, pairs: EncodedPairs) -> Estimate:
     return bootstrap_mean(own_N - (z_NZ * pairs.counterfactual_NZ).sum(1), "scenes")
 
 
-def gap_to_others(codec: TrainedCodec, pairs: EncodedPairs) -> Estimate:
-    """Mean cosine to the paraphrase, less that to the paraphrases of other scenes."""
-    return cosine_gap(embed(codec, pairs.anchor_NCHW), pairs.paraphrase_NZ)
-
-
 def scene_pairs(facts: int, per_edit: int, seed: int) -> list[EditPair]:
     """Held-out triples for every edit that applies to scenes of so many facts, in the order of EDITS."""
     pairs = edit_pairs(per_edit, facts=facts, seed=seed, split=HELD_OUT)
@@ -127,8 +122,13 @@ def scene_pairs(facts: int, per_edit: int, seed: int) -> list[EditPair]:
 
 
 def by_facts(name: str, estimates: Mapping[int, Estimate]) -> dict[str, Estimate]:
-    """Names for a measurement made for each number of facts: recall_at_1_2_facts."""
-    return {f"{name}_{n}_fact{'s' if n > 1 else ''}": estimate for n, estimate in estimates.items()}
+    """Names for a measurement made for each number of facts: see `name_for`."""
+    return {name_for(name, n): estimate for n, estimate in estimates.items()}
+
+
+def name_for(name: str, facts: int) -> str:
+    """The name of a measurement on scenes of so many facts: recall_at_1_2_facts."""
+    return f"{name}_{facts}_fact{'s' if facts > 1 else ''}"
 
 
 def deciding(facts: Sequence[int], decide: int) -> tuple[int, ...]:

@@ -91,33 +91,40 @@ def load(path: Path) -> TrainedCodec | TextToLatent:
     The messages are those of `load_codec` and `load_encoder`.
     """
     file = _weights_file(path, (CODEC_WEIGHTS, WEIGHTS))
-    return load_codec(file) if _metadata(file).get("kind") == CODEC_KIND else load_encoder(file)
+    tensors, metadata = _read(file)
+    build = _codec if metadata.get("kind") == CODEC_KIND else _encoder
+    return build(file, tensors, metadata)
 
 
 def load_encoder(path: Path) -> TextToLatent:
     """Read an encoder from a file or a run directory; ValueError in one line if it is missing, damaged or foreign."""
     file = _weights_file(path, (WEIGHTS, CODEC_WEIGHTS))
-    metadata = _metadata(file)
+    tensors, metadata = _read(file)
     if metadata.get("kind") == CODEC_KIND:
-        return load_codec(file).to_latent
+        return _codec(file, tensors, metadata).to_latent
+    return _encoder(file, tensors, metadata)
+
+
+def load_codec(path: Path) -> TrainedCodec:
+    """Read a codec from a file or a run directory; ValueError in one line if it is missing, damaged or foreign."""
+    file = _weights_file(path, (CODEC_WEIGHTS,))
+    return _codec(file, *_read(file))
+
+
+def _encoder(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> TextToLatent:
     _check_kind(file, metadata, ENCODER_KIND)
-    tensors = load_weights(file)
     with _one_line(file):
         encoder = LatentEncoder(LatentEncoderConfig(**json.loads(metadata["config"])))
         encoder.load_state_dict(tensors)
         return TextToLatent(encoder.eval(), Tokenizer.from_json(metadata["tokenizer"]))
 
 
-def load_codec(path: Path) -> TrainedCodec:
-    """Read a codec from a file or a run directory; ValueError in one line if it is missing, damaged or foreign."""
-    file = _weights_file(path, (CODEC_WEIGHTS,))
-    metadata = _metadata(file)
+def _codec(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> TrainedCodec:
     _check_kind(file, metadata, CODEC_KIND)
-    tensors = {name: value.float() for name, value in load_weights(file).items()}
     with _one_line(file):
         encoder = LatentEncoderConfig(**json.loads(metadata["encoder"]))
         model = LatentCodec(encoder, LatentCodecConfig(**json.loads(metadata["config"])))
-        model.load_state_dict(tensors)
+        model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]))
 
 
@@ -130,11 +137,12 @@ def _weights_file(path: Path, names: Sequence[str]) -> Path:
     return path
 
 
-def _metadata(file: Path) -> dict[str, str]:
-    load_weights(file)  # its message says what else the file may be
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a weights file."""
+    tensors = load_weights(file)  # its message says what else the file may be
     try:
         with safe_open(file, "pt") as opened:
-            return opened.metadata() or {}
+            return tensors, opened.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{file} cannot be read: {error}") from None
 

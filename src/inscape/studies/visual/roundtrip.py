@@ -35,6 +35,7 @@ from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, lo
 from inscape.studies.visual.paraphrasing import candidates, meaning_of, paraphrases
 from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.summary import write_summary
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -150,8 +151,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     montage = encode(codec.to_latent, list(source.montage))
     draw_latents(context.run, montage, source.montage, encode(codec.to_latent, sentences[:256]), result.evaluations)
     context.run.write_json("examples.json", examples(codec, list(source.montage), context.seed))
-    summary = {"steps": result.steps, "seconds": result.seconds, "data": source.report()}
-    context.run.write_json("evaluation_summary.json", summary | {k: e.to_json() for k, e in metrics.items()})
+    write_summary(context.run, result, source, metrics)
     return metrics
 
 
