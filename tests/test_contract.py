@@ -268,10 +268,11 @@ LATENTS = {"evaluation_summary.json", "figures/captions.json"} | {
     )
 }
 CODEC = TRAINED | LATENTS | {"codec.safetensors"}
+BEGUN = {f"{half}/{name}" for half in ("past", "picture") for name in TRAINED}
 OWN_FILES = {  # what a phase writes beside what every run has
     "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
     "visual.P1": TRAINED | LATENTS | {"encoder.safetensors"},
-    "visual.P2": CODEC | {"figures/edit_bars.png", "figures/embedding_map.png"},
+    "visual.P2": CODEC | BEGUN | {"figures/edit_bars.png", "figures/embedding_map.png"},
     "visual.P3": CODEC | {"figures/jitter_curve.png"},
     "visual.P4": CODEC | {"figures/attention_over_latent.png", "figures/noise_curve.png"},
     "visual.P5": CODEC | {"examples.json"},

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inscape.data.text import SPLITS, TextCorpus, epoch_order
+from inscape.data.epochs import epoch_order
+from inscape.data.text import SPLITS, TextCorpus
 from inscape.data.tokenizer import BOS, EOS, PAD, Tokenizer
 
 LINES = [f"{size} {colour} {shape}" for size in "abcdefgh" for colour in "ijklmnop" for shape in "qrstuvwxyz"]
@@ -186,6 +187,28 @@ def test_pairs_are_pure_and_shared_by_ranks(grouped, tokenizer):
             assert np.array_equal(np.concatenate([part[side] for part in parts]), whole[side])
     one, other = text.pairs_at(4, 0, 0, 1, 6), text.pairs_at(4, 100, 0, 1, 6)
     assert not np.array_equal(one.first, other.first)
+
+
+def test_sorted_pairs_are_the_same_pairs_in_batches_of_like_lengths(tmp_path):
+    groups = [[f"{'very ' * (7 * i % 11)}red {i}", f"red {i}{' indeed' * (5 * i % 7)}"] for i in range(200)]
+    corpus = TextCorpus.load(write(tmp_path / "x.tsv", ["\t".join(group) for group in groups]))
+    tokenizer = Tokenizer.train(corpus.sentences("train"), 400)
+    text = corpus.tokenise(tokenizer)
+
+    def drawn(steps: range, **how: int) -> list[list[tuple[str, str]]]:
+        batches = [text.pairs_at(4, step, 0, 1, 8, **how) for step in steps]
+        return [list(zip(*map(tokenizer.decode, pairs), strict=True)) for pairs in batches]
+
+    plain, ordered = drawn(range(8, 16)), drawn(range(8, 16), sort_within=8)
+    assert sorted(sum(plain, [])) == sorted(sum(ordered, []))
+    spread = [np.ptp([max(len(a.split()), len(b.split())) for a, b in batch]) for batch in ordered]
+    assert np.median(spread) <= 2
+    longest = [max(len(a.split()) for a, _ in batch) for batch in ordered]
+    assert longest not in (sorted(longest), sorted(longest, reverse=True))  # short ones first would be a curriculum
+    whole = text.pairs_at(4, 9, 0, 1, 8, sort_within=8)
+    parts = [text.pairs_at(4, 9, rank, 2, 8, sort_within=8) for rank in range(2)]
+    for side in range(2):
+        assert [t for part in parts for t in tokenizer.decode(part[side])] == tokenizer.decode(whole[side])
 
 
 def test_pairs_split_by_split(grouped, tokenizer):

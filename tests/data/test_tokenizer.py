@@ -142,12 +142,12 @@ def test_saved_and_carried_as_json_it_is_the_same(tokenizer, tmp_path):
 
 
 def test_bucket_and_truncate():
-    assert [bucket_width(length) for length in (1, 16, 17, 33, 64)] == [16, 16, 32, 64, 64]
-    assert bucket_width(18, limit=24) == 24
+    assert [bucket_width(length) for length in (1, 16, 17, 25, 33, 64)] == [16, 16, 24, 32, 48, 64]
+    assert bucket_width(25, limit=28) == 28
     assert bucket_width(90, limit=100) == 100
     tokenizer = Tokenizer.train(["a b c"], 64, "word")
     assert tokenizer.encode(["a b"], bucket=True).shape == (1, 16)
-    assert tokenizer.encode(["a " * 15, "a"], bucket=True).shape == (2, 32)
+    assert tokenizer.encode(["a " * 15, "a"], bucket=True).shape == (2, 24)
     cut = tokenizer.encode(["a b c a b c", "a"], max_length=5, on_long="truncate", bucket=True)
     assert tokenizer.decode(cut) == ["a b c", "a"]
     assert cut[0].tolist()[-1] == EOS

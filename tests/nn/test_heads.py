@@ -43,11 +43,12 @@ def test_painting_is_resize_convolve_tint_until_the_grid_is_full_size():
     x_BQD = torch.randn(2, 4, 16)
     assert painter.sizes == [(3, 4), (5, 8), (10, 16)]
     x_BCHW = (x_BQD @ painter.enter.weight.T + painter.enter.bias).transpose(1, 2).reshape(2, 8, 2, 2)
-    for size, convolution, gain, offset in zip(
-        painter.sizes, painter.convolutions, painter.gains, painter.offsets, strict=True
+    for size, convolution, skip, gain, offset in zip(
+        painter.sizes, painter.convolutions, painter.skips, painter.gains, painter.offsets, strict=True
     ):
         x_BCHW = functional.interpolate(x_BCHW, size=size, mode="bilinear")
-        x_BCHW = functional.gelu(convolution(x_BCHW) * (1 + gain) + offset)
+        bent_BCHW = functional.gelu(convolution(x_BCHW) * (1 + gain) + offset)
+        x_BCHW = bent_BCHW + skip(x_BCHW) * (1 + gain)
     torch.testing.assert_close(painter(x_BQD), 3.0 * painter.leave(x_BCHW), atol=1e-5, rtol=1e-5)
 
 

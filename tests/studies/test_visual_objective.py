@@ -25,7 +25,8 @@ from inscape.studies.visual.objective import (
     decoder_input,
     info_nce,
     objective_terms,
-    token_loss,
+    past_terms,
+    picture_terms,
 )
 
 VOCAB, LONGEST, ALMOST = 30, 10, 1 - 1e-9
@@ -170,12 +171,20 @@ def test_decoder_input_by_hand():
     assert [t.tolist() for t in decoder_input(full, COPY)] == [[[COPY, 9]], [[9, EOS]]]
 
 
-def test_token_loss_by_hand():
-    said_BT = torch.tensor([[2, 1, PAD]])
-    assert token_loss(torch.zeros(1, 3, 5), said_BT).tolist() == [pytest.approx([math.log(5), math.log(5), 0])]
-    logits_BTV = torch.log(torch.tensor([[[0.1, 0.2, 0.7], [0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]]))
-    assert token_loss(logits_BTV, said_BT)[0].tolist() == pytest.approx([-math.log(0.7), -math.log(0.25), 0])
-    assert token_loss(logits_BTV.bfloat16(), said_BT).dtype == torch.float32
+def test_token_loss_is_the_cross_entropy_of_the_logits_and_nothing_at_padding():
+    model, batch = toy(), tuples()
+    read_BT, said_BT = decoder_input(batch.sentence_BT, COPY)
+    memory_BMD, every_B = torch.randn(4, model.places + 2, 16), torch.ones(4, dtype=torch.bool)
+    given = (memory_BMD, model.memory_bias(every_B, every_B), read_BT)
+    logits_BTV = model.decode(*given)
+    loss_BT = model.token_loss(*given, said_BT)
+    for i, t in zip(*torch.where(said_BT != PAD), strict=True):
+        expected = logits_BTV[i, t].exp().sum().log() - logits_BTV[i, t, said_BT[i, t]]
+        torch.testing.assert_close(loss_BT[i, t], expected, atol=1e-5, rtol=1e-5)
+    assert (loss_BT[said_BT == PAD] == 0).all()
+    assert (said_BT == PAD).any()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.token_loss(*given, said_BT).dtype == torch.float32
 
 
 def cost(model: LatentCodec, source_BT: Tensor, target_BT: Tensor, start_B: Tensor | int, v: bool, z: bool) -> Tensor:
@@ -315,7 +324,7 @@ def test_the_shortcut_is_taken_at_first_and_closed_at_the_end():
     memory_BMD = model.memory(places_BQD, model.embed(latent_BCHW, places_BQD))
     every_B = torch.ones(4, dtype=torch.bool)
     read_BT, said_BT = decoder_input(batch.target_BT, batch.start_B)
-    loss_BT = token_loss(model.decode(memory_BMD, model.memory_bias(every_B, ~every_B), read_BT), said_BT)
+    loss_BT = model.token_loss(memory_BMD, model.memory_bias(every_B, ~every_B), read_BT, said_BT)
     torch.testing.assert_close(first, loss_BT.sum() / (said_BT != PAD).sum())
     assert first != without["target"]
 
@@ -341,8 +350,46 @@ def test_the_reader_is_taught_what_v_was_painted_from():
 )
 def test_a_shortcut_between_states_of_different_shapes_is_refused(encoder: LatentEncoderConfig, change: dict[str, int]):
     model = toy(encoder, **change)
-    with pytest.raises(ValueError, match=r"objective.shortcut=0.5 needs .* as many places .* and as wide; they have"):
+    with pytest.raises(ValueError, match=r"past V, .* as many places .* and as wide; they have \d"):
         terms_of(model, replace(NONE, contrast=1.0, shortcut=0.5))
+    with pytest.raises(ValueError, match=r"set encoder.coarse, codec.patch and codec.d"):
+        past_terms(model, tuples(), NONE, 0.0)
+    with pytest.raises(ValueError, match=r"set encoder.coarse, codec.patch and codec.d"):
+        picture_terms(model, tuples(), 0, NONE, VOCAB)
+
+
+# --- the beginning: past V, then the picture ---------------------------------------------------------------------
+
+
+def test_past_v_everything_learns_but_painter_and_reader():
+    model, batch = toy(), tuples()
+    sum(past_terms(model, batch, replace(FULL, z_beside=0.5), 0.3).values()).backward()
+    for name, parameter in model.named_parameters():
+        picture = name.startswith(("encoder.head.paint.", "reader."))
+        assert (parameter.grad is None) == picture, name
+
+
+def test_past_v_is_the_shortcut_taken_by_all_when_there_is_no_noise():
+    model, batch = toy(), tuples()
+    objective = replace(NONE, copy=1.0, target=1.0, contrast=1.0)
+    past = past_terms(model, batch, objective, 0.0)
+    shortcut = terms_of(model, replace(objective, shortcut=1.0, read=0.0, shortcut_steps=1))
+    assert past.keys() == shortcut.keys()
+    for name, value in past.items():
+        torch.testing.assert_close(value, shortcut[name], atol=1e-5, rtol=1e-5)
+    assert past_terms(model, batch, objective, 2.0)["copy"] != past["copy"]
+
+
+def test_the_picture_is_trained_alone_to_carry_what_it_is_painted_from():
+    model, batch = toy(), tuples()
+    found = picture_terms(model, batch, 0, replace(NONE, image=0.3), VOCAB)
+    latent_NCHW, places_NQD = model.encoder.with_places(torch.cat((batch.sentence_BT, batch.paraphrase_BT)))
+    torch.testing.assert_close(found["read"], (model.reader(latent_NCHW) - places_NQD).square().mean())
+    torch.testing.assert_close(found["image"], terms_of(model, replace(NONE, image=0.3))["image"])
+    sum(found.values()).backward()
+    moved = {name.rsplit(".", 2)[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert all(name.startswith(("encoder.head.paint", "reader")) for name in moved)
+    assert moved >= {"encoder.head.paint.convolutions", "encoder.head.paint.skips", "reader.layers.0"}
 
 
 # --- the whole --------------------------------------------------------------------------------------------------

@@ -17,18 +17,18 @@ import lzma
 import zlib
 from array import array
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast, final
 
 import numpy as np
 
+from inscape.data.epochs import dice, drawn, epoch_order, positions_of, two_of
 from inscape.data.tokenizer import MAX_LENGTH, UNK, Ragged, Tokenizer, bucket_width, normalise, pad_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText", "epoch_order", "is_grouped", "lines_of"]
+__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText", "is_grouped", "lines_of"]
 
 SPLITS = ("train", "validation", "test")
 
@@ -174,7 +174,7 @@ class TokenisedText:
         return self._rows[_place(split)]
 
     def tokens_of(self, rows_B: ArrayLike) -> NDArray[np.int64]:
-        """tokens_BT of the sentences with these numbers, padded with 0 to 16, 32 or 64 (never over max_length)."""
+        """tokens_BT of the sentences with these numbers, padded with 0 to a width in BUCKETS (never over max_length)."""
         rows = np.asarray(rows_B, dtype=np.int64)
         longest = (self.tokens.offsets[rows + 1] - self.tokens.offsets[rows]).max(initial=0)
         return pad_rows(self.tokens, rows, bucket_width(int(longest), self.max_length))
@@ -188,11 +188,23 @@ class TokenisedText:
         ValueError: batch_size is not a multiple of world.
         """
         rows = self.rows(split)
-        return self.tokens_of(rows[_drawn(seed, len(rows), _positions(step, rank, world, batch_size))])
+        return self.tokens_of(rows[drawn(seed, len(rows), positions_of(step, rank, world, batch_size))])
 
-    def pairs_at(self, seed: int, step: int, rank: int, world: int, batch_size: int, split: str = "train") -> Pairs:
+    def pairs_at(
+        self,
+        seed: int,
+        step: int,
+        rank: int,
+        world: int,
+        batch_size: int,
+        split: str = "train",
+        *,
+        sort_within: int = 1,
+    ) -> Pairs:
         """Two different members of each of batch_size / world groups, in either order; pure, epoch by epoch.
 
+        sort_within: batches of like lengths are made out of so many drawn together, and come in any order; most of
+        what is computed for batches of unlike lengths is padding.
         ValueError: the file is no TSV, the split has no group, batch_size is not a multiple of world.
         """
         groups = self._groups[_place(split)]
@@ -201,13 +213,27 @@ class TokenisedText:
                 f"{self._corpus.source.file} has no group of paraphrases in {split!r}: pairs need a .tsv file with two "
                 "or more columns"
             )
-        positions = _positions(step, rank, world, batch_size)
-        groups = groups[_drawn(seed, len(groups), positions)]
+        positions = positions_of(step, rank, world, batch_size)
+        if sort_within == 1:
+            return Pairs(*map(self.tokens_of, self._pairs_of(seed, groups, positions)))
+        share = len(positions)
+        block, place = divmod(step, sort_within)
+        first_N, second_N = self._pairs_of(seed, groups, positions_of(block, 0, 1, sort_within * batch_size))
+        lengths = np.diff(self.tokens.offsets)
+        order_N = np.argsort(np.maximum(lengths[first_N], lengths[second_N]), kind="stable")
+        batch = int(epoch_order(seed, block, sort_within)[place])
+        mine = order_N[batch * batch_size : (batch + 1) * batch_size][rank * share : (rank + 1) * share]
+        return Pairs(self.tokens_of(first_N[mine]), self.tokens_of(second_N[mine]))
+
+    def _pairs_of(
+        self, seed: int, groups: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The two members that lie at each of `positions`, as numbers of sentences."""
+        groups = groups[drawn(seed, len(groups), positions)]
         starts = self.groups.offsets[groups]
         sizes = self.groups.offsets[groups + 1] - starts
-        first, second = _two_of(sizes, _dice(seed, positions))
-        members = self.groups.ids
-        return Pairs(self.tokens_of(members[starts + first]), self.tokens_of(members[starts + second]))
+        first, second = two_of(sizes, dice(seed, positions))
+        return self.groups.ids[starts + first], self.groups.ids[starts + second]
 
     def pairs(self, split: str) -> list[tuple[int, int]]:
         """Numbers of the first two sentences of each group of a split, in file order."""
@@ -229,50 +255,6 @@ class TokenisedText:
             "splits": {name: len(rows) for name, rows in zip(SPLITS, self._rows, strict=True)},
             "group_splits": {name: len(groups) for name, groups in zip(SPLITS, self._groups, strict=True)},
         }
-
-
-@lru_cache(maxsize=4)
-def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order in which an epoch visits 0 .. count - 1; read-only, and the same on every machine and numpy version.
-
-    Sorts the raw output of the counter-based generator Philox (Salmon et al. 2011) keyed by (seed, epoch): raw bits
-    are guaranteed by numpy, shuffles are not.
-    """
-    key = np.array([seed, epoch], dtype=np.uint64)
-    order = np.argsort(np.random.Philox(key=key).random_raw(count), kind="stable")
-    order.setflags(write=False)
-    return order
-
-
-def _positions(step: int, rank: int, world: int, batch_size: int) -> NDArray[np.int64]:
-    """Where this rank's rows of this step lie in the endless row of epochs."""
-    assert 0 <= rank < world
-    assert step >= 0
-    if batch_size < 1 or batch_size % world:
-        raise ValueError(f"batch size {batch_size} on {world} processes; allowed: a positive multiple of {world}")
-    share = batch_size // world
-    return step * batch_size + rank * share + np.arange(share)
-
-
-def _drawn(seed: int, count: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    epochs, places = np.divmod(positions, count)
-    parts = [epoch_order(seed, int(epoch), count)[places[epochs == epoch]] for epoch in np.unique(epochs)]
-    return np.concatenate(parts)
-
-
-def _dice(seed: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """One random word a position: four words lie at each place of Philox's counter."""
-    key = np.array([seed, 2**64 - 1], dtype=np.uint64)  # no epoch reaches this number
-    first = int(positions[0])
-    words = np.random.Philox(key=key, counter=first // 4).random_raw(first % 4 + len(positions))
-    return words[first % 4 :]
-
-
-def _two_of(sizes: NDArray[np.int64], dice: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One of the size * (size - 1) ordered pairs of different members each."""
-    roll = (dice % (sizes * (sizes - 1)).astype(np.uint64)).astype(np.int64)
-    first, second = np.divmod(roll, sizes - 1)
-    return first, second + (second >= first)
 
 
 def _place(split: str) -> int:

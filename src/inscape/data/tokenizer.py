@@ -54,7 +54,7 @@ SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>", "<copy>", "<canonical>", "<parap
 PAD, BOS, EOS, UNK, COPY, CANONICAL, PARAPHRASE = range(len(SPECIALS))
 MAX_LENGTH = 64  # tokens of a sentence, bos and eos included
 MAX_VOCAB = 32_768
-BUCKETS = (16, 32, 64)  # widths that a compiled model meets, so that it is compiled three times and not sixty
+BUCKETS = (16, 24, 32, 48, 64)  # widths that a compiled model meets, so that it is compiled five times and not sixty
 
 _BYTES = 256
 _SMALLEST = {"bpe": len(SPECIALS) + _BYTES, "word": len(SPECIALS) + 1}
@@ -74,7 +74,7 @@ def normalise(text: str) -> str:
 
 
 def bucket_width(longest: int, limit: int = MAX_LENGTH) -> int:
-    """The smallest of 16, 32, 64 that holds `longest` tokens, and never more than `limit`."""
+    """The smallest of 16, 24, 32, 48, 64 that holds `longest` tokens, and never more than `limit`."""
     return min(next((width for width in BUCKETS if width >= longest), limit), limit)
 
 
@@ -184,7 +184,7 @@ class Tokenizer:
         on_long: Literal["error", "truncate"] = "error",
         bucket: bool = False,
     ) -> NDArray[np.int64]:
-        """tokens_BT: `bos w1 .. wn eos`, then 0 up to the longest sentence, or with `bucket` up to 16, 32 or 64.
+        """tokens_BT: `bos w1 .. wn eos`, then 0 up to the longest sentence, or with `bucket` up to a width in BUCKETS.
 
         `on_long="truncate"` keeps the first `max_length - 1` tokens and ends with eos.
         ValueError: no text, an empty text, or one of more than `max_length` tokens (bos and eos included).

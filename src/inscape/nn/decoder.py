@@ -102,6 +102,17 @@ class Decoder(nn.Module):
         past: list[KeysValues] | None = None,
     ) -> tuple[Float[Tensor, "B T V"], list[KeysValues], Tensor]:
         """Logits after each token, keys and values of all tokens so far, and attention (B, T, M) of the last layer."""
+        x_BTD, kept, seen_BTM = self.states(tokens_BT, looked, bias_BM, past)
+        return self.logits(x_BTD), kept, seen_BTM
+
+    def states(
+        self,
+        tokens_BT: Int[Tensor, "B T"],
+        looked: list[KeysValues],
+        bias_BM: Float[Tensor, "B M"],
+        past: list[KeysValues] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], list[KeysValues], Tensor]:
+        """What `logits` makes logits of: the one layer whose cost grows with the vocabulary is left out."""
         start = 0 if past is None else past[0].key.shape[2]
         angles = Angles(*(self.get_buffer(n)[start : start + tokens_BT.shape[1]] for n in ("cos", "sin")))
         x_BTD = self.embedding(tokens_BT) + self.position_TD[start : start + tokens_BT.shape[1]]
@@ -110,4 +121,4 @@ class Decoder(nn.Module):
             x_BTD, pair, weight = layer(x_BTD, looked[i], bias_BM, angles, past[i] if past else None)
             kept.append(pair)
         assert weight is not None
-        return self.logits(self.norm(x_BTD)), kept, weight.mean(1).transpose(1, 2)
+        return self.norm(x_BTD), kept, weight.mean(1).transpose(1, 2)

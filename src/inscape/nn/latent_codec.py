@@ -136,6 +136,25 @@ class LatentCodec(nn.Module):
         """Logits after each token (teacher forcing); the first token is a start token."""
         return self.decoder(tokens_BT, self.decoder.look_up(memory_BMD), bias_BM)[0]
 
+    def token_loss(
+        self,
+        memory_BMD: Float[Tensor, "B M D"],
+        bias_BM: Float[Tensor, "B M"],
+        read_BT: Int[Tensor, "B T"],
+        said_BT: Int[Tensor, "B T"],
+    ) -> Float[Tensor, "B T"]:
+        """Cross-entropy in nats of each token that is to be said, 0 at padding (teacher forcing)."""
+        states_BTD = self.decoder.states(read_BT, self.decoder.look_up(memory_BMD), bias_BM)[0]
+        kept_BT = said_BT != PAD
+        if states_BTD.device.type != "cpu":  # picking out what is kept would make the host wait for the device
+            logits_NV = self.decoder.logits(states_BTD).flatten(0, 1).float()
+            loss_BT = functional.cross_entropy(logits_NV, said_BT.flatten(), reduction="none").view(said_BT.shape)
+            return loss_BT * kept_BT
+        loss_N = functional.cross_entropy(
+            self.decoder.logits(states_BTD[kept_BT]).float(), said_BT[kept_BT], reduction="none"
+        )
+        return loss_N.new_zeros(said_BT.shape).masked_scatter(kept_BT, loss_N)
+
     @torch.no_grad()
     def generate(
         self,

@@ -117,11 +117,23 @@ class LatentEncoder(nn.Module):
 
     def with_places(self, tokens_BT: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B Q D"]]:
         """V, and the states that the light head painted it from. ValueError for other heads, which have none."""
+        places_BQD = self.places(tokens_BT)
+        return self.paint(places_BQD), places_BQD
+
+    def places(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B Q D"]:
+        """The states that the light head paints V from. ValueError for other heads, which have none."""
+        keep_BT = tokens_BT != PAD
+        return self._light_head.places(self.text_encoder(tokens_BT, keep_BT), keep_BT)
+
+    def paint(self, places_BQD: Float[Tensor, "B Q D"]) -> Float[Tensor, "B C H W"]:
+        """V of such states."""
+        return self._finish(self._light_head.paint(places_BQD))
+
+    @property
+    def _light_head(self) -> LightHead:
         if not isinstance(self.head, LightHead):
             raise ValueError(f"encoder.head={self.config.head!r} has no states of places; allowed: light")
-        keep_BT = tokens_BT != PAD
-        places_BQD = self.head.places(self.text_encoder(tokens_BT, keep_BT), keep_BT)
-        return self._finish(self.head.paint(places_BQD)), places_BQD
+        return self.head
 
     def _finish(self, latent_BCHW: Tensor) -> Tensor:
         if self.smoothing is not None:

@@ -31,6 +31,8 @@ class Painter(nn.Module):
     Each round doubles the grid bilinearly and convolves it with kernels that all places share, so there is no patch
     whose border could show (Odena et al. 2016). A learned gain and offset for every pixel then say what belongs where;
     without them, places that the text treats alike would look alike and the picture would be one stamp, repeated.
+    Beside each convolution stands a linear path, as in residual networks (He et al. 2016): what a reader must undo is
+    then nearly linear at first.
     """
 
     def __init__(self, d: int, coarse: int, latent_CHW: tuple[int, int, int], widths: tuple[int, ...]) -> None:
@@ -42,6 +44,7 @@ class Painter(nn.Module):
         self.coarse = coarse
         self.enter = nn.Linear(d, wide[0])
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(wide))
+        self.skips = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(wide))
         self.gains = nn.ParameterList(0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True))
         self.offsets = nn.ParameterList(
             0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True)
@@ -50,13 +53,15 @@ class Painter(nn.Module):
 
     def forward(self, x_BQD: Float[Tensor, "B Q D"]) -> Float[Tensor, "B C H W"]:
         x_BCHW = self.enter(x_BQD).transpose(1, 2).unflatten(2, (self.coarse, self.coarse))
-        for convolution, gain, offset, size in zip(
-            self.convolutions, self.gains, self.offsets, self.sizes, strict=True
+        for convolution, skip, gain, offset, size in zip(
+            self.convolutions, self.skips, self.gains, self.offsets, self.sizes, strict=True
         ):
             x_BCHW = functional.interpolate(x_BCHW, size=size, mode="bilinear", align_corners=False)
-            x_BCHW = convolution(x_BCHW)
-            dtype = x_BCHW.dtype  # at full size, float32 gains would turn half of a step's traffic back into float32
-            x_BCHW = functional.gelu(torch.addcmul(offset.to(dtype), x_BCHW, 1 + gain.to(dtype)))
+            bent_BCHW, straight_BCHW = convolution(x_BCHW), skip(x_BCHW)
+            dtype = bent_BCHW.dtype  # at full size, float32 gains would turn half of a step's traffic into float32
+            gain_CHW = 1 + gain.to(dtype)
+            bent_BCHW = functional.gelu(torch.addcmul(offset.to(dtype), bent_BCHW, gain_CHW))
+            x_BCHW = torch.addcmul(bent_BCHW, straight_BCHW, gain_CHW)
         return OUTPUT_SCALE * self.leave(x_BCHW)
 
 

@@ -69,13 +69,15 @@ def train_codec(
     terms: Terms | None = None,
     run: RunDir | None = None,
 ) -> tuple[TrainedCodec, FitResult]:
-    """Train all parts of the codec but the `frozen` ones; evaluations look at validation sentences.
+    """Train all of the codec but the `frozen` modules and parameters; evaluations look at validation sentences.
 
     terms: the loss terms, if they are not those of `training.objective`.
+    run: where checkpoints and log go, if not into the phase's own run.
     """
     model, vocab = codec.model, codec.tokenizer.vocab_size
-    for part in frozen:
-        getattr(model, part).requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if any(name == part or name.startswith(f"{part}.") for part in frozen):
+            parameter.requires_grad_(False)
     watched = source.watched(WATCHED)
 
     def loss_terms(model: nn.Module, batch: TrainingTuples, step: int) -> dict[str, Tensor]:

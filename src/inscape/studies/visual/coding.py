@@ -146,8 +146,8 @@ def score_tokens(
         memory, bias = _memory(codec, latent if change is None else change(latent), Reading())
         read_BT, said_BT = decoder_input(tokens_BT.to(_device(codec)), COPY)
         logits_BTV = codec.model.decode(memory, bias, read_BT).float()
-        loss_BT = functional.cross_entropy(logits_BTV.transpose(1, 2), said_BT, reduction="none")
-        parts.append([x.cpu().numpy() for x in (loss_BT, logits_BTV.argmax(-1) == said_BT, said_BT)])
+        loss_B = functional.cross_entropy(logits_BTV.flatten(0, 1), said_BT.flatten(), reduction="none")
+        parts.append([x.cpu().numpy() for x in (loss_B.view(said_BT.shape), logits_BTV.argmax(-1) == said_BT, said_BT)])
     return TokenScores(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

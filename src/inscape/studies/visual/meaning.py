@@ -23,6 +23,7 @@ from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes import EDITS
 from inscape.data.text import is_grouped
 from inscape.nn.latent_codec import LatentCodecConfig
+from inscape.studies.visual.beginning import Beginning, begin_codec
 from inscape.studies.visual.codec_training import Training, new_codec, train_codec
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence
@@ -91,6 +92,7 @@ class Config:
     recipe: str = "joint"  # plan | joint
     data: DataConfig = field(default_factory=DataConfig)
     codec: LatentCodecConfig = field(default_factory=LatentCodecConfig)
+    beginning: Beginning = field(default_factory=Beginning)  # the joint recipe only
     training: Training = field(default_factory=Training)
     measured: Measured = field(default_factory=Measured)
 
@@ -231,6 +233,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
         replace(config.training, objective=_plan_objective(config.training.objective)) if plan else config.training
     )
     frozen = ("reader", "z_enter", "decoder") if plan else ()
+    if not plan:
+        codec = begin_codec(context, codec, source, training, config.beginning)
     codec, result = train_codec(context, codec, source, training, frozen=frozen)
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     sentences = source.held_out(config.measured.held_out)

@@ -26,7 +26,15 @@ from inscape.studies.visual.losses import Weights, calibrated_terms, tokens_held
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-__all__ = ["Objective", "TrainingTuples", "decoder_input", "info_nce", "objective_terms", "token_loss"]
+__all__ = [
+    "Objective",
+    "TrainingTuples",
+    "decoder_input",
+    "info_nce",
+    "objective_terms",
+    "past_terms",
+    "picture_terms",
+]
 
 
 class TrainingTuples(NamedTuple):
@@ -103,25 +111,11 @@ def objective_terms(
         latent_NCHW = model.encode(tokens_NT)
     terms = {}
     if objective.image:
-        # The whole and a cut by turns, as in P1: the Haar transform must not see the same pairs of pixels each time.
-        cut = step % 2
-        prior = calibrated_terms(
-            latent_NCHW[:count, :, cut:, cut:],
-            tokens_held(batch.sentence_BT, vocab),
-            objective.prior,
-            share=objective.share,
-            dimensions=objective.dimensions,
-        )
-        terms["image"] = objective.image * torch.stack(list(prior.values())).sum()
+        terms["image"] = _image(latent_NCHW, batch, step, objective, vocab)
     seen_NCHW = _seen(latent_NCHW, count, objective)
     states_NPD = model.reader(seen_NCHW)
     if places_NQD is not None:
-        if places_NQD.shape != states_NPD.shape:
-            raise ValueError(
-                f"objective.shortcut={objective.shortcut} needs an encoder that paints from as many places as the "
-                f"reader has patches, and as wide; they have {places_NQD.shape[1]} x {places_NQD.shape[2]} and "
-                f"{states_NPD.shape[1]} x {states_NPD.shape[2]}"
-            )
+        _check_places(model, places_NQD)
         if objective.read:
             terms["read"] = objective.read * (states_NPD - places_NQD.detach()).float().square().mean()
         share = objective.shortcut * max(0.0, 1 - step / objective.shortcut_steps)
@@ -132,6 +126,63 @@ def objective_terms(
     if objective.decodes:
         terms |= _decode(model, states_NPD[: 2 * count], z_NZ[: 2 * count], batch, objective)
     return terms
+
+
+def past_terms(model: LatentCodec, batch: TrainingTuples, objective: Objective, noise: float) -> dict[str, Tensor]:
+    """Contrast and decoding of the states that V would be painted from, V left out.
+
+    noise: largest noise on them, in units of their spread, which is 1; uniform from 0. What is read off V is never
+    quite what was painted.
+    """
+    count = len(batch.sentence_BT)
+    states_NPD = model.encoder.places(torch.cat((batch.sentence_BT, batch.paraphrase_BT, batch.negative_NT)))
+    _check_places(model, states_NPD)
+    states_NPD = states_NPD + noise * torch.rand_like(states_NPD[:, :1, :1]) * torch.randn_like(states_NPD)
+    z_NZ = model.readout(states_NPD)
+    decoded = _decode(model, states_NPD[: 2 * count], z_NZ[: 2 * count], batch, objective)
+    return _contrast(z_NZ, count, objective) | decoded
+
+
+def picture_terms(
+    model: LatentCodec, batch: TrainingTuples, step: int, objective: Objective, vocab: int
+) -> dict[str, Tensor]:
+    """The image prior, and the squared error of what the reader makes of V against what V was painted from.
+
+    Gradients reach painter and reader alone.
+    """
+    with torch.no_grad():
+        places_NPD = model.encoder.places(torch.cat((batch.sentence_BT, batch.paraphrase_BT)))
+    _check_places(model, places_NPD)
+    latent_NCHW = model.encoder.paint(places_NPD)
+    states_NPD = model.reader(add_noise(latent_NCHW, objective.noise * torch.rand_like(latent_NCHW[:, 0, 0, 0])))
+    return {
+        "image": _image(latent_NCHW, batch, step, objective, vocab),
+        "read": (states_NPD - places_NPD).float().square().mean(),
+    }
+
+
+def _image(latent_NCHW: Tensor, batch: TrainingTuples, step: int, objective: Objective, vocab: int) -> Tensor:
+    """The image prior over the sentences' latents: the whole and a cut by turns, as in P1; the Haar transform must not
+    see the same pairs of pixels each time."""
+    cut = step % 2
+    prior = calibrated_terms(
+        latent_NCHW[: len(batch.sentence_BT), :, cut:, cut:],
+        tokens_held(batch.sentence_BT, vocab),
+        objective.prior,
+        share=objective.share,
+        dimensions=objective.dimensions,
+    )
+    return objective.image * torch.stack(list(prior.values())).sum()
+
+
+def _check_places(model: LatentCodec, places_NQD: Tensor) -> None:
+    painted, read = tuple(places_NQD.shape[1:]), (model.places, model.config.d)
+    if painted != read:
+        raise ValueError(
+            "to decode past V, an encoder is needed that paints from as many places as the reader has patches, and as "
+            f"wide; they have {painted[0]} x {painted[1]} and {read[0]} x {read[1]}; set encoder.coarse, codec.patch "
+            "and codec.d"
+        )
 
 
 def _seen(latent_NCHW: Tensor, count: int, objective: Objective) -> Tensor:
@@ -205,12 +256,6 @@ def decoder_input(
     return read_BT.masked_fill(read_BT == EOS, PAD), said_BT
 
 
-def token_loss(logits_BTV: Float[Tensor, "B T V"], said_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Cross-entropy of each token in nats, 0 at padding."""
-    loss_BT = functional.cross_entropy(logits_BTV.float().transpose(1, 2), said_BT, reduction="none")
-    return loss_BT * (said_BT != PAD)
-
-
 def _decode(
     model: LatentCodec, states_BPD: Tensor, z_BZ: Tensor, batch: TrainingTuples, objective: Objective
 ) -> dict[str, Tensor]:
@@ -225,9 +270,8 @@ def _decode(
     sees_z_R = (draw_R < objective.z_alone + objective.z_beside) & (~is_copy_R | (draw_R >= objective.z_alone))
     source_R = torch.where(is_copy_R, row_R, row_R - count)  # targets are decoded from the paraphrases' V
     memory_RMD = model.memory(states_BPD, z_BZ)[source_R]
-    logits_RTV = model.decode(memory_RMD, model.memory_bias(sees_v_R, sees_z_R), torch.cat(reads))
     said_RT = torch.cat(says)
-    loss_RT = token_loss(logits_RTV, said_RT)
+    loss_RT = model.token_loss(memory_RMD, model.memory_bias(sees_v_R, sees_z_R), torch.cat(reads), said_RT)
     terms = {}
     for name, rows_R in (("copy", is_copy_R), ("target", ~is_copy_R & sees_v_R), ("from_z", ~sees_v_R)):
         if weight := getattr(objective, name):

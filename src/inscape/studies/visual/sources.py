@@ -19,13 +19,13 @@ from inscape.data.scenes.tuples import tuples_at
 from inscape.data.scenes.wording import render
 from inscape.data.text import TextCorpus, TokenisedText
 from inscape.data.text_negatives import Lexicon, lexicon, word_replace, word_swap
-from inscape.data.tokenizer import CANONICAL, MAX_LENGTH, MAX_VOCAB, PARAPHRASE, Tokenizer
+from inscape.data.tokenizer import BUCKETS, CANONICAL, MAX_LENGTH, MAX_VOCAB, PARAPHRASE, Tokenizer
 
 __all__ = ["DataConfig", "Mixture", "SentenceTuples", "Source", "check_data", "open_source"]
 
 MONTAGE = 16
 _TARGETS = 5 << 32  # a stream of random numbers of its own
-BUCKETS = (16, 24, 32, 48, 64)  # tokens; one-fact sentences fit in 24
+SORTED = 16  # batches of a text file that are drawn together and sorted by length
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class _Text:
 
     def tuples_at(self, seed: int, step: int, rank: int, world: int, size: int, mixture: Mixture) -> SentenceTuples:
         if self.has_groups:
-            first_BT, second_BT = self.tokens.pairs_at(seed, step, rank, world, size)
+            first_BT, second_BT = self.tokens.pairs_at(seed, step, rank, world, size, sort_within=SORTED)
         else:  # two views of the same sentence, which dropout and the noise on V tell apart
             first_BT = second_BT = self.tokens.batch_at(seed, step, rank, world, size)
         width = max(first_BT.shape[1], second_BT.shape[1])
