@@ -174,7 +174,7 @@ class TokenisedText:
         return self._rows[_place(split)]
 
     def tokens_of(self, rows_B: ArrayLike) -> NDArray[np.int64]:
-        """tokens_BT of the sentences with these numbers, padded with 0 to a width in BUCKETS (never over max_length)."""
+        """tokens_BT of the sentences with these numbers, padded with 0 to a width of BUCKETS, at most max_length."""
         rows = np.asarray(rows_B, dtype=np.int64)
         longest = (self.tokens.offsets[rows + 1] - self.tokens.offsets[rows]).max(initial=0)
         return pad_rows(self.tokens, rows, bucket_width(int(longest), self.max_length))
