@@ -64,9 +64,6 @@ class Objective:
     z_alone: float = 0.3  # share of the paraphrases that are decoded from z alone
     z_beside: float = 0.25  # share that are decoded from V and z; the rest from V alone
     noise: float = 0.5  # largest noise on V before it is read, in standard deviations of V; uniform from 0
-    read: float = 1.0  # with a shortcut: squared error of the reader's states against what V was painted from
-    shortcut: float = 0.0  # share of sentences that are decoded past V at first, from the states it is painted from
-    shortcut_steps: int = 1000  # steps in which that share falls to 0
     vicreg: float = 0.0  # optional: variance and covariance of z (Bardes et al. 2022)
     barlow: float = 0.0  # optional: cross-correlation of the views' z (Zbontar et al. 2021)
     share: float = 0.8  # image prior: least share of V's variance between sentences
@@ -75,7 +72,7 @@ class Objective:
     prior: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
-        weights = ("image", "contrast", "invariance", "copy", "target", "from_z", "read", "vicreg", "barlow")
+        weights = ("image", "contrast", "invariance", "copy", "target", "from_z", "vicreg", "barlow")
         for name in (*weights, "noise"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
@@ -87,10 +84,6 @@ class Objective:
                 f"objective.z_alone={self.z_alone} and z_beside={self.z_beside} are shares; allowed: 0 or more, "
                 "together below 1"
             )
-        if not 0 <= self.shortcut <= 1:
-            raise ValueError(f"objective.shortcut={self.shortcut} is out of range; allowed: 0 to 1")
-        if self.shortcut_steps < 1:
-            raise ValueError(f"objective.shortcut_steps={self.shortcut_steps} is out of range; allowed: 1 or more")
 
     @property
     def decodes(self) -> bool:
@@ -104,23 +97,12 @@ def objective_terms(
     """The weighted terms of one step, by name; the same names at every step of a training."""
     count = len(batch.sentence_BT)
     tokens_NT = torch.cat((batch.sentence_BT, batch.paraphrase_BT, batch.negative_NT))
-    places_NQD = None
-    if objective.shortcut:
-        latent_NCHW, places_NQD = model.encoder.with_places(tokens_NT)
-    else:
-        latent_NCHW = model.encode(tokens_NT)
+    latent_NCHW = model.encode(tokens_NT)
     terms = {}
     if objective.image:
         terms["image"] = _image(latent_NCHW, batch, step, objective, vocab)
     seen_NCHW = _seen(latent_NCHW, count, objective)
     states_NPD = model.reader(seen_NCHW)
-    if places_NQD is not None:
-        _check_places(model, places_NQD)
-        if objective.read:
-            terms["read"] = objective.read * (states_NPD - places_NQD.detach()).float().square().mean()
-        share = objective.shortcut * max(0.0, 1 - step / objective.shortcut_steps)
-        past_N = torch.rand(len(states_NPD), device=states_NPD.device) < share
-        states_NPD = torch.where(past_N[:, None, None], places_NQD.to(states_NPD.dtype), states_NPD)
     z_NZ = model.embed(seen_NCHW, states_NPD)
     terms |= _contrast(z_NZ, count, objective)
     if objective.decodes:
