@@ -229,6 +229,27 @@ def test_the_whole_set_up_and_no_second_one(toolbox, monkeypatch):
     assert len(steps.commands) == 2
 
 
+def test_a_study_brings_its_extras_and_takes_none_away(toolbox, monkeypatch):
+    monkeypatch.setattr(toolbox, "EXTRAS", {"tides": "water", "storms": "water+air"})
+    assert toolbox.extra_of(["run", "--preset", "quick", "tides.A1"]) == "water"
+    assert toolbox.extra_of(["sweep", "storms.A1", "x=1,2"]) == "water+air"
+    assert [toolbox.extra_of(words) for words in (["run", "visual"], ["list", "tides"], ["test"])] == ["", "", "dev"]
+    toolbox.BIN.mkdir(parents=True)
+    toolbox.PYTHON.touch()
+    steps = Steps(toolbox, monkeypatch)
+    toolbox.set_up("")
+    assert not toolbox.is_set_up("water")
+    toolbox.set_up("water+air")
+    assert steps.commands[2].count("--extra") == 2
+    assert all(toolbox.is_set_up(extra) for extra in ("", "water", "water+air"))
+    toolbox.set_up("water")
+    assert len(steps.commands) == 4
+    (toolbox.ROOT / "requirements.lock").write_text("new")
+    toolbox.set_up("water")
+    assert toolbox.is_set_up("water")
+    assert not toolbox.is_set_up("water+air")  # was made from the old lock
+
+
 def test_a_set_up_that_was_cut_off_is_done_again(toolbox, monkeypatch):
     toolbox.BIN.mkdir(parents=True)
     toolbox.PYTHON.touch()
