@@ -76,6 +76,19 @@ def test_a_preset_says_what_differs_from_the_defaults(presets: Path) -> None:
     assert load_preset(Config, presets, "full").fit == Fit(steps=50000)
 
 
+def test_a_preset_may_differ_further_on_a_corpus(tmp_path: Path) -> None:
+    path = tmp_path / "presets.yaml"
+    path.write_text("small:\n  fit: {steps: 2}\nsmall on edges:\n  fit: {steps: 3}\nfull:\n")
+    assert preset_names(path) == ("small", "full")
+    assert load_preset(Config, path, "small", ("fit.steps=9",)).fit.steps == 2
+    assert load_preset(Config, path, "small", (" edges = [1,2]",)) == Config(fit=Fit(steps=3))
+    assert load_preset(Config, path, "full", ("edges=[1,2]",)) == Config()
+    for nothing in (("edges=",), ("edges=''",), ("edges=[1,2]", "edges=")):
+        assert load_preset(Config, path, "small", nothing).fit.steps == 2
+    with pytest.raises(ValueError, match="no preset 'small on edges'; there are: small, full"):
+        load_preset(Config, path, "small on edges")
+
+
 def test_a_preset_that_is_not_there_or_is_no_mapping_is_refused(presets: Path) -> None:
     with pytest.raises(ValueError, match="no preset 'tiny'; there are: smoke, quick, broken, full"):
         load_preset(Config, presets, "tiny")

@@ -1,5 +1,7 @@
 """`data.*` overrides make a ladder of their own: it stands on itself and never on, or under, the declared one."""
 
+from pathlib import Path
+
 from planted_study import MakeWorld
 
 from inscape.core.gate import Criterion, Gate
@@ -53,6 +55,20 @@ def test_an_edited_corpus_in_the_record_opens_nothing(world: MakeWorld) -> None:
     run.write_json(RunDir.ENV, run.read_json(RunDir.ENV) | {"corpus": []})
     assert not w.standing()[0]
     assert not w.standing(corpus=MINE)[0]
+
+
+def test_what_a_preset_declares_for_a_corpus_counts_as_declared(world: MakeWorld, tmp_path: Path) -> None:
+    w = world()
+    presets = tmp_path / "on.yaml"
+    presets.write_text("smoke: {n: 4}\nquick:\nquick on data.text: {n: 60}\nfull: {n: 200}\n")
+    w = w.with_phase(presets=presets)
+    (run,) = w.run("P1", overrides=MINE)
+    assert "'n': 60" in (run.path / RunDir.CONFIG).read_text()
+    assert run.read_json(RunDir.ENV)["overrides"] == {"data.text": "mine"}
+    assert w.may_run("P2", corpus=MINE)
+    assert not w.standing()[0]
+    presets.write_text("smoke: {n: 4}\nquick:\nquick on data.text: {n: 61}\nfull: {n: 200}\n")
+    assert not w.may_run("P2", corpus=MINE)
 
 
 def test_words_that_name_the_corpus() -> None:

@@ -57,20 +57,38 @@ def differences(before: Any, after: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+ON = " on "  # "small on data.text": what differs further in preset small where a text file is named
+
+
 def preset_names(presets: Path) -> tuple[str, ...]:
     """The presets that a YAML file declares, in its order."""
-    return tuple(_read_yaml(presets))
+    return tuple(name for name in _read_yaml(presets) if ON not in name)
 
 
-def load_preset(config_type: type[C], presets: Path, name: str) -> C:
-    """The config that `presets` (YAML: preset name -> what differs from the defaults) declares under `name`."""
+def load_preset(config_type: type[C], presets: Path, name: str, corpus: Sequence[str] = ()) -> C:
+    """The config that `presets` (YAML: preset name -> what differs from the defaults) declares under `name`.
+
+    corpus: overrides that name what is trained on. Where one of them sets KEY, and not to nothing, what stands under
+    "`name` on KEY" differs as well: another corpus may want other sizes. The overrides themselves are not applied.
+    """
     declared = _read_yaml(presets)
-    if name not in declared:
-        raise ValueError(f"no preset {name!r}; there are: {', '.join(declared)}")
-    changes = declared[name] or {}
-    if not isinstance(changes, dict):
-        raise ValueError(f"{presets}: preset {name} should hold key: value lines, and holds {changes!r}")
-    return with_changes(config_type(), changes)
+    if name not in declared or ON in name:
+        raise ValueError(f"no preset {name!r}; there are: {', '.join(n for n in declared if ON not in n)}")
+    config = config_type()
+    for part in (name, *(f"{name}{ON}{key}" for key in _named(corpus))):
+        changes = declared.get(part) or {}
+        if not isinstance(changes, dict):
+            raise ValueError(f"{presets}: preset {part} should hold key: value lines, and holds {changes!r}")
+        config = with_changes(config, changes)
+    return config
+
+
+def _named(corpus: Sequence[str]) -> list[str]:
+    """The keys that the overrides set to something; the last word on a key counts."""
+    values: dict[str, str] = {}
+    for key, _, value in (item.partition("=") for item in corpus):
+        values[key.strip()] = value.strip().strip("'\"")
+    return [key for key, value in values.items() if value]
 
 
 def with_overrides(config: C, overrides: Sequence[str]) -> C:

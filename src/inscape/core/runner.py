@@ -52,7 +52,11 @@ def run_study(
     for phase in phases:
         _check(phase, request)
     for phase in phases:
-        skipped = phase.skip(with_overrides(phase.preset(request.preset), request.overrides)) if phase.skip else ""
+        skipped = (
+            phase.skip(with_overrides(phase.preset(request.preset, request.corpus), request.overrides))
+            if phase.skip
+            else ""
+        )
         if skipped:
             say(f"{study.name}.{phase.code} is skipped: {skipped}")
             continue
@@ -76,7 +80,7 @@ def run_phase(
     """
     done: list[RunDir] = []
     remedies: list[int] = []
-    base = with_overrides(phase.preset(request.preset), request.overrides)
+    base = _asked_config(phase, request)
     while True:
         missed: set[str] = set()
         attempt: dict[int, RunDir] = {}
@@ -121,9 +125,13 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
     return verdict
 
 
+def _asked_config(phase: Phase, request: Request) -> Any:
+    return with_overrides(phase.preset(request.preset, request.corpus), request.overrides)
+
+
 def _check(phase: Phase, request: Request) -> None:
     """Refuse nonsense before anything is written."""
-    base = with_overrides(phase.preset(request.preset), request.overrides)
+    base = _asked_config(phase, request)
     for remedy in phase.remedies if request.remedy else ():
         remedy.applied_to(base)
     if phase.check:
@@ -146,7 +154,7 @@ def _missed(verdict: Verdict) -> set[str]:
 
 def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: Sequence[int]) -> RunDir:
     """Make the run directory and write down what was asked, before anything is measured."""
-    declared = phase.preset(request.preset)
+    declared = phase.preset(request.preset, request.corpus)
     base = with_overrides(declared, request.overrides)
     config = with_remedies(phase, base, remedies)
     gate = is_open(study, phase, request.preset, request.root, request.corpus)

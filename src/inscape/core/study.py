@@ -4,7 +4,7 @@ A `Phase` is one question: a config, a gate decided before the measurement, and 
 A `Study` is its phases. Both are plain values; `core.runner` does the work.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,9 @@ class Phase:
         if self.across_seeds and len(self.seeds) == 1:
             raise ValueError(f"phase {self.code}: across_seeds would always pass over the one seed {self.seeds}")
 
-    def preset(self, name: str) -> Any:
-        """The declared config of preset `name`."""
-        return load_preset(self.config, self.presets, name)
+    def preset(self, name: str, corpus: Sequence[str] = ()) -> Any:
+        """The declared config of preset `name` on the corpus that these overrides name; they are yet to be applied."""
+        return load_preset(self.config, self.presets, name, corpus)
 
     def gate_of(self, config: Any) -> Gate:
         """The gate that holds for this config, fixed before the measurement."""
