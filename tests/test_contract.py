@@ -52,6 +52,7 @@ def test_every_preset_loads(study_of: Study, phase: Phase) -> None:
     assert phase.preset_names == ("smoke", "quick", "small", "full")
     for name in phase.preset_names:
         assert isinstance(phase.preset(name), phase.config)
+        assert isinstance(phase.preset(name, ("data.text=own.tsv", "data.path=own")), phase.config)
 
 
 @each_phase
@@ -268,14 +269,22 @@ LATENTS = {"evaluation_summary.json", "figures/captions.json"} | {
     )
 }
 CODEC = TRAINED | LATENTS | {"codec.safetensors"}
-BEGUN = {f"{half}/{name}" for half in ("past", "picture") for name in TRAINED}
+PAST, PICTURE = ({f"{half}/{name}" for name in TRAINED} for half in ("past", "picture"))
 OWN_FILES = {  # what a phase writes beside what every run has
     "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
     "visual.P1": TRAINED | LATENTS | {"encoder.safetensors"},
-    "visual.P2": CODEC | BEGUN | {"figures/edit_bars.png", "figures/embedding_map.png"},
-    "visual.P3": CODEC | {"figures/jitter_curve.png"},
+    "visual.P2": CODEC | PAST | PICTURE | {"figures/edit_bars.png", "figures/embedding_map.png"},
+    "visual.P3": CODEC | PICTURE | {"figures/jitter_curve.png"},
     "visual.P4": CODEC | {"figures/attention_over_latent.png", "figures/noise_curve.png"},
     "visual.P5": CODEC | {"examples.json"},
+    "audio-structure.A0": {"corpus.json", "quarantine.json", "utterances.json"}
+    | {f"splits/{name}.txt" for name in ("train_speakers", "eval_speakers", "train_utt_ids", "eval_utt_ids")}
+    | {"speech/synthetic_voices.json", "speech/SPEAKER/UTTERANCE.flac"},
+    "audio-structure.A1": {"latents_of.json", "log.jsonl"}
+    | {f"figures/{name}" for name in ("captions.json", "latent_histograms.png", "latent_trajectories.png")}
+    | {f"latents/{name}" for name in ("latents_index.parquet", "plan.json", "verification.json")}
+    | {f"latents/shards/00000.{name}" for name in ("energy.npy", "json", "latents.npy")},
+    "audio-structure.A2": {"frames.json", "phase0_frames.parquet"},
 }
 
 
@@ -295,7 +304,8 @@ def smoke_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDir]:
 
 def written(run: RunDir) -> set[str]:
     files = {path.relative_to(run.path).as_posix() for path in run.path.rglob("*") if path.is_file()}
-    return {re.sub(r"step_\d+", "step_N", name) for name in files if not name.startswith("tensorboard/")}
+    named = {re.sub(r"step_\d+", "step_N", name) for name in files if not name.startswith("tensorboard/")}
+    return {re.sub(r"^speech/[^/]+/[^/]+\.flac$", "speech/SPEAKER/UTTERANCE.flac", name) for name in named}
 
 
 @each_phase

@@ -349,6 +349,11 @@ def test_the_picture_is_trained_alone_to_carry_what_it_is_painted_from():
     latent_NCHW, places_NQD = model.encoder.with_places(torch.cat((batch.sentence_BT, batch.paraphrase_BT)))
     torch.testing.assert_close(found["read"], (model.reader(latent_NCHW) - places_NQD).square().mean())
     torch.testing.assert_close(found["image"], terms_of(model, replace(NONE, image=0.3))["image"])
+    assert picture_terms(model, batch, 0, replace(NONE, image=0.3, noise=1.0), VOCAB)["read"] != found["read"]
+    shaken = replace(NONE, image=0.3, invariance=0.1, jitter=JitterConfig(shift_probability=1.0))
+    assert picture_terms(model, batch, 0, shaken, VOCAB)["read"] != found["read"]
+    still = replace(NONE, image=0.3, invariance=0.1, jitter=STILL)
+    torch.testing.assert_close(picture_terms(model, batch, 0, still, VOCAB)["read"], found["read"])
     sum(found.values()).backward()
     moved = {name.rsplit(".", 2)[0] for name, p in model.named_parameters() if p.grad is not None}
     assert all(name.startswith(("encoder.head.paint", "reader")) for name in moved)

@@ -26,6 +26,7 @@ from inscape.core.study import Context, Phase, Remedy
 from inscape.data.text import is_grouped
 from inscape.nn.jitter import blur, cutout, derangement, shift
 from inscape.studies.visual import meaning_figures
+from inscape.studies.visual.beginning import Beginning, begin_codec
 from inscape.studies.visual.codec_training import Training, train_codec
 from inscape.studies.visual.coding import embed
 from inscape.studies.visual.drawing import draw_latents
@@ -56,6 +57,7 @@ class Config:
 
     recipe: str = "joint"  # plan | joint, as in P2, whose codec this goes on with
     data: DataConfig = field(default_factory=DataConfig)
+    beginning: Beginning = field(default_factory=Beginning)  # the joint recipe only
     training: Training = field(default_factory=Training)
     measured: Measured = field(default_factory=Measured)
 
@@ -219,6 +221,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     if plan:
         training = replace(training, objective=replace(training.objective, copy=0.0, target=0.0, from_z=0.0, noise=0.0))
     frozen = ("reader", "z_enter", "decoder") if plan else ()
+    if not plan:
+        codec = begin_codec(context, codec, source, training, config.beginning)
     codec, result = train_codec(context, codec, source, training, frozen=frozen)
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     sentences = source.held_out(config.measured.held_out)

@@ -130,13 +130,15 @@ def picture_terms(
 ) -> dict[str, Tensor]:
     """The image prior, and the squared error of what the reader makes of V against what V was painted from.
 
-    Gradients reach painter and reader alone.
+    The reader sees V through noise, and through T where invariance is asked for. Gradients reach painter and reader
+    alone.
     """
     with torch.no_grad():
         places_NPD = model.encoder.places(torch.cat((batch.sentence_BT, batch.paraphrase_BT)))
     _check_places(model, places_NPD)
     latent_NCHW = model.encoder.paint(places_NPD)
-    states_NPD = model.reader(add_noise(latent_NCHW, objective.noise * torch.rand_like(latent_NCHW[:, 0, 0, 0])))
+    seen_NCHW = jitter(latent_NCHW, objective.jitter) if objective.invariance else latent_NCHW
+    states_NPD = model.reader(add_noise(seen_NCHW, objective.noise * torch.rand_like(seen_NCHW[:, 0, 0, 0])))
     return {
         "image": _image(latent_NCHW, batch, step, objective, vocab),
         "read": (states_NPD - places_NPD).float().square().mean(),
