@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -41,6 +41,8 @@ WEIGHTS = "encoder.safetensors"  # in a P1 run
 CODEC_WEIGHTS = "codec.safetensors"  # in a run of P2 or later
 ENCODER_KIND = "inscape visual encoder 1"
 CODEC_KIND = "inscape visual codec 1"
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class TextToLatent(NamedTuple):
@@ -114,8 +116,8 @@ def load_codec(path: Path) -> TrainedCodec:
 def _encoder(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> TextToLatent:
     _check_kind(file, metadata, ENCODER_KIND)
     with _one_line(file):
-        encoder = LatentEncoder(LatentEncoderConfig(**json.loads(metadata["config"])))
-        encoder.load_state_dict(tensors)
+        config = LatentEncoderConfig(**json.loads(metadata["config"]))
+        encoder = _filled(lambda: LatentEncoder(config), tensors)
         return TextToLatent(encoder.eval(), Tokenizer.from_json(metadata["tokenizer"]))
 
 
@@ -123,9 +125,22 @@ def _codec(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
     _check_kind(file, metadata, CODEC_KIND)
     with _one_line(file):
         encoder = LatentEncoderConfig(**json.loads(metadata["encoder"]))
-        model = LatentCodec(encoder, LatentCodecConfig(**json.loads(metadata["config"])))
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
+        config = LatentCodecConfig(**json.loads(metadata["config"]))
+        model = _filled(lambda: LatentCodec(encoder, config), {name: value.float() for name, value in tensors.items()})
         return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]))
+
+
+def _filled(build: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
+    """The model with these weights. Shapes are compared first: sizes that the weights do not have take no memory."""
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    if wanted != given:
+        name = next(name for name in (*wanted, *given) if wanted.get(name) != given.get(name))
+        raise RuntimeError(f"{name} is {given.get(name, 'missing')} where {wanted.get(name, 'nothing')} is wanted")
+    model = build()
+    model.load_state_dict(weights)
+    return model
 
 
 def _weights_file(path: Path, names: Sequence[str]) -> Path:
