@@ -1,0 +1,1 @@
+"""The audio-structure study: do codec latents have local structure that holds across speakers?"""
