@@ -58,7 +58,7 @@ class Utterances(Protocol):
         """D."""
         ...
 
-    def latents(self, index: int) -> Float[np.ndarray, "T D"]:
+    def latents(self, index: int, /) -> Float[np.ndarray, "T D"]:
         """Latent frames of one utterance."""
         ...
 
