@@ -19,7 +19,7 @@ from inscape.data.scenes.fast import (
 from inscape.data.scenes.sampling import SCENE_DRAWS
 from inscape.data.scenes.scene import scene_from_codes
 from inscape.data.scenes.wording import WORDING_DRAWS, choose_wording, write
-from inscape.data.tokenizer import BOS, EOS, Tokenizer
+from inscape.data.tokenizer import BOS, BUCKETS, EOS, Tokenizer
 
 # "left" takes two tokens: words need not be one token each.
 WORD_IDS = {word: [10 + i] if word != "left" else [200, 201] for i, word in enumerate(WORDS)}
@@ -41,7 +41,7 @@ def decode(tokens_BT, lengths_B):
 def test_every_batch_decodes_to_its_scenes_and_stays_in_its_split(table, facts, split):
     tokens_BT, lengths_B, scenes_BF = batch_at(table, seed=3, step=5, size=200, facts=facts, split=split)
     assert tokens_BT.dtype == lengths_B.dtype == scenes_BF.dtype == np.int64
-    assert tokens_BT.shape[1] in (16, 32, 64)
+    assert tokens_BT.shape[1] in BUCKETS
     scenes = [scene_from_codes(row) for row in scenes_BF]
     assert [parse(text) for text in decode(tokens_BT, lengths_B)] == scenes
     assert {len(scene.facts) for scene in scenes} == ({facts} if facts else {1, 2, 3})
