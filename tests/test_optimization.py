@@ -77,7 +77,8 @@ def test_of_the_codec_embeddings_norms_biases_tables_and_logits_are_adamws():
     assert not ours & theirs
     assert ours | theirs == {name for name, _ in model.named_parameters()}
     assert all(name.endswith(".weight") for name in ours)
-    words = "embedding norm logits bias position queries gains offsets convolutions skips leave".split()
+    tables = ("embedding", "position", "queries", "gains", "offsets", "logits")
+    words = (*tables, "norm", "bias", "convolutions", "skips", "leave")
     assert theirs == {name for name in ours | theirs if any(word in name for word in words)}
     assert {"decoder.logits.weight", "decoder.embedding.weight", "encoder.text_encoder.embedding.weight"} < theirs
     assert {"z_enter.weight", "reader.enter.weight", "readout.out.weight"} < ours
