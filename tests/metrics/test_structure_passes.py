@@ -17,6 +17,7 @@ from inscape.metrics.structure_passes import (
     assign_utterances,
     merge_assignments,
     merge_totals,
+    pair_spread,
     plan_measurement,
     speaker_terms,
     sum_targets,
@@ -193,6 +194,36 @@ def test_threads_change_no_bit():
         found.append(done.stdout)
     assert found[0] == found[1]
     assert len(found[0].strip()) == 64
+
+
+def test_a_cluster_is_effective_from_the_least_count_on():
+    assignment = assign_utterances(corpus, CONDITIONING)
+    count = np.bincount(assignment.label_SN[TRAIN][1], minlength=16)
+    least = int(count[count > 0].min())
+    for config, kept in ((least, (count >= least).sum()), (least + 1, (count > least).sum())):
+        plan = plan_measurement(assignment, CONDITIONING, 0.0, MeasureConfig(min_cluster=config))
+        assert len(plan.effective[1]) == kept
+        for split, label in assignment.label_SN.items():  # the same set in every split
+            assert ((plan.label_SN[split][1] >= 0) == np.isin(label[1], plan.effective[1])).all()
+
+
+def test_the_spread_of_pairs_may_come_from_a_sample(monkeypatch):
+    monkeypatch.setattr("inscape.metrics.structure_passes.SPREAD_FRAMES", 500)
+    parts, starts = by_speaker(3)
+    plan, whole = planned()
+    merged = merge_totals([sum_targets(p, plan, s) for p, s in zip(parts, starts, strict=True)])
+    stride = -(-plan.frames(TRAIN) // 500)
+    found = pair_spread(merged, TRAIN)
+    assert found == pair_spread(whole, TRAIN)
+    x = FRAMES["delta"][FRAMES["split"] == TRAIN][::stride]
+    centred = x - x.mean(0)
+    norm = (centred**2).sum(1)
+    expected = (len(x), norm.sum(), ((centred.T @ centred) ** 2).sum(), (norm**2).sum())
+    assert found == pytest.approx(expected, rel=1e-3)
+    sampled = rows_of(plan, merged, [speaker_terms(corpus, plan, merged)])
+    for row in sampled.rows:
+        p = ROWS[row.condition, row.slice, row.split].p_value
+        assert row.p_value == pytest.approx(p, rel=0.3, abs=0.02, nan_ok=True)
 
 
 def test_what_does_not_fit_together_is_refused():
