@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,17 @@ def test_each_half_leaves_checkpoints_and_is_not_done_twice(tmp_path: Path):
     again = begun(tmp_path, past=2, picture=2)
     assert moved(first, again) == set()
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
+
+
+def test_contrast_has_a_weight_of_its_own_past_v(tmp_path: Path):
+    begun(tmp_path / "own", past=1, past_contrast=0.25)
+    begun(tmp_path / "none", past=1, past_contrast=0.0)
+    terms = {
+        name: json.loads((tmp_path / name / "past" / "log.jsonl").read_text().splitlines()[0])["terms"]
+        for name in ("own", "none")
+    }
+    assert "contrast" not in terms["none"]
+    assert terms["own"].keys() == {"contrast", *terms["none"]}
 
 
 def test_no_steps_no_change(tmp_path: Path):

@@ -34,6 +34,7 @@ class Beginning:
     past: int = 0  # steps in which text is decoded from the states that V would be painted from, V left out
     past_lr: float = 3e-3  # their peak learning rate
     past_noise: float = 0.5  # largest noise on these states, in units of their spread; it grows over half the steps
+    past_contrast: float = 0.2  # weight of InfoNCE in them: at 1 it keeps decoding back
     picture: int = 0  # then steps in which painter and reader learn to carry these states, all else frozen
     picture_lr: float = 5e-3  # their peak learning rate
 
@@ -41,10 +42,10 @@ class Beginning:
         for name in ("past", "picture"):
             if getattr(self, name) < 0:
                 raise ValueError(f"beginning.{name}={getattr(self, name)} is out of range; allowed: 0 or more steps")
-        for name in ("past_lr", "picture_lr", "past_noise"):
+        for name in ("past_lr", "picture_lr", "past_noise", "past_contrast"):
             value = getattr(self, name)
-            least = "0 or more" if name == "past_noise" else "above 0"
-            if not (math.isfinite(value) and (value > 0 or (value == 0 and name == "past_noise"))):
+            least = "above 0" if name.endswith("lr") else "0 or more"
+            if not (math.isfinite(value) and (value > 0 or (value == 0 and not name.endswith("lr")))):
                 raise ValueError(f"beginning.{name}={value} is out of range; allowed: {least}")
 
 
@@ -62,7 +63,8 @@ def begin_codec(
 
     def past(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
         grown = min(1.0, 2 * step / beginning.past)
-        return past_terms(model, batch, objective, beginning.past_noise * grown)
+        gentle = replace(objective, contrast=beginning.past_contrast)
+        return past_terms(model, batch, gentle, beginning.past_noise * grown)
 
     def picture(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
         return picture_terms(model, batch, step, objective, vocab)
@@ -73,7 +75,7 @@ def begin_codec(
     ):
         if steps:
             part = RunDir(context.run.path / name)
-            part.path.mkdir(exist_ok=True)
+            part.path.mkdir(parents=True, exist_ok=True)
             codec, _ = train_codec(
                 context,
                 codec,
