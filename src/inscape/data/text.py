@@ -227,7 +227,7 @@ class TokenisedText:
 
     def _pairs_of(
         self, seed: int, groups: NDArray[np.int64], positions: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """The two members that lie at each of `positions`, as numbers of sentences."""
         groups = groups[drawn(seed, len(groups), positions)]
         starts = self.groups.offsets[groups]
