@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -206,6 +207,15 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"other settings \(lr 0.01 became 0.02, weight_decay 0.01 became 0.0\)"):
         toy_fit(tmp_path, lr=0.02, weight_decay=0.0)
     assert toy_fit(tmp_path, log_every=1, keep_checkpoints=1).steps == 40
+
+
+def test_a_checkpoint_that_a_crash_kept_from_deletion_goes_with_the_next_call(tmp_path: Path) -> None:
+    toy_fit(tmp_path)
+    folder = tmp_path / "checkpoints"
+    kept = {path.name for path in folder.iterdir()}
+    shutil.copytree(folder / "step_40", folder / "step_20")
+    toy_fit(tmp_path)
+    assert {path.name for path in folder.iterdir()} == kept
 
 
 def test_another_model_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

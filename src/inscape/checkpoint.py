@@ -28,6 +28,7 @@ __all__ = [
     "latest_checkpoint",
     "load_weights",
     "optimizer_tensors",
+    "prune_checkpoints",
     "read_checkpoint",
     "restore_optimizer",
     "save_checkpoint",
@@ -129,9 +130,14 @@ def save_checkpoint(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     _flush_folder(folder)
+    prune_checkpoints(folder, keep)
+    return final
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints in `folder`."""
     for old in _steps(folder)[keep:]:
         shutil.rmtree(folder / f"step_{old}")
-    return final
 
 
 def _write_through(path: Path, content: bytes) -> None:

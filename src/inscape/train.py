@@ -23,6 +23,7 @@ from inscape.checkpoint import (
     Checkpoint,
     latest_checkpoint,
     optimizer_tensors,
+    prune_checkpoints,
     read_checkpoint,
     restore_optimizer,
     save_checkpoint,
@@ -170,6 +171,8 @@ def _begin(
         found = read_checkpoint(run.checkpoints / f"step_{step}")
     if found is not None:
         _check_same_run(found, config, seed, run)
+        if processes.first:  # a crash between a checkpoint and the deletion of older ones leaves one too many
+            prune_checkpoints(run.checkpoints, config.keep_checkpoints)
         notices += _changes(found, device, config, processes)
     if processes.first:
         forget_after(run, step)

@@ -93,8 +93,8 @@ def test_given_embeddings_stand_for_the_tokens():
 def test_the_states_of_places_are_what_v_is_painted_from(change: dict[str, object]):
     model = toy(head="light", coarse=4, **change)
     tokens_BT = torch.tensor([[1, 8, 9, 2, 0], [1, 8, 9, 10, 2]])
-    latent_BCHW, places_BQD = model.with_places(tokens_BT)
-    assert torch.equal(latent_BCHW, model(tokens_BT))
+    latent_BCHW, places_BQD = model(tokens_BT), model.places(tokens_BT)
+    assert torch.equal(latent_BCHW, model.paint(places_BQD))
     assert places_BQD.shape == (2, 16, 32)
     if not change:
         assert isinstance(model.head, LightHead)
@@ -109,7 +109,7 @@ def test_the_states_of_places_are_what_v_is_painted_from(change: dict[str, objec
 @pytest.mark.parametrize("head", ["grid", "slots"])
 def test_other_heads_have_no_states_of_places(head: str):
     with pytest.raises(ValueError, match=f"encoder.head='{head}' has no states of places; allowed: light"):
-        toy(head=head).with_places(torch.ones(1, 3, dtype=torch.long))
+        toy(head=head).places(torch.ones(1, 3, dtype=torch.long))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -56,7 +56,7 @@ def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
         ("data.heldout=1", "data.heldout=1.0 is out of range"),
         ("data.download=train-clean-100", "needs a folder to keep it in: data.path=FOLDER"),
         ("data.download=everything data.path=empty", "data.download='everything' is out of range"),
-        ("codec=mp3", "codec is 'mp3'; allowed: log-mel"),
+        ("data.codec=mp3", "codec is 'mp3'; allowed: log-mel"),
         ("data.pth=four", "did you mean data.path"),
     ],
 )
@@ -80,7 +80,7 @@ def test_bad_input_is_refused_before_anything_is_written(
 def test_a_codec_that_cannot_be_opened_is_refused_before_the_corpus_is_read(
     capsys: pytest.CaptureFixture, target: str, codec: str, said: str
 ) -> None:
-    assert said in refused(capsys, "run", target, "--preset", "smoke", f"codec={codec}")
+    assert said in refused(capsys, "run", target, "--preset", "smoke", f"data.codec={codec}")
 
 
 @pytest.mark.parametrize("package", ["soundfile", "soxr", "espeakng_loader", "pyarrow"])
@@ -104,7 +104,7 @@ def test_speech_of_ones_own_needs_no_synthesiser(monkeypatch: pytest.MonkeyPatch
         ("A1", "compared=1", "compared=1 is out of range"),
         ("A1", "workers=-1", "workers=-1 is out of range"),
         ("A2", "window=0", "window=0 is out of range"),
-        ("A2", "codec=mp3", "codec is 'mp3'"),
+        ("A2", "data.codec=mp3", "codec is 'mp3'"),
         ("A2", "", "has no finished smoke run to build on; first: inscape run audio-structure.A0"),
     ],
 )

@@ -346,7 +346,8 @@ def test_past_v_the_states_of_places_stand_for_what_is_read():
 def test_the_picture_is_trained_alone_to_carry_what_it_is_painted_from():
     model, batch = toy(), tuples()
     found = picture_terms(model, batch, 0, replace(NONE, image=0.3), VOCAB)
-    latent_NCHW, places_NQD = model.encoder.with_places(torch.cat((batch.sentence_BT, batch.paraphrase_BT)))
+    places_NQD = model.encoder.places(torch.cat((batch.sentence_BT, batch.paraphrase_BT)))
+    latent_NCHW = model.encoder.paint(places_NQD)
     torch.testing.assert_close(found["read"], (model.reader(latent_NCHW) - places_NQD).square().mean())
     torch.testing.assert_close(found["image"], terms_of(model, replace(NONE, image=0.3))["image"])
     assert picture_terms(model, batch, 0, replace(NONE, image=0.3, noise=1.0), VOCAB)["read"] != found["read"]

@@ -54,7 +54,6 @@ def texts(source, tokens_BT) -> list[str]:
         ({"one": 0, "two": 0, "three": 0}, "mixture.one, two, three"),
         ({"three": float("nan")}, "mixture.one, two, three"),
         ({"two": float("inf")}, "mixture.one, two, three"),
-        ({"alone": -1}, "mixture.alone=-1"),
         ({"swaps": -1}, "mixture.swaps=-1"),
         ({"swaps": 101}, "mixture.swaps=101"),
         ({"paraphrases": 1.1}, "mixture.paraphrases=1.1"),
@@ -118,13 +117,11 @@ def facts_by_step(source, mixture: Mixture, steps: range) -> list[int]:
 def test_steps_have_the_facts_of_the_mixture(grammar):
     assert set(facts_by_step(grammar, Mixture(), range(12))) == {1, 2, 3}
     assert set(facts_by_step(grammar, Mixture(one=0, three=0), range(6))) == {2}
-    course = facts_by_step(grammar, Mixture(one=0, two=0, alone=3), range(6))
-    assert course == [1, 1, 1, 3, 3, 3], "one fact alone at first, as if nothing else had been asked for"
 
 
 def test_data_facts_outweighs_the_mixture():
     source = open_source(DataConfig(facts=2))
-    assert set(facts_by_step(source, Mixture(one=1, two=0, three=0, alone=2), range(4))) == {2}
+    assert set(facts_by_step(source, Mixture(one=1, two=0, three=0), range(4))) == {2}
 
 
 def test_targets_are_reworded_as_often_as_asked(grammar):

@@ -52,11 +52,7 @@ def run_study(
     for phase in phases:
         _check(phase, request)
     for phase in phases:
-        skipped = (
-            phase.skip(with_overrides(phase.preset(request.preset, request.corpus), request.overrides))
-            if phase.skip
-            else ""
-        )
+        skipped = phase.skip(_asked_config(phase, request)) if phase.skip else ""
         if skipped:
             say(f"{study.name}.{phase.code} is skipped: {skipped}")
             continue

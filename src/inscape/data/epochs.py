@@ -51,8 +51,8 @@ def dice(seed: int, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     return words[first % 4 :]
 
 
-def two_of(sizes: NDArray[np.int64], dice: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One of the size * (size - 1) ordered pairs of different members each."""
-    roll = (dice % (sizes * (sizes - 1)).astype(np.uint64)).astype(np.int64)
+def two_of(sizes: NDArray[np.int64], words: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One of the size * (size - 1) ordered pairs of different members each, by a random word each."""
+    roll = (words % (sizes * (sizes - 1)).astype(np.uint64)).astype(np.int64)
     first, second = np.divmod(roll, sizes - 1)
     return first, second + (second >= first)

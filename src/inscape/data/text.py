@@ -219,8 +219,9 @@ class TokenisedText:
         share = len(positions)
         block, place = divmod(step, sort_within)
         first_N, second_N = self._pairs_of(seed, groups, positions_of(block, 0, 1, sort_within * batch_size))
-        lengths = np.diff(self.tokens.offsets)
-        order_N = np.argsort(np.maximum(lengths[first_N], lengths[second_N]), kind="stable")
+        offsets = self.tokens.offsets
+        lengths_2N = [offsets[rows + 1] - offsets[rows] for rows in (first_N, second_N)]
+        order_N = np.argsort(np.maximum(*lengths_2N), kind="stable")
         batch = int(epoch_order(seed, block, sort_within)[place])
         mine = order_N[batch * batch_size : (batch + 1) * batch_size][rank * share : (rank + 1) * share]
         return Pairs(self.tokens_of(first_N[mine]), self.tokens_of(second_N[mine]))

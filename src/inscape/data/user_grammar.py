@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from inscape.data.tokenizer import BOS, EOS, PAD, SPECIALS, UNK, Tokenizer, normalise
+from inscape.extras import load_extra
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -60,11 +61,7 @@ def user_constraint(grammar_text: str, tokenizer: Tokenizer, *, device: torch.de
 
 
 def _library() -> ModuleType:
-    try:
-        import llguidance
-    except ImportError:
-        raise ValueError("grammars need the package llguidance: pip install 'inscape[grammar]'") from None
-    return llguidance
+    return load_extra("llguidance", "grammar", "a grammar")
 
 
 def _in_one_line(error: str) -> str:

@@ -115,11 +115,6 @@ class LatentEncoder(nn.Module):
         keep_BT = tokens_BT != PAD
         return self._finish(self.head(self.text_encoder(tokens_BT, keep_BT, embedded_BTD), keep_BT))
 
-    def with_places(self, tokens_BT: Int[Tensor, "B T"]) -> tuple[Float[Tensor, "B C H W"], Float[Tensor, "B Q D"]]:
-        """V, and the states that the light head painted it from. ValueError for other heads, which have none."""
-        places_BQD = self.places(tokens_BT)
-        return self.paint(places_BQD), places_BQD
-
     def places(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B Q D"]:
         """The states that the light head paints V from. ValueError for other heads, which have none."""
         keep_BT = tokens_BT != PAD

@@ -51,7 +51,6 @@ class Config:
     """What is read."""
 
     data: SpeechConfig = field(default_factory=SpeechConfig)
-    codec: str = "log-mel"  # of A1, named here because overrides of the study reach every phase
     workers: int = 2  # threads that read, and processes that speak
 
     def __post_init__(self) -> None:
@@ -199,7 +198,7 @@ def write_findings(
 
 def check(config: Config) -> None:
     """ValueError on a corpus that is not there or too small, and on a codec that nobody knows."""
-    check_codec_kind(config.codec)
+    check_codec_kind(config.data.codec)
     check_speech(config.data)
 
 

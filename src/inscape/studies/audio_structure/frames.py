@@ -46,7 +46,6 @@ class Config:
     """What a context is. The defaults are the plan's."""
 
     data: SpeechConfig = field(default_factory=SpeechConfig)  # A0's
-    codec: str = "log-mel"  # A1's
     window: int = 8  # frames of a context
     max_lag: int = 4  # frames; the largest distance between a context's end and its target
     min_sec: float = 3.0  # seconds; shorter utterances are left out
@@ -165,7 +164,7 @@ def split_of_utterances(context: Context) -> dict[str, str]:
 
 def check(config: Config) -> None:
     """ValueError where the table cannot be written, and on a codec that nobody knows."""
-    check_codec_kind(config.codec)
+    check_codec_kind(config.data.codec)
     load_extra("pyarrow", "audio", "the table of frames")
 
 

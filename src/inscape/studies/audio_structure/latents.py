@@ -47,7 +47,6 @@ class Config:
     """Which latents, and how much of them is looked at."""
 
     data: SpeechConfig = field(default_factory=SpeechConfig)  # A0's
-    codec: str = "log-mel"  # kind or kind:where, see inscape.pretrained.codec
     shards: int = 0  # parts that are written on their own; 0: one for each 256 utterances
     workers: int = 0  # processes; 0 or 1: this one
     project: bool = True  # mimi: the latent that its decoder expects
@@ -135,7 +134,7 @@ def extracted(context: Context, recordings: Sequence[Recording]) -> Extraction:
     config: Config = context.config
     return extract(
         [Utterance(r.utterance_id, r.speaker_id, Path(r.path)) for r in recordings],
-        config.codec,
+        config.data.codec,
         context.run.path / LATENTS,
         shards=config.shards or None,
         device=str(pick_device(context.device)),
@@ -147,7 +146,7 @@ def extracted(context: Context, recordings: Sequence[Recording]) -> Extraction:
 
 def check(config: Config) -> None:
     """ValueError unless the codec is there with its weights and packages."""
-    open_codec(config.codec, project=config.project)
+    open_codec(config.data.codec, project=config.project)
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
@@ -156,12 +155,12 @@ def run(context: Context) -> Mapping[str, Estimate]:
     recordings = read_recordings(context.inputs["A0"])
     store, set_aside, found = extracted(context, recordings)
     if set_aside:
-        said = f"{config.codec} refused {len(set_aside)} recordings; the first: {set_aside[0].path}: "
+        said = f"{config.data.codec} refused {len(set_aside)} recordings; the first: {set_aside[0].path}: "
         context.run.append_log({"kind": "notice", "text": said + set_aside[0].reason})
     corpus = context.inputs["A0"].read_json(CORPUS)
-    context.run.write_json(OF, {"corpus_sha256": corpus["sha256"], "codec": config.codec, **found._asdict()})
+    context.run.write_json(OF, {"corpus_sha256": corpus["sha256"], "codec": config.data.codec, **found._asdict()})
     order = [int(i) for i in np.random.default_rng(context.seed).permutation(len(store))]
-    codec = open_codec(config.codec, device=str(pick_device(context.device)), project=config.project)
+    codec = open_codec(config.data.codec, device=str(pick_device(context.device)), project=config.project)
     path_of = {r.utterance_id: r.path for r in recordings}
     compared = order[: config.compared]
     difference = batch_difference(

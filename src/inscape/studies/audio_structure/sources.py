@@ -1,7 +1,7 @@
-"""Which sounds are asked about: a folder of recordings, a subset of LibriSpeech, or the built-in synthetic voices.
+"""Which latents are asked about: of a folder of recordings, a subset of LibriSpeech, or the built-in synthetic voices.
 
-Every phase's config has the same `data` and `codec`, since overrides given to the whole study are given to each of its
-phases; A0 opens the corpus and writes down what it found, and the later phases read that.
+Every phase's config has the same `data`, since overrides given to the whole study are given to each of its phases; A0
+opens the corpus and writes down what it found, and the later phases read that.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ PACKAGES = {"soundfile": "reading audio", "soxr": "resampling audio", "pyarrow":
 
 @dataclass(frozen=True)
 class SpeechConfig:
-    """The recordings and their split. The plan's split is train=200 and eval=51 of 251 speakers, seed 42."""
+    """The recordings, their split, and the codec whose latents are asked about.
+
+    The plan's split is train=200 and eval=51 of 251 speakers, seed 42.
+    """
 
     path: str = ""  # folder of recordings; empty: synthetic voices, which need no download
     layout: str = AUTO  # where a file's speaker stands: auto, librispeech, sub-folder, prefix
@@ -58,6 +61,7 @@ class SpeechConfig:
     eval: float = 0.2  # speakers that things are tested on: a number, or a share of them
     heldout: float = 0.1  # share of the train speakers' utterances that nothing is fitted on
     seed: int = 42  # of the split
+    codec: str = "log-mel"  # kind or kind:where, see inscape.pretrained.codec; A1 opens it
 
     def __post_init__(self) -> None:
         allowed = {

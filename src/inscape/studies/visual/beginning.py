@@ -58,12 +58,12 @@ def begin_codec(
     readout that can read V alone.
     """
     objective, vocab = training.objective, codec.tokenizer.vocab_size
+    gentle = replace(objective, contrast=beginning.past_contrast)
     if beginning.past and isinstance(codec.model.readout, PooledReadout):
         raise ValueError("beginning.past needs codec.readout=spatial; the pooled one reads V and nothing else")
 
     def past(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
         grown = min(1.0, 2 * step / beginning.past)
-        gentle = replace(objective, contrast=beginning.past_contrast)
         return past_terms(model, batch, gentle, beginning.past_noise * grown)
 
     def picture(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
@@ -84,6 +84,7 @@ def begin_codec(
                 frozen=PICTURE if name == "past" else _all_but(PICTURE, codec.model),
                 terms=terms,
                 run=part,
+                looks=name != "past",  # the picture is not there yet
             )
     return codec
 

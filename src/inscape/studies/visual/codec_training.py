@@ -68,11 +68,12 @@ def train_codec(
     frozen: Sequence[str] = (),
     terms: Terms | None = None,
     run: RunDir | None = None,
+    looks: bool = True,
 ) -> tuple[TrainedCodec, FitResult]:
     """Train all of the codec but the `frozen` modules and parameters; evaluations look at validation sentences.
 
     terms: the loss terms, if they are not those of `training.objective`.
-    run: where checkpoints and log go, if not into the phase's own run.
+    run: where checkpoints and log go, if not into the phase's own run. looks: whether there are evaluations.
     """
     model, vocab = codec.model, codec.tokenizer.vocab_size
     for name, parameter in model.named_parameters():
@@ -96,7 +97,7 @@ def train_codec(
         run or context.run,
         seed=context.seed,
         device=pick_device(context.device),
-        evaluate=evaluate,
+        evaluate=evaluate if looks else None,
     )
     for average in (result.model, result.ema):
         average.requires_grad_(True)

@@ -53,7 +53,6 @@ class Mixture:
     one: float = 1.0  # weight of steps with scenes of one fact
     two: float = 1.0  # of two facts
     three: float = 1.0  # of three facts
-    alone: int = 0  # first so many steps with scenes of one fact only
     swaps: int = 2  # how much oftener than other edits arguments and attributes are swapped
     paraphrases: float = 0.0  # share of targets that are another wording instead of the canonical one
     edits: float = 0.0  # text file: hard negatives made from the text (word and order swaps), as a share of the batch
@@ -62,8 +61,6 @@ class Mixture:
         weights = (self.one, self.two, self.three)
         if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
             raise ValueError(f"mixture.one, two, three={weights} are out of range; allowed: 0 or more, not all 0")
-        if self.alone < 0:
-            raise ValueError(f"mixture.alone={self.alone} is out of range; allowed: 0 or more steps")
         if not 0 <= self.swaps <= 100:
             raise ValueError(f"mixture.swaps={self.swaps} is out of range; allowed: 0 to 100")
         for name in ("paraphrases", "edits"):
@@ -136,8 +133,8 @@ class _Grammar:
     def tuples_at(self, seed: int, step: int, rank: int, world: int, size: int, mixture: Mixture) -> SentenceTuples:
         only = self.config.facts
         facts = (mixture.one, mixture.two, mixture.three)
-        if only or step < mixture.alone:
-            facts = tuple(float(n == (only or 1)) for n in (1, 2, 3))
+        if only:
+            facts = tuple(float(n == only) for n in (1, 2, 3))
         drawn = tuples_at(
             self.table, seed=seed, step=step, size=size, rank=rank, world=world, facts=facts, swaps=mixture.swaps
         )
