@@ -188,6 +188,14 @@ def test_held_out_pairs_of_the_grammar_mean_the_same_and_were_not_trained_on(gra
     assert all(parse(a) == parse(b) and split_of(parse(a)) == "test" for a, b in pairs)
 
 
+def test_held_out_sentences_of_a_tsv_are_one_of_each_group_before_any_second_one(groups):
+    firsts = [first for first, _ in groups.held_out_pairs(500)]
+    every = groups.held_out(10_000)
+    assert every[: len(firsts)] == firsts
+    assert len(set(every)) == len(every) > len(firsts)
+    assert groups.held_out(3) == firsts[:3]
+
+
 def test_held_out_pairs_of_a_tsv_are_groups_that_no_batch_has(groups, files):
     together = {tuple(line.split("\t")) for line in (files / "groups.tsv").read_text().splitlines()}
     pairs = groups.held_out_pairs(500)

@@ -207,7 +207,11 @@ class _Text:
         return lexicon(self.tokenizer, self.tokens.tokens, self.tokens.rows("train"))
 
     def held_out(self, count: int) -> list[str]:
-        return [self.corpus[int(row)] for row in self.tokens.rows("test")[:count]]
+        # One of each group first: sentences that mean the same are no independent sample.
+        firsts = [first for first, _ in self.tokens.pairs("test")[:count]] if self.has_groups else []
+        others = self.tokens.rows("test")
+        others = others[~np.isin(others, firsts)][: count - len(firsts)]
+        return [self.corpus[int(row)] for row in (*firsts, *others)]
 
     def held_out_pairs(self, count: int) -> list[tuple[str, str]]:
         return [(self.corpus[first], self.corpus[second]) for first, second in self.tokens.pairs("test")[:count]]
