@@ -208,7 +208,7 @@ VERBS: dict[str, dict[str, Any]] = {
     "report": {"run": "str"},
     "status": {"--json": "flag", "--out": "Path"},
     "list": {"--json": "flag"},
-    "config": {"target": "str", "--preset": PRESETS},
+    "config": {"target": "str", "overrides": "str*", "--preset": PRESETS},
     "encode": {
         "texts": "str*",
         "--file": "Path",

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from inscape.cli import main
 
@@ -89,6 +90,9 @@ def test_list_config_and_status_as_json(capsys):
     assert all(not row["passed"] for row in json.loads(capsys.readouterr().out))
     assert main(["config", "visual.P1", "--preset", "full"]) == 0
     assert "steps: 50000" in capsys.readouterr().out
+    assert main(["config", "visual.P2", "data.text=mine.tsv", "codec.heads=3", "--preset", "small"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["codec"]["d"], shown["codec"]["heads"]) == (192, 3), "the corpus's part, then the change"
     assert main(["list"]) == main(["status"]) == 0
     assert "visual.P0" in capsys.readouterr().out
 

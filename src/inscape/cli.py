@@ -60,8 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true")
     status.add_argument("--out", type=Path, default=Path("runs"))
     verb("list", _list, "the studies and their phases").add_argument("--json", action="store_true")
-    config = verb("config", _config, "the config that a preset declares")
+    config = verb("config", _config, "the config that a run would have")
     config.add_argument("target", metavar="STUDY.PHASE")
+    config.add_argument("overrides", nargs="*", metavar="key=value", help="config changes, as for run")
     config.add_argument("--preset", choices=PRESETS, default="quick")
 
     _add_codec_verbs(verb)
@@ -272,12 +273,14 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    from inscape.core.config import to_yaml
+    from inscape.core.config import to_yaml, with_overrides
+    from inscape.core.standing import corpus_of
 
     study, phases = _study_and_phases(arguments.target)
     if "." not in arguments.target:
         raise ValueError(f"name one phase: {', '.join(f'{study.name}.{p.code}' for p in phases)}")
-    print(to_yaml(phases[0].preset(arguments.preset)), end="")
+    preset = phases[0].preset(arguments.preset, corpus_of(arguments.overrides))
+    print(to_yaml(with_overrides(preset, arguments.overrides)), end="")
     return DONE
 
 

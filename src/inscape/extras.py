@@ -14,4 +14,7 @@ def load_extra(module: str, extra: str, purpose: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError:
-        raise ValueError(f"{purpose} needs the package {module}: pip install 'inscape[{extra}]'") from None
+        raise ValueError(
+            f"{purpose} needs the package {module}: pip install 'inscape[{extra}]', "
+            f"or in a clone pip install -e '.[{extra}]' into its .venv"
+        ) from None

@@ -103,5 +103,5 @@ def test_the_bytes_of_the_tokens_are_their_text():
 
 def test_without_the_library_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(ValueError, match=r"^a grammar needs the package llguidance: pip install 'inscape\[grammar\]'$"):
+    with pytest.raises(ValueError, match=r"^a grammar needs the package llguidance: pip install 'inscape\[grammar\]'"):
         user_constraint(GRAMMAR, BPE)
