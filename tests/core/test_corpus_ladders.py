@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from planted_study import MakeWorld
 
 from inscape.core.gate import Criterion, Gate
@@ -17,6 +18,25 @@ def test_a_corpus_carries_its_own_ladder(world: MakeWorld) -> None:
     assert [run.path.parent.parent.name for run in done] == ["P1", "P2", "P3"]
     assert w.standing("P3", corpus=MINE)[0]
     assert done[0].read_json(RunDir.ENV)["corpus"] == list(MINE)
+
+
+def test_a_corpus_may_be_asked_with_fewer_seeds(world: MakeWorld) -> None:
+    across = Gate([Criterion("spread_of_recall", at_most=0.1)])
+    w = world(seeds=(0, 1, 2), corpus_seeds=(5,), across_seeds=across)
+    assert [run.read_json(RunDir.ENV)["seed"] for run in w.run("P1", overrides=MINE)] == [5]
+    assert w.standing(corpus=MINE)[0]
+    assert not any("across seeds" in line for line in w.said)
+    w.run("P1", overrides=OTHER, seed=0)
+    assert not w.standing(corpus=OTHER)[0], "that seed is not declared for a corpus"
+    w.run("P1", seed=0)
+    assert not w.standing()[0], "the declared corpus still wants three"
+    assert len(w.run("P1")) == 3
+    assert w.standing()[0]
+
+
+def test_seeds_of_a_corpus_are_checked_like_all(world: MakeWorld) -> None:
+    with pytest.raises(ValueError, match=r"seeds \(1, 1\): wanted at least one, all different"):
+        world(corpus_seeds=(1, 1))
 
 
 def test_it_opens_neither_the_declared_ladder_nor_another_corpus(world: MakeWorld) -> None:

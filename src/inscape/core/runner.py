@@ -49,6 +49,7 @@ def run_study(
 ) -> list[RunDir]:
     """Run `phases` in order, each with its seeds; a phase whose gate is shut is named and skipped."""
     done: list[RunDir] = []
+    phases = [phase.on(request.corpus) for phase in phases]
     for phase in phases:
         _check(phase, request)
     for phase in phases:
@@ -230,6 +231,7 @@ def _record_across_seeds(
     study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...]
 ) -> Verdict | None:
     """Write what the across-seeds gate says of the runs that count, once every declared seed has one."""
+    phase = phase.on(corpus)
     runs = standing(study, phase, preset, root, corpus).runs
     if not phase.across_seeds or not set(runs) >= set(phase.seeds):
         return None

@@ -61,6 +61,7 @@ def standing(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[
     """Has every declared seed of `phase` passed on this corpus, under today's declaration and with one config?"""
     if preset == SMOKE:
         return Standing(False, ("smoke runs exercise the code and open nothing",), {})
+    phase = phase.on(corpus)
     latest: dict[str, dict[int, RunDir]] = {}
     for run in find_runs(root, study.name, phase.code, preset):
         if _counts(phase, preset, run, corpus):

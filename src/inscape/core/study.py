@@ -5,7 +5,7 @@ A `Study` is its phases. Both are plain values; `core.runner` does the work.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Phase:
     run: Callable[[Context], Mapping[str, Estimate]]
     needs: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    corpus_seeds: tuple[int, ...] = ()  # on a corpus that the user names (`data.*`); empty: `seeds` there too
     remedies: tuple[Remedy, ...] = ()
     across_seeds: Gate | None = None
     failure_means: str = ""  # for the report: what a negative result would tell us
@@ -79,10 +80,18 @@ class Phase:
     skip: Callable[[Any], str] | None = None  # why the phase has nothing to ask of this config; empty: it has
 
     def __post_init__(self) -> None:
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError(f"phase {self.code}: seeds {self.seeds}: wanted at least one, all different, none below 0")
+        for seeds in (self.seeds, self.corpus_seeds or self.seeds):
+            if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+                raise ValueError(f"phase {self.code}: seeds {seeds}: wanted at least one, all different, none below 0")
         if self.across_seeds and len(self.seeds) == 1:
             raise ValueError(f"phase {self.code}: across_seeds would always pass over the one seed {self.seeds}")
+
+    def on(self, corpus: Sequence[str]) -> "Phase":
+        """The phase as it is declared for the corpus that these overrides name: there `corpus_seeds` are the seeds."""
+        if not corpus or not self.corpus_seeds:
+            return self
+        across = self.across_seeds if len(self.corpus_seeds) > 1 else None
+        return replace(self, seeds=self.corpus_seeds, corpus_seeds=(), across_seeds=across)
 
     def preset(self, name: str, corpus: Sequence[str] = ()) -> Any:
         """The declared config of preset `name` on the corpus that these overrides name; they are yet to be applied."""

@@ -240,6 +240,7 @@ PHASE = Phase(
     run=run,
     needs=("P3",),
     seeds=(0, 1, 2),
+    corpus_seeds=(0,),
     remedies=REMEDIES,
     check=check,
     failure_means="V does not hold the sentence: what contrast needs of it is less than what the sentence says.",

@@ -206,6 +206,7 @@ PHASE = Phase(
     run=run,
     needs=("P0",),
     seeds=(0, 1, 2),
+    corpus_seeds=(0,),
     remedies=REMEDIES,
     across_seeds=ACROSS_SEEDS,
     check=lambda config: check_data(config.data),

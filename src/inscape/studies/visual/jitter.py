@@ -257,6 +257,7 @@ PHASE = Phase(
     run=run,
     needs=("P2",),
     seeds=(0, 1, 2),
+    corpus_seeds=(0,),
     remedies=REMEDIES,
     check=lambda config: check_data(config.data),
     failure_means="Meaning is hidden in single pixels: a code that looks like a picture, and is none.",

@@ -266,6 +266,7 @@ PHASE = Phase(
     run=run,
     needs=("P1",),
     seeds=(0, 1, 2),
+    corpus_seeds=(0,),
     remedies=REMEDIES,
     check=lambda config: check_data(config.data),
     failure_means="z is a bag of words: it finds paraphrases and cannot tell who does what to whom.",

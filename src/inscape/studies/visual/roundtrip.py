@@ -165,6 +165,7 @@ PHASE = Phase(
     run=run,
     needs=("P4",),
     seeds=(0, 1, 2),
+    corpus_seeds=(0,),
     remedies=REMEDIES,
     check=lambda config: check_data(config.data),
     skip=lambda config: "it needs the scene grammar, whose parser says what is right" if config.data.text else "",
