@@ -87,8 +87,20 @@ def test_where_no_edit_applies_another_scene_stands_in(monkeypatch: pytest.Monke
     tuples = drawn(size=8)
     assert tuples.edit_E.tolist() == [-1] * 4
     scenes = [parse(text) for text in texts(tuples.sentence_BT)]
-    assert scenes[4:] == [scenes[3], *scenes[:3]]
+    assert len({*scenes}) == 8
     assert [parse(text) for text in texts(found.sentence_BT)][:4] == scenes[:4]
+
+
+@pytest.mark.parametrize("facts", [1, 2])
+def test_a_family_may_have_several_edits_and_none_twice(facts: int):
+    tuples = drawn(size=240, facts=only(facts), edited=5)
+    scenes = [parse(text) for text in texts(tuples.sentence_BT)]
+    assert tuples.edit_E.shape == (200,)
+    assert (tuples.edit_E >= 0).mean() > 0.7, "one fact has few swaps, and those that come again are replaced"
+    for row, edit in enumerate(tuples.edit_E):
+        if edit >= 0:
+            assert scenes[40 + row] in all_counterfactuals(scenes[row % 40], EDITS[edit])
+    assert len({*scenes}) == 240, "no scene twice, or one would be its own negative"
 
 
 def test_they_are_functions_of_their_numbers():
@@ -134,7 +146,7 @@ def test_weights_that_are_no_distribution_are_refused(facts: tuple[float, ...]):
     ("size", "rank", "world"), [(7, 0, 1), (2, 0, 1), (6, 0, 4), (12, 0, 4), (8, 2, 2), (8, -1, 2)]
 )
 def test_sizes_that_cannot_be_shared_are_refused(size: int, rank: int, world: int):
-    with pytest.raises(ValueError, match=f"size {size}, rank {rank}, world {world}: size must be a mult"):
+    with pytest.raises(ValueError, match=f"size {size}, edited 1, rank {rank}, world {world}: size must be a mult"):
         drawn(size=size, rank=rank, world=world)
 
 

@@ -18,8 +18,8 @@ ENCODER = LatentEncoderConfig(
     coarse=4, C=3, H=8, W=8,
 )  # fmt: skip
 TOY = LatentCodecConfig(
-    d=16, heads=2, ffn=24, dropout=0.0, reader_layers=1, decoder_layers=2, readout_layers=1, readout_queries=2, z=8,
-    z_places=3,
+    d=16, heads=2, ffn=24, dropout=0.0, reader_layers=1, decoder_layers=2, readout_layers=1, readout_queries=2,
+    readout_hidden=20, z=8, z_places=3,
 )  # fmt: skip
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from inscape.data.scenes import canonical, parse, split_of
+from inscape.data.scenes import EDITS, Scene, canonical, parse, split_of
+from inscape.data.scenes.counterfactuals import all_counterfactuals
 from inscape.data.tokenizer import CANONICAL, PARAPHRASE
 from inscape.studies.visual import jitter, meaning
+from inscape.studies.visual.codec_training import Training
 from inscape.studies.visual.sources import DataConfig, Mixture, SentenceTuples, open_source
 
 WORDS = ["dog", "cat", "bird", "runs", "sleeps", "sings", "slowly", "loudly", "big", "small", "red", "blue"]
@@ -55,6 +57,8 @@ def texts(source, tokens_BT) -> list[str]:
         ({"three": float("nan")}, "mixture.one, two, three"),
         ({"two": float("inf")}, "mixture.one, two, three"),
         ({"swaps": -1}, "mixture.swaps=-1"),
+        ({"edited": 0}, "mixture.edited=0"),
+        ({"edited": 64}, "mixture.edited=64"),
         ({"swaps": 101}, "mixture.swaps=101"),
         ({"paraphrases": 1.1}, "mixture.paraphrases=1.1"),
         ({"edits": -0.1}, "mixture.edits=-0.1"),
@@ -217,3 +221,22 @@ def test_a_packed_tsv_is_judged_as_groups_too(phase):
 
     assert gate("a.tsv") == gate("a.tsv.gz") == phase.TEXT_GATE
     assert gate("a.txt") == gate("a.tsv.d/a.xz") == phase.PLAIN_TEXT_GATE
+
+
+@pytest.mark.parametrize(("batch", "edited"), [(63, 1), (2, 1), (66, 3), (4, 3)])
+def test_a_batch_that_is_no_whole_number_of_families_is_refused(batch: int, edited: int):
+    family = 1 + edited
+    with pytest.raises(
+        ValueError, match=rf"^batch={batch} is out of range.* multiples of {family} from {2 * family} on$"
+    ):
+        Training(batch=batch, mixture=Mixture(edited=edited))
+
+
+def test_families_are_as_large_as_asked(grammar):
+    scenes = [parse(text) for text in texts(grammar, grammar.tuples_at(0, 0, 0, 1, 32, Mixture(edited=3)).sentence_BT)]
+    near = [sum(other in edited_scenes(scene) for other in scenes[8 + i :: 8]) for i, scene in enumerate(scenes[:8])]
+    assert sum(near) >= 20, "24, but for edits that were drawn twice"
+
+
+def edited_scenes(scene: Scene) -> set[Scene]:
+    return {other for edit in EDITS for other in all_counterfactuals(scene, edit)}

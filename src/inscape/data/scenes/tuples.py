@@ -1,7 +1,7 @@
 """What contrast and decoding are trained on: a sentence, another wording of its scene, and the canonical wording.
 
-Half of a batch are scenes drawn anew, the other half are one edit away from them: each sentence has its hard negative
-in the batch, and the negative is a scene like any other, decoded like any other.
+A batch is made of families: a scene drawn anew, and `edited` scenes that are one edit away from it. So each sentence
+has its hard negatives in the batch, and a negative is a scene like any other, decoded like any other.
 
 All sentences of a step say the same number of facts, drawn anew each step: sentences of like length waste no padding,
 and the other sentences of a batch cannot be told apart by their length.
@@ -32,19 +32,21 @@ SWAPS = ("arguments", "binding", "across")  # the same words in other places: wh
 BUCKETS = (16, 20, 24, 32, 36, 40, 48, 56, 64)  # tokens; sentences of 1, 2, 3 facts have at most 20, 37, 54
 REWORDINGS = 3
 _FACTS_STREAM = 3 << 32
+_NEXT, _STAND_IN = 1 << 40, 1 << 50  # between the numbers of a family's edits, and to those of scenes that stand in
 
 
 class Tuples(NamedTuple):
     """A rank's share of a step; all tokens (B, T) int64 of one width, padded with 0.
 
-    Row i + B/2 is row i's scene after one edit; where no edit applies, another scene stands in.
+    The first F rows are scenes of families; row i + k F is row i's scene after its k-th edit. Where no edit applies, or
+    only one that was made already, a scene drawn anew stands in.
     """
 
     sentence_BT: np.ndarray
     paraphrase_BT: np.ndarray
     canonical_BT: np.ndarray
     reworded_BT: np.ndarray  # of three more wordings, the one that shares the fewest pairs of words with the paraphrase
-    edit_E: np.ndarray  # index into EDITS for each of the B/2 pairs; -1: none
+    edit_E: np.ndarray  # index into EDITS for each row from F on; -1: none
 
 
 def tuples_at(
@@ -57,27 +59,30 @@ def tuples_at(
     world: int = 1,
     facts: Sequence[float] = (1, 1, 1),
     swaps: int = 2,
+    edited: int = 1,
     split: str | None = "train",
 ) -> Tuples:
     """The slice of rank `rank` of the `size` tuples of step `step`: a pure function of its arguments.
 
     facts: weights of steps with 1, 2 and 3 facts. swaps: how many times as often as the other edits SWAPS are drawn, on
-    top of once. ValueError if `size` is not a multiple of 2 `world`, or on weights that are not a distribution.
+    top of once. edited: edited scenes in a family. ValueError if `size` is not a multiple of (1 + edited) `world`, or
+    on weights that are not a distribution.
     """
-    if size < 4 * world or size % (2 * world) or not 0 <= rank < world:
+    family = 1 + edited
+    if edited < 1 or size < 2 * family * world or size % (family * world) or not 0 <= rank < world:
         raise ValueError(
-            f"size {size}, rank {rank}, world {world}: size must be a multiple of 2 x world, and 4 x world or more"
+            f"size {size}, edited {edited}, rank {rank}, world {world}: size must be a multiple of (1 + edited) x world"
+            f" ({family * world}), and at least twice that"
         )
     number = facts_of_step(seed, step, facts)
-    pairs = size // world // 2
-    index_E = (step * world + rank) * pairs + np.arange(pairs)
-    scenes_EF = draw_scenes(seed, index_E, facts=number, split=split)
-    edits = draw_counterfactuals(scenes_EF, seed, index_E, edits=(*EDITS, *SWAPS * swaps), split=split)
-    stand_in_EF = np.roll(scenes_EF, 1, axis=0)
-    edited_EF = np.where(edits.edit_B[:, None] >= 0, edits.scenes_BF, stand_in_EF)
-    scenes_BF = np.concatenate([scenes_EF, edited_EF])
-    index_B = np.concatenate([index_E, index_E])
-    stream_B = np.repeat([0, 2], pairs)
+    families = size // world // family
+    index_F = (step * world + rank) * families + np.arange(families)
+    scenes_FC = draw_scenes(seed, index_F, facts=number, split=split)
+    index_E = np.concatenate([index_F + _NEXT * n for n in range(edited)])
+    edited_EC, edit_E = _one_edit_away(scenes_FC, seed, index_E, number, swaps=swaps, split=split)
+    scenes_BF = np.concatenate([scenes_FC, edited_EC])
+    index_B = np.concatenate([index_F, index_E])
+    stream_B = np.repeat([0, 2], [families, families * edited])
     rows = [
         draw_wordings(scenes_BF, seed, index_B, stream=stream_B),
         draw_wordings(scenes_BF, seed, index_B, stream=stream_B + 1),
@@ -88,7 +93,23 @@ def tuples_at(
     sentence_BT, paraphrase_BT, canonical_BT, *others = np.split(tokens_BT, 3 + REWORDINGS)
     shared_NB = np.stack([shared_pairs(paraphrase_BT, other_BT) for other_BT in others])
     reworded_BT = np.stack(others)[shared_NB.argmin(0), np.arange(len(sentence_BT))]
-    return Tuples(sentence_BT, paraphrase_BT, canonical_BT, reworded_BT, edits.edit_B)
+    return Tuples(sentence_BT, paraphrase_BT, canonical_BT, reworded_BT, edit_E)
+
+
+def _one_edit_away(
+    scenes_FC: np.ndarray, seed: int, index_E: np.ndarray, facts: int, *, swaps: int, split: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The edited scenes of all families, and the edits; what would be there twice is drawn anew instead."""
+    families, times = len(scenes_FC), len(index_E) // len(scenes_FC)
+    found = draw_counterfactuals(
+        np.tile(scenes_FC, (times, 1)), seed, index_E, edits=(*EDITS, *SWAPS * swaps), split=split
+    )
+    edited_KFC, edit_E = found.scenes_BF.reshape(times, families, -1), found.edit_B.copy()
+    for n in range(1, times):
+        again_F = (edited_KFC[:n] == edited_KFC[n]).all(2).any(0)
+        edit_E[n * families : (n + 1) * families][again_F] = -1
+    stand_in_EC = draw_scenes(seed, index_E + _STAND_IN, facts=facts, split=split)
+    return np.where(edit_E[:, None] >= 0, found.scenes_BF, stand_in_EC), edit_E
 
 
 def shared_pairs(first_BT: np.ndarray, second_BT: np.ndarray) -> np.ndarray:

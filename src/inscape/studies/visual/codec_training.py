@@ -32,14 +32,18 @@ Terms = Callable[[LatentCodec, TrainingTuples, int], dict[str, Tensor]]
 class Training:
     """One training of a codec."""
 
-    batch: int = 256  # tuples a step, over all processes; half of them one edit away from the other half
+    batch: int = 256  # tuples a step, over all processes, in families of 1 + mixture.edited scenes
     mixture: Mixture = field(default_factory=Mixture)
     objective: Objective = field(default_factory=Objective)
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=50_000, warmup_steps=1000, eval_every=1000))
 
     def __post_init__(self) -> None:
-        if not (self.batch >= 4 and self.batch % 2 == 0):
-            raise ValueError(f"batch={self.batch} is out of range; allowed: even numbers from 4 on")
+        family = 1 + self.mixture.edited
+        if self.batch < 2 * family or self.batch % family:
+            raise ValueError(
+                f"batch={self.batch} is out of range; allowed with mixture.edited={family - 1}: multiples of {family} "
+                f"from {2 * family} on"
+            )
 
 
 def new_codec(encoder: TextToLatent, config: LatentCodecConfig, seed: int) -> TrainedCodec:

@@ -1,9 +1,10 @@
 """P2: does the picture mean what the sentence means, and does it stay a picture?
 
 Method: contrast (InfoNCE, van den Oord et al. 2018) of z = g(V) between two wordings of a scene, against the rest of
-the batch, half of which is one edit away from the other half, together with P1's image prior. Two recipes. `plan` is
-that and no more, with g as the plan has it: mean and variance of each channel, then an MLP. `joint` reads V as patches
-and decodes as well: the sentence from its V, the scene's canonical wording from the paraphrase's V, and from z alone.
+the batch, where every scene has others that are one edit away from it, together with P1's image prior. Two recipes.
+`plan` is that and no more, with g as the plan has it: mean and variance of each channel, then an MLP. `joint` reads V
+as patches and decodes as well: the sentence from its V, the scene's canonical wording from the paraphrase's V, and from
+z alone.
 
 A negative result would mean that z is a bag of words: it finds paraphrases among other scenes, and cannot tell "a red
 ball on a blue block" from "a blue ball on a red block". The plan's recipe ends so, and passes the plan's gate.

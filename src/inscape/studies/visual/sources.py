@@ -48,12 +48,13 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What tuples are made of; facts and swaps act with the grammar, edits with a text file."""
+    """What tuples are made of; facts, swaps and edited act with the grammar, edits with a text file."""
 
     one: float = 1.0  # weight of steps with scenes of one fact
     two: float = 1.0  # of two facts
     three: float = 1.0  # of three facts
     swaps: int = 2  # how much oftener than other edits arguments and attributes are swapped
+    edited: int = 1  # scenes of a batch that are one edit away from a given one
     paraphrases: float = 0.0  # share of targets that are another wording instead of the canonical one
     edits: float = 0.0  # text file: hard negatives made from the text (word and order swaps), as a share of the batch
 
@@ -63,6 +64,8 @@ class Mixture:
             raise ValueError(f"mixture.one, two, three={weights} are out of range; allowed: 0 or more, not all 0")
         if not 0 <= self.swaps <= 100:
             raise ValueError(f"mixture.swaps={self.swaps} is out of range; allowed: 0 to 100")
+        if not 1 <= self.edited <= 63:
+            raise ValueError(f"mixture.edited={self.edited} is out of range; allowed: 1 to 63")
         for name in ("paraphrases", "edits"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"mixture.{name}={getattr(self, name)} is out of range; allowed: 0 to 1")
@@ -136,7 +139,15 @@ class _Grammar:
         if only:
             facts = tuple(float(n == only) for n in (1, 2, 3))
         drawn = tuples_at(
-            self.table, seed=seed, step=step, size=size, rank=rank, world=world, facts=facts, swaps=mixture.swaps
+            self.table,
+            seed=seed,
+            step=step,
+            size=size,
+            rank=rank,
+            world=world,
+            facts=facts,
+            swaps=mixture.swaps,
+            edited=mixture.edited,
         )
         row_B = np.arange(len(drawn.sentence_BT)) + rank * len(drawn.sentence_BT)
         reworded_B = fast.uniforms(seed, _TARGETS + step, row_B, 1)[:, 0] < mixture.paraphrases
