@@ -82,3 +82,10 @@ def test_windows_that_make_no_sense_are_refused(window, lags):
 def test_a_lag_outside_the_study_is_refused():
     with pytest.raises(ValueError, match="lag 3 is not among"):
         mean_contexts(counting(30), 3, Windows())
+
+
+def test_energy_is_compared_with_the_threshold_and_not_with_its_float32():
+    quiet, loud = np.float32(0.5), np.nextafter(np.float32(0.5), np.float32(1))
+    middle = (float(quiet) + float(loud)) / 2 + 1e-9  # rounds to `loud`
+    energy = np.array([quiet] * 20 + [loud] * 20, dtype=np.float32)
+    assert frame_atoms(energy, middle, Windows()).tolist()[-1] == 5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from inscape.stats.context_windows import EVAL, TRAIN, Utterance, Windows, deltas, flat_contexts
+from inscape.stats.context_windows import EVAL, HELD_OUT, TRAIN, Utterance, Windows, deltas, flat_contexts
 from inscape.stats.streamed_pca import (
     accumulate_moments,
     context_covariance,
@@ -78,7 +78,7 @@ def test_seven_shards_are_one():
 
 def test_the_energy_threshold_is_the_median_of_all_frames_of_train_speakers():
     frames = np.concatenate([u.energy_T for u in UTTERANCES if u.split != EVAL])
-    held_out = [u._replace(split="held_out") if u.speaker_id == "s1" else u for u in UTTERANCES]
+    held_out = [u._replace(split=HELD_OUT) if u.speaker_id == "s1" else u for u in UTTERANCES]
     assert survey(lambda: held_out, Windows()).energy_threshold == pytest.approx(np.median(frames))
 
 

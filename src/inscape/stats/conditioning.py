@@ -134,7 +134,7 @@ class Conditioning:
 
 def load_conditioning(path: Path) -> Conditioning:
     """The inverse of `Conditioning.save`. ValueError if the file is not one."""
-    with np.load(path, allow_pickle=False) as stored:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # numpy leaves a damaged file open
         kept = dict(stored)
     if "projection_FP" not in kept:
         raise ValueError(f"{path} holds no conditioning (found {sorted(kept)[:5]}): fit it again")

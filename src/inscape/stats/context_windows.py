@@ -33,7 +33,7 @@ __all__ = [
     "mean_contexts",
 ]
 
-TRAIN, HELD_OUT, EVAL = "train", "held_out", "eval"  # held_out: utterances of train speakers that nothing is fitted on
+TRAIN, HELD_OUT, EVAL = "train", "heldout", "eval"  # heldout: utterances of train speakers that nothing is fitted on
 
 POSITIONS = 3  # initial, medial, final
 ATOMS = 2 * POSITIONS  # every slice is a union of these: position x (low, high energy)
@@ -127,4 +127,4 @@ def frame_atoms(energy_T: Float[np.ndarray, " T"], threshold: float, windows: Wi
     total = len(energy_T)
     t_N = np.asarray(windows.eligible(total))
     position_N = np.digitize(t_N / max(total, 1), [MEDIAL[0], np.nextafter(MEDIAL[1], 1.0)])
-    return position_N + POSITIONS * (np.asarray(energy_T)[t_N] > threshold)
+    return position_N + POSITIONS * (np.asarray(energy_T, dtype=np.float64)[t_N] > threshold)
