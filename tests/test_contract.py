@@ -270,6 +270,16 @@ LATENTS = {"evaluation_summary.json", "figures/captions.json"} | {
 }
 CODEC = TRAINED | LATENTS | {"codec.safetensors"}
 PAST, PICTURE = ({f"{half}/{name}" for name in TRAINED} for half in ("past", "picture"))
+STRUCTURE = (
+    "cluster_sizes",
+    "confidence",
+    "lags",
+    "mean_steps",
+    "slices_and_control",
+    "speakers",
+    "variance_against_size",
+    "variance_ratio",
+)
 OWN_FILES = {  # what a phase writes beside what every run has
     "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
     "visual.P1": TRAINED | LATENTS | {"encoder.safetensors"},
@@ -285,6 +295,12 @@ OWN_FILES = {  # what a phase writes beside what every run has
     | {f"latents/{name}" for name in ("latents_index.parquet", "plan.json", "verification.json")}
     | {f"latents/shards/00000.{name}" for name in ("energy.npy", "json", "latents.npy")},
     "audio-structure.A2": {"frames.json", "phase0_frames.parquet"},
+    "audio-structure.A3": {"conditioning.json", "log.jsonl"}
+    | {f"conditioning/lag_{lag}.{kind}" for lag in (1, 2, 4) for kind in ("json", "npz")},
+    "audio-structure.A4": {"log.jsonl", "figures/captions.json"}
+    | {f"measured/lag_{lag}.json" for lag in ("1", "2", "4", "1_centred")}
+    | {f"phase0/{name}" for name in ("metrics.json", "tables.csv", "report.txt", "decision.json")}
+    | {f"{folder}/{name}.png" for folder in ("figures", "phase0/plots") for name in STRUCTURE},
 }
 
 

@@ -34,7 +34,7 @@ from inscape.stats.context_windows import Windows, deltas, flat_contexts, mean_c
 from inscape.studies.audio_structure.latents import LATENTS, OF
 from inscape.studies.audio_structure.sources import CORPUS, SpeechConfig, check_codec_kind, read_splits_of
 
-__all__ = ["COUNTS", "GATE", "PHASE", "Config"]
+__all__ = ["COUNTS", "GATE", "PHASE", "Config", "split_of_utterances"]
 
 COUNTS = "frames.json"  # how the table was made, for those who read it
 LEAST_OF_SPEAKER = 50  # frames of a speaker whose own ratio the plan reports
@@ -177,7 +177,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     counts = write_frames(store, split_of, path, window=config.window, max_lag=config.max_lag, min_sec=config.min_sec)
     found = tally(path)
     asked = {"window": config.window, "max_lag": config.max_lag, "min_sec": config.min_sec, "first_eligible": first}
-    context.run.write_json(COUNTS, {**asked, **counts._asdict(), "rows": dict(found.split)})
+    held = {"rows": dict(found.split), "high_energy": dict(found.loud)}
+    context.run.write_json(COUNTS, {**asked, **counts._asdict(), **held})
     loud = loud_share(store, split_of, counts, found, first, config.min_sec)
     missing = abs(expected_rows(store, split_of, first, config.min_sec) - found.split.total())
     speakers = [speaker for (split, speaker), rows in found.speaker.items() if split == "eval"]
