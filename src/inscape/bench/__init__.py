@@ -7,9 +7,14 @@ __all__ = ["measure"]
 
 def measure(name: str) -> dict[str, Any]:
     """Run the benchmark of this name; ValueError names those there are."""
-    from inscape.bench import image_statistics, visual_step
+    from inscape.bench import audio_structure, codec, image_statistics, visual_step
 
-    found = {"visual-step": visual_step.run, "stats": image_statistics.run}
+    found = {
+        "visual-step": visual_step.run,
+        "stats": image_statistics.run,
+        "codec": codec.run,
+        "audio-structure": audio_structure.run,
+    }
     if name not in found:
         raise ValueError(f"there is no benchmark {name!r}; there are: {', '.join(found)}")
     return found[name]()
