@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context
-from inscape.nn.latent_codec import LatentCodecConfig
+from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 from inscape.studies.visual.beginning import Beginning, begin_codec
 from inscape.studies.visual.codec_training import Training, new_codec
 from inscape.studies.visual.model import TextToLatent, TrainedCodec
-from inscape.studies.visual.objective import Objective
+from inscape.studies.visual.objective import Objective, TrainingTuples, past_terms
 from inscape.studies.visual.sources import DataConfig, open_source
 from inscape.train import FitConfig
 
@@ -65,15 +65,16 @@ def test_each_half_leaves_checkpoints_and_is_not_done_twice(tmp_path: Path):
     assert {path: path.stat().st_mtime_ns for path in saved} == saved
 
 
-def test_contrast_has_a_weight_of_its_own_past_v(tmp_path: Path):
-    begun(tmp_path / "own", past=1, past_contrast=0.25)
-    begun(tmp_path / "none", past=1, past_contrast=0.0)
-    terms = {
-        name: json.loads((tmp_path / name / "past" / "log.jsonl").read_text().splitlines()[0])["terms"]
-        for name in ("own", "none")
-    }
-    assert "contrast" not in terms["none"]
-    assert terms["own"].keys() == {"contrast", *terms["none"]}
+def test_noise_grows_over_the_first_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    noises: list[float] = []
+
+    def watched(model: LatentCodec, batch: TrainingTuples, objective: Objective, noise: float) -> dict[str, Tensor]:
+        noises.append(noise)
+        return past_terms(model, batch, objective, noise)
+
+    monkeypatch.setattr("inscape.studies.visual.beginning.past_terms", watched)
+    begun(tmp_path, past=4, past_noise=0.4)
+    assert noises == pytest.approx([0.0, 0.2, 0.4, 0.4])
 
 
 def test_no_steps_no_change(tmp_path: Path):

@@ -34,7 +34,6 @@ class Beginning:
     past: int = 0  # steps in which text is decoded from the states that V would be painted from, V left out
     past_lr: float = 3e-3  # their peak learning rate
     past_noise: float = 0.5  # largest noise on these states, in units of their spread; it grows over half the steps
-    past_contrast: float = 0.2  # weight of InfoNCE in them: at 1 it keeps decoding back
     picture: int = 0  # then steps in which painter and reader learn to carry these states, all else frozen
     picture_lr: float = 5e-3  # their peak learning rate
 
@@ -42,7 +41,7 @@ class Beginning:
         for name in ("past", "picture"):
             if getattr(self, name) < 0:
                 raise ValueError(f"beginning.{name}={getattr(self, name)} is out of range; allowed: 0 or more steps")
-        for name in ("past_lr", "picture_lr", "past_noise", "past_contrast"):
+        for name in ("past_lr", "picture_lr", "past_noise"):
             value = getattr(self, name)
             least = "above 0" if name.endswith("lr") else "0 or more"
             if not (math.isfinite(value) and (value > 0 or (value == 0 and not name.endswith("lr")))):
@@ -58,13 +57,12 @@ def begin_codec(
     readout that can read V alone.
     """
     objective, vocab = training.objective, codec.tokenizer.vocab_size
-    gentle = replace(objective, contrast=beginning.past_contrast)
     if beginning.past and isinstance(codec.model.readout, PooledReadout):
         raise ValueError("beginning.past needs codec.readout=spatial; the pooled one reads V and nothing else")
 
     def past(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
         grown = min(1.0, 2 * step / beginning.past)
-        return past_terms(model, batch, gentle, beginning.past_noise * grown)
+        return past_terms(model, batch, objective, beginning.past_noise * grown)
 
     def picture(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
         return picture_terms(model, batch, step, objective, vocab)
