@@ -277,6 +277,11 @@ def test_any_condition_that_passes_leads() -> None:
     decision = decide(structure.GATE, conditions)
     assert decision.leading == "ours", "the plan's violations count first"
     assert (decision.verdict.outcome_of("plan"), decision.verdict.outcome) == (Outcome.PASS, Outcome.FAIL)
+    few = at_the_bound(vr_eval=0.7, excluded_share=0.9, permutation_p=0.9)
+    many = at_the_bound(vr_eval=0.7, degradation=0.9)
+    assert decide(structure.GATE, {"few": few, "many": many}).leading == "many", (
+        "the plan does not see what is left out"
+    )
     nothing = {name: exact(math.nan, 0, "speakers") for name in at_the_bound()}
     assert decide(structure.GATE, {"unmeasured": nothing, "cross": conditions["cross"]}).leading == "cross"
 

@@ -86,8 +86,8 @@ WANTED = 0.6
 BELOW_WANTED = math.nextafter(WANTED, 0)  # the plan says < 0.6, and a criterion's bound may be touched
 PERSISTS = "structure persists where there is sound, and away from the utterance's edges"
 
-# Of the condition with the fewest violations, so that the gate passes exactly if any condition does; decision.json has
-# all of them. Slice all, lag 1, unless the name says otherwise.
+# Of the condition that leads: one that passes if there is one, else that with the fewest violations. So the gate passes
+# exactly if any condition does; decision.json has all of them. Slice all, lag 1, unless the name says otherwise.
 GATE = Gate(
     (
         Criterion("vr_train", at_most=BELOW_WANTED, why="VR < 0.6: clusters explain more than 40 %"),

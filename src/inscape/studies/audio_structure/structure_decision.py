@@ -1,8 +1,8 @@
 """The decision, condition by condition: which numbers a condition is judged by, and what speaks against it.
 
-The plan passes its phase 0 if ANY condition passes. So every condition is judged by the phase's own gate, and the one
-with the fewest violated criteria leads: its numbers are what the core judges, and the phase passes exactly if some
-condition does. Numbers are made here, bounds stand in the gate alone.
+The plan passes its phase 0 if ANY condition passes. So every condition is judged by the phase's own gate. One that
+keeps the plan's rule leads, or else the one with the fewest violations: its numbers are what the core judges, and the
+phase passes exactly if some condition does. Numbers are made here, bounds stand in the gate alone.
 """
 
 from __future__ import annotations
@@ -120,13 +120,15 @@ def control_metrics(findings: Sequence[LagFindings], unlike_table: int) -> dict[
 
 
 def decide(gate: Gate, conditions: Mapping[str, Mapping[str, Estimate]]) -> Decision:
-    """Judge every condition by `gate`; the fewest violations of the plan lead, then of ours, then the lowest ratio."""
+    """Judge every condition by `gate`. Those that keep the plan's rule lead, then those with the fewest violations of
+    all criteria, then the lowest ratio: a scheme that leaves out most frames must not lead by the few it keeps.
+    """
     verdicts = {name: gate.judge(metrics) for name, metrics in conditions.items()}
 
-    def against(name: str) -> tuple[int, int, float]:
+    def against(name: str) -> tuple[bool, int, float]:
         ratio = conditions[name]["vr_eval"].value
-        violated = [len(_violated(verdicts[name], source)) for source in ("plan", "calibrated")]
-        return violated[0], violated[1], ratio if math.isfinite(ratio) else math.inf
+        plan, ours = (len(_violated(verdicts[name], source)) for source in ("plan", "calibrated"))
+        return plan > 0, plan + ours, ratio if math.isfinite(ratio) else math.inf
 
     return Decision(verdicts, min(verdicts, key=against))
 

@@ -34,8 +34,8 @@ CAPTIONS = {
     "slices_and_control.png": "The adjusted ratio on every slice at lag 1, and that of the random control at every "
     "lag. A control that leaves 1 is a fault of the instrument.",
     "lags.png": "The adjusted ratio of eval speakers against how far the context ends before the step.",
-    "speakers.png": "The ratio inside single speakers, with their own means: mean with its 95 % interval, and the "
-    "range from the least to the most predictable voice.",
+    "speakers.png": "The adjusted ratio inside single speakers, with their own means: mean with its 95 % interval, and "
+    "the range from the least to the most predictable voice.",
     "cluster_sizes.png": "How many train frames the clusters hold. Those left of the line are left out everywhere.",
     "variance_against_size.png": "Variance of the normalised step inside each cluster against how many frames it "
     "holds. 1 is the variance of all frames; clusters of loud or moving sound lie above it, those of rest below.",
@@ -152,9 +152,9 @@ def _speakers(primary: LagFindings) -> Figure:
     for condition in conditions_of(primary):
         for k, split in enumerate((TRAIN, EVAL)):
             row = find(primary.rows, condition, PRIMARY_SLICE, split)
-            if row is None or not row.speakers.n:
+            if row is None or not row.speakers_adjusted.n:
                 continue
-            own, x = row.speakers, len(names)
+            own, x = row.speakers_adjusted, len(names)
             axes.plot([x, x], [own.min, own.max], color=COLOURS[k], linewidth=0.8)
             if math.isfinite(own.low):
                 axes.plot([x, x], [own.low, own.high], color=COLOURS[k], linewidth=4, alpha=0.45, solid_capstyle="butt")
@@ -162,7 +162,7 @@ def _speakers(primary: LagFindings) -> Figure:
             names.append(f"{condition}\n{split}, {own.n}")
     axes.axhline(1, color=GREY, linewidth=0.8, linestyle=":")
     _names(axes, names)
-    _finish(axes, "", "variance ratio inside a speaker")
+    _finish(axes, "", "adjusted variance ratio inside a speaker")
     return figure
 
 

@@ -151,17 +151,17 @@ def _lags(findings: Sequence[LagFindings], rate_hz: float) -> str:
 
 
 def _speakers(primary: LagFindings) -> str:
-    header = ("condition", "split", "speakers", "mean", "+-", "std", "least", "most")
+    header = ("condition", "split", "speakers", "VR", "VR adj", "+-", "std", "least", "most")
     lines = []
     for condition in conditions_of(primary):
         for split in (TRAIN, EVAL):
             row = find(primary.rows, condition, PRIMARY_SLICE, split)
             if row is not None:
-                own = row.speakers
+                own = row.speakers_adjusted
                 between = _between(Estimate(own.mean, own.low, own.high, own.n, "speakers"))
-                numbers = (_number(x) for x in (own.std, own.min, own.max))
-                lines.append((condition, split, str(own.n), _number(own.mean), between, *numbers))
-    return _table("VR inside single speakers of 50 frames or more, with their own means", header, lines)
+                means, numbers = (row.speakers.mean, own.mean), (own.std, own.min, own.max)
+                lines.append((condition, split, str(own.n), *map(_number, means), between, *map(_number, numbers)))
+    return _table("Inside single speakers of 50 frames or more, with their own means", header, lines)
 
 
 def _number(value: float, form: str = "{:.4f}") -> str:

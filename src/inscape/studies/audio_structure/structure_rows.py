@@ -236,6 +236,7 @@ def tables_csv(findings: Sequence[LagFindings]) -> str:
 
 def _columns(row: Row, found: LagFindings) -> dict[str, Any]:
     own = {f"speaker_{name}": value for name, value in row.speakers._asdict().items()}
+    own |= {f"speaker_adjusted_{name}": value for name, value in row.speakers_adjusted._asdict().items()}
     return {
         **{name: getattr(row, name) for name in (*_NAMES, "n", "clusters", "excluded")},
         "vr": row.vr,
