@@ -1,8 +1,8 @@
 """P3: does the latent behave like a picture, so that a small shift, a mild blur or a small hole leaves its meaning?
 
-Method: P2 goes on with jitter T on one of the two views and L_inv = |g(T(V1)) - g(V2)|^2. Measured: the cosine of g(V)
-with g(T(V)) against the shift in pixels, under blur and under a hole (DeVries & Taylor 2017), and what each of them
-costs retrieval and edits.
+Method: P2 goes on with jitter T on one of the two views and L_inv = |g(T(V1)) - g(V2)|^2, which the plan's recipe
+begins with here and the joint one in P2. Measured: the cosine of g(V) with g(T(V)) against the shift in pixels, under
+blur and under a hole (DeVries & Taylor 2017), and what each of them costs retrieval and edits.
 
 A negative result would mean that meaning is hidden in single pixels: a code that looks like a picture, and is none.
 
