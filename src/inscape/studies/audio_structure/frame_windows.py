@@ -34,6 +34,7 @@ __all__ = [
     "prefetched",
     "step_windows",
     "steps_of",
+    "with_strange_contexts",
 ]
 
 
@@ -93,11 +94,20 @@ class FrameWindows:
     """Every window of `length` frames in some utterances of a corpus, numbered from 0 to `total` - 1.
 
     indices: the utterances (all by default); skip: so many windows at the start of each utterance are left out, so that
-    windows of different lengths can end on the same frames. ValueError if no utterance is long enough.
+    windows of different lengths can end on the same frames; span: frames that a step takes, if they are read as steps.
+    ValueError if no utterance is long enough.
     """
 
-    def __init__(self, corpus: Utterances, length: int, *, indices: Sequence[int] | None = None, skip: int = 0) -> None:
-        self.corpus, self.length, self.skip = corpus, length, skip
+    def __init__(
+        self,
+        corpus: Utterances,
+        length: int,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        skip: int = 0,
+        span: int = 1,
+    ) -> None:
+        self.corpus, self.length, self.skip, self.span = corpus, length, skip, span
         self.indices = np.arange(len(corpus.utterances)) if indices is None else np.asarray(indices, dtype=np.int64)
         frames_U = np.array([corpus.utterances[int(i)].n_frames for i in self.indices], dtype=np.int64)
         self._ends_U = np.maximum(frames_U - length + 1 - skip, 0).cumsum()
@@ -164,34 +174,66 @@ class FrameWindows:
 
 
 def step_windows(
-    corpus: Utterances, window: int, horizon: int, *, horizons: Sequence[int] = (), indices: Sequence[int] | None = None
+    corpus: Utterances,
+    window: int,
+    horizon: int,
+    *,
+    horizons: Sequence[int] = (),
+    span: int = 1,
+    indices: Sequence[int] | np.ndarray | None = None,
 ) -> FrameWindows:
     """Windows of W context frames that end `horizon` frames before the target frame, and the frames up to it.
 
-    The first target of an utterance is frame W - 1 + the greatest of `horizons`, for every horizon the same.
+    The target is the step of `span` frames that ends there, no longer than the horizon: what the context holds is no
+    target. The first target of an utterance is frame W - 1 + the greatest of `horizons`, for every horizon the same.
     """
     if window < 1 or horizon < 1:
         raise ValueError(f"window={window}, horizon={horizon}: allowed are 1 or more frames each")
+    if not 1 <= span <= horizon:
+        raise ValueError(f"span={span} frames with horizon={horizon}: allowed are 1 to the horizon")
     skip = max((horizon, *horizons)) - horizon
-    return FrameWindows(corpus, max(window + horizon, 2), indices=indices, skip=skip)
+    return FrameWindows(corpus, max(window + horizon, 2), indices=indices, skip=skip, span=span)
 
 
-def steps_of(frames_NFD: Float[Tensor, "N F D"], window: int) -> Steps:
-    """Contexts (the first `window` frames) and steps (the last frame less the one before it)."""
-    return Steps(frames_NFD[:, :window], frames_NFD[:, -1] - frames_NFD[:, -2])
+def steps_of(frames_NFD: Float[Tensor, "N F D"], window: int, span: int = 1) -> Steps:
+    """Contexts (the first `window` frames) and steps (the last frame less the one `span` frames before it)."""
+    return Steps(frames_NFD[:, :window], frames_NFD[:, -1] - frames_NFD[:, -1 - span])
+
+
+def with_strange_contexts(steps: Steps) -> Steps:
+    """Each step with the context of the window before it in the batch: nothing to predict from, where those are drawn
+    at random.
+    """
+    return Steps(steps.context_NWD.roll(1, 0), steps.delta_ND)
 
 
 @final
 class StepBatches(Sequence[Steps]):
     """Contexts and steps of some windows, read again at each pass; slices are views."""
 
-    def __init__(self, windows: FrameWindows, window: int, parts: Sequence[np.ndarray]) -> None:
-        self.windows, self.window, self.parts = windows, window, parts
+    def __init__(
+        self, windows: FrameWindows, window: int, parts: Sequence[np.ndarray], strange: Sequence[np.ndarray] | None
+    ) -> None:
+        self.windows, self.window, self.parts, self.strange = windows, window, parts, strange
 
     @classmethod
-    def of(cls, windows: FrameWindows, window: int, numbers_N: Int[np.ndarray, " N"], size: int = 1024) -> StepBatches:
-        """Batches of about `size` windows; two or more, so that halves can check each other."""
-        return cls(windows, window, np.array_split(numbers_N, max(2, -(-len(numbers_N) // size))))
+    def of(
+        cls,
+        windows: FrameWindows,
+        window: int,
+        numbers_N: Int[np.ndarray, " N"],
+        size: int = 1024,
+        *,
+        strangers: int | None = None,
+    ) -> StepBatches:
+        """Batches of about `size` windows; two or more, so that halves can check each other.
+
+        strangers: a seed; every step then has the context of another of these windows, drawn at random.
+        """
+        count = max(2, -(-len(numbers_N) // size))
+        strange_N = None if strangers is None else np.random.default_rng((strangers, 1)).permutation(numbers_N)
+        strange = None if strange_N is None else np.array_split(strange_N, count)
+        return cls(windows, window, np.array_split(numbers_N, count), strange)
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -204,8 +246,12 @@ class StepBatches(Sequence[Steps]):
 
     def __getitem__(self, index: int | slice) -> Steps | StepBatches:
         if isinstance(index, slice):
-            return StepBatches(self.windows, self.window, self.parts[index])
-        return steps_of(self.windows.at(self.parts[index]), self.window)
+            strange = None if self.strange is None else self.strange[index]
+            return StepBatches(self.windows, self.window, self.parts[index], strange)
+        steps = steps_of(self.windows.at(self.parts[index]), self.window, self.windows.span)
+        if self.strange is None:
+            return steps
+        return steps._replace(context_NWD=self.windows.at(self.strange[index])[:, : self.window])
 
 
 @contextmanager

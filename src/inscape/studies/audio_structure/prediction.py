@@ -10,7 +10,8 @@ Legend: N samples, W window frames, D latent dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,20 @@ from safetensors.torch import save
 from torch import Tensor
 
 from inscape.checkpoint import weights_of
+from inscape.core.config import with_changes
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.device import pick_device, seed_everything
 from inscape.nn.context_encoder import Steps
 from inscape.nn.direction_magnitude import DirectionMagnitude
 from inscape.nn.mixture_density import MixtureDensity
-from inscape.studies.audio_structure.frame_windows import FrameWindows, StepBatches, prefetched, steps_of
+from inscape.stopping import TrainingInterrupted
+from inscape.studies.audio_structure.frame_windows import (
+    FrameWindows,
+    StepBatches,
+    prefetched,
+    steps_of,
+    with_strange_contexts,
+)
 from inscape.studies.audio_structure.prediction_measures import Predictor, gain_over_baseline
 from inscape.train import FitConfig, fit
 
@@ -37,15 +46,18 @@ __all__ = [
     "RolloutConfig",
     "TrainConfig",
     "fit_predictor",
+    "load_config",
     "load_predictor",
     "mean_nll",
     "new_predictor",
+    "part_of",
     "save_predictor",
     "train_predictor",
 ]
 
 HEADS = ("direction_magnitude", "mixture_density")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+ABOUT = "predictor"  # one entry of metadata: of several, safetensors writes them in an order that changes
 WATCHED = 2048  # samples an evaluation during training looks at
 
 
@@ -79,6 +91,7 @@ class TrainConfig:
     clip_norm: float = 1.0  # largest norm of the gradient of the NLL a dimension; 0 = never clip
     ema_decay: float = 0.999  # decay of the average of weights, a step
     eval_every: int = 2000  # steps between evaluations; 0 = never
+    checkpoint_every: int = 2000  # steps between checkpoints; 0 = only at the end and on interruption
     max_eval_samples: int = 50_000  # samples a measurement looks at
     num_workers: int = 0  # threads that read batches ahead
     compile: bool = False  # torch.compile the forward pass
@@ -89,7 +102,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch", "max_eval_samples"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
-        for name in ("weight_decay", "clip_norm", "eval_every", "num_workers"):
+        for name in ("weight_decay", "clip_norm", "eval_every", "checkpoint_every", "num_workers"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         _require(self.lr > 0, "train.lr", self.lr, "above 0")
         _require(0 <= self.ema_decay < 1, "train.ema_decay", self.ema_decay, "at least 0 and below 1")
@@ -109,6 +122,8 @@ class TrainConfig:
             precision=self.amp_dtype if self.amp else "float32",
             log_every=min(50, steps),
             eval_every=self.eval_every,
+            checkpoint_every=self.checkpoint_every,
+            keep_checkpoints=1,  # a fit leaves its last one; at the plan's size each is some 200 MB
         )
 
 
@@ -191,20 +206,30 @@ def train_predictor(
     seed: int,
     device: torch.device | str = "cpu",
     watched: FrameWindows | None = None,
+    strangers: bool = False,
 ) -> Predictor:
     """Measure training statistics, train, and return the averaged weights; a run with checkpoints is continued.
 
     train, watched: windows of one horizon, from `step_windows`; the latter is looked at by evaluations.
+    strangers: every step is given with the context of another; what is learned then is the shape of the steps.
     """
     window, settings = config.context.window, config.train
     seed_everything(seed)
     sizes = {"hidden": config.hidden, "layers": config.layers, "components": config.components}
     model = new_predictor(config.head, window, train.corpus.dimension, **sizes)
-    model.measure(StepBatches.of(train, window, train.sample(config.diag.max_train_samples, seed)))
-    batches = None if watched is None else StepBatches.of(watched, window, watched.sample(WATCHED, seed))
+    swap = seed if strangers else None
+    model.measure(StepBatches.of(train, window, train.sample(config.diag.max_train_samples, seed), strangers=swap))
+    batches = None
+    if watched is not None:
+        batches = StepBatches.of(watched, window, watched.sample(WATCHED, seed), strangers=swap)
+
+    def batch_at(step: int, rank: int, world: int) -> Steps:
+        steps = steps_of(train.draw(seed, step, rank, world, settings.batch), window, train.span)
+        return with_strange_contexts(steps) if strangers else steps
+
     return fit_predictor(
         model,
-        lambda step, rank, world: steps_of(train.draw(seed, step, rank, world, settings.batch), window),
+        batch_at,
         lambda model, steps, _: {"nll": mean_nll(model, steps)},
         settings,
         settings.fit_config(settings.max_steps, settings.lr),
@@ -237,23 +262,46 @@ def fit_predictor(
     return ema
 
 
+@contextmanager
+def part_of(run: RunDir, name: str) -> Iterator[RunDir]:
+    """A folder of `run` for a training of its own; when that is interrupted, the message names the whole run."""
+    part = RunDir(run.path / name)
+    part.path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    except TrainingInterrupted:
+        raise TrainingInterrupted(
+            f"stopped within {name}, and saved; continue with: inscape resume {run.path}"
+        ) from None
+
+
 def save_predictor(model: Predictor, config: PredictorConfig, path: Path) -> None:
     """Write weights, statistics and config into one safetensors file."""
-    metadata = {"config": json.dumps(asdict(config)), "dimension": str(model.dimension)}
-    write_atomically(path, save(weights_of(model), metadata))
+    about = {"config": asdict(config), "dimension": model.dimension}
+    write_atomically(path, save(weights_of(model), {ABOUT: json.dumps(about)}))
 
 
 def load_predictor(path: Path) -> Predictor:
     """The inverse; ValueError in one line if the file is missing, damaged or of something else."""
+    return _loaded(path)[0]
+
+
+def load_config(path: Path) -> PredictorConfig:
+    """The config that `save_predictor` was given. ValueError as `load_predictor`."""
+    return _loaded(path)[1]
+
+
+def _loaded(path: Path) -> tuple[Predictor, PredictorConfig]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        config = json.loads(metadata["config"])
-        sizes = {name: config[name] for name in ("hidden", "layers", "components")}
-        model = new_predictor(config["head"], config["context"]["window"], int(metadata["dimension"]), **sizes)
+        about = json.loads(metadata[ABOUT])
+        config = with_changes(PredictorConfig(), about["config"])
+        sizes = {"hidden": config.hidden, "layers": config.layers, "components": config.components}
+        model = new_predictor(config.head, config.context.window, about["dimension"], **sizes)
         model.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} holds no predictor ({reason}); give a file that a prediction run wrote") from None
-    return model.eval()
+    return model.eval(), config

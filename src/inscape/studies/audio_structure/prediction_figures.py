@@ -5,18 +5,15 @@ Drawing only: the numbers come in as a `Diagnosis`. No pyplot and no global stat
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from inscape.core.rundir import write_atomically
+from inscape.studies.audio_structure.horizon_figures import band, finish, new_figure, save_figure
 from inscape.studies.audio_structure.rollout import CURVES, Diagnosis
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-__all__ = ["CAPTIONS", "draw_injection"]
+__all__ = ["CAPTIONS", "ROLLOUT_CAPTION", "draw_injection", "draw_rollout"]
 
 
 class _Look(NamedTuple):
@@ -53,8 +50,13 @@ CAPTIONS = {
     "steps. C: after the first step only. D: never. Bands: 95 % over the units."
     for name, look in LOOKS.items()
 }
+ROLLOUT = "rollout_cosine.png"
+ROLLOUT_CAPTION = {
+    ROLLOUT: "Left to itself, does the predictor still point the right way, and does it still move? Before and after "
+    "the training on its own rollouts. The dotted line above is the plan's bound at the last step; below, 1 moves as "
+    "far as the truth, and 0 stands still. Bands: 95 % over the units."
+}
 COLOURS, MARKERS = ("#0072b2", "#009e73", "#e69f00", "#d55e00"), "osD^"
-DPI = 110
 
 
 def draw_injection(diagnosis: Diagnosis, folder: Path) -> list[Path]:
@@ -62,33 +64,36 @@ def draw_injection(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     return [_draw(diagnosis, name, folder / f"injection_{name}.png") for name in CURVES]
 
 
-def _draw(diagnosis: Diagnosis, name: str, path: Path) -> Path:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained", dpi=DPI)
-    FigureCanvasAgg(figure)
-    axes, look = figure.add_subplot(), LOOKS[name]
-    for (mode, curves), colour, marker in zip(diagnosis.curves.items(), COLOURS, MARKERS, strict=True):
-        estimates = curves[name]
-        steps = [k + 1 for k, e in enumerate(estimates) if math.isfinite(e.value)]
-        values = [e.value for e in estimates if math.isfinite(e.value)]
-        axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.2, label=mode)
-        measured = [(k + 1, e.low, e.high) for k, e in enumerate(estimates) if e.measured]
-        if measured:
-            at, low, high = zip(*measured, strict=True)
-            axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
-    if look.reference is not None:
-        axes.axhline(look.reference, color="#555555", linewidth=0.8, linestyle=":")
-    _finish(axes, look.label)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    write_atomically(path, content.getvalue())
+def draw_rollout(runs: Mapping[str, Diagnosis], bound: float, folder: Path) -> Path:
+    """Write rollout_cosine.png: cosine and length ratio without any truth written, one curve for each of `runs`."""
+    figure = new_figure((5.2, 4.8))
+    above, below = figure.subplots(2, 1, sharex=True)
+    for (label, diagnosis), colour in zip(runs.items(), COLOURS[::-1], strict=False):
+        curves = diagnosis.curves["D_rollout"]
+        for axes, name in ((above, "direction_cosine"), (below, "magnitude_ratio")):
+            steps = range(1, len(curves[name]) + 1)
+            band(axes, list(steps), curves[name], colour, label)
+    above.axhline(bound, color="#555555", linewidth=0.8, linestyle=":")
+    below.axhline(1, color="#555555", linewidth=0.8, linestyle=":")
+    finish(above, LOOKS["direction_cosine"].label)
+    finish(below, LOOKS["magnitude_ratio"].label)
+    below.set_ylim(bottom=0)
+    below.set_xlabel("step of the rollout")
+    path = folder / ROLLOUT
+    save_figure(figure, path)
     return path
 
 
-def _finish(axes: Axes, label: str) -> None:
+def _draw(diagnosis: Diagnosis, name: str, path: Path) -> Path:
+    figure = new_figure((5.2, 3.4))
+    axes, look = figure.add_subplot(), LOOKS[name]
+    for (mode, curves), colour, marker in zip(diagnosis.curves.items(), COLOURS, MARKERS, strict=True):
+        steps = [k + 1 for k, e in enumerate(curves[name]) if math.isfinite(e.value)]
+        estimates = [e for e in curves[name] if math.isfinite(e.value)]
+        band(axes, steps, estimates, colour, mode, marker=marker)
+    if look.reference is not None:
+        axes.axhline(look.reference, color="#555555", linewidth=0.8, linestyle=":")
     axes.set_xlabel("step of the rollout")
-    axes.set_ylabel(label)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    finish(axes, look.label)
+    save_figure(figure, path)
+    return path
