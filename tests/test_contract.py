@@ -280,6 +280,7 @@ STRUCTURE = (
     "variance_against_size",
     "variance_ratio",
 )
+HORIZONS = ("direction_by_horizon", "likelihood_by_horizon", "worst_frames")
 OWN_FILES = {  # what a phase writes beside what every run has
     "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
     "visual.P1": TRAINED | LATENTS | {"encoder.safetensors"},
@@ -301,6 +302,26 @@ OWN_FILES = {  # what a phase writes beside what every run has
     | {f"measured/lag_{lag}.json" for lag in ("1", "2", "4", "1_centred")}
     | {f"phase0/{name}" for name in ("metrics.json", "tables.csv", "report.txt", "decision.json")}
     | {f"{folder}/{name}.png" for folder in ("figures", "phase0/plots") for name in STRUCTURE},
+    "audio-structure.T1": {f"{part}/{name}" for part in ("k1", "k2", "strangers") for name in TRAINED}
+    | {f"predictor_{part}.safetensors" for part in ("k1", "k2", "strangers")}
+    | {"horizons.csv", "worst_frames.json", "figures/captions.json"}
+    | {f"figures/{name}.png" for name in HORIZONS},
+    "audio-structure.T2": {f"{part}/{name}" for part in ("k1", "k2") for name in TRAINED}
+    | {f"predictor_{part}.safetensors" for part in ("k1", "k2")}
+    | {"horizons.csv", "worst_frames.json", "figures/captions.json", "figures/certainty.png"}
+    | {f"figures/{name}.png" for name in HORIZONS},
+    "audio-structure.T3": {f"rollout/{name}" for name in TRAINED}
+    | {"predictor_rollout.safetensors", "injection.csv", "figures/captions.json", "figures/rollout_cosine.png"}
+    | {f"figures/injection_{name}.png" for name in ("dnll", "direction_cosine", "magnitude_ratio", "state_error")},
+    "audio-structure.T4": {
+        f"{kind}_log_mel_{rate}hz/{name}"
+        for kind in ("naive", "matched")
+        for rate in ("12_5", "50")
+        for name in TRAINED
+    }
+    | {f"latents_0/{name}" for name in ("latents_index.parquet", "plan.json", "verification.json")}
+    | {f"latents_0/shards/00000.{name}" for name in ("energy.npy", "json", "latents.npy")}
+    | {"representations.csv", "figures/captions.json", "figures/representations.png"},
 }
 
 
