@@ -1,6 +1,6 @@
 """T2: are direction and length of the next step told apart by the recent past, by a head that is as sure as it may be?
 
-Method (Exp 1): the step is a direction times a length, delta = m d. The direction is von Mises-Fisher around what the
+Method: the step is a direction times a length, delta = m d. The direction is von Mises-Fisher around what the
 window of frames says, with a concentration that the window says as well; the length is LogNormal (Mardia & Jupp 2000).
 Against the head stand a uniform direction and one LogNormal for all steps. The first experiment of this kind pointed
 right (cosine 0.73 one frame ahead, at 512 dimensions) and was worse than that baseline all the same, for its

@@ -1,6 +1,6 @@
 """T4: how predictable are different latents of the same sound, second for second and at the same distance in time?
 
-Method (Exp 3): each codec turns A0's recordings into latents of its own rate and width. Rates differ: one frame ahead
+Method: each codec turns A0's recordings into latents of its own rate and width. Rates differ: one frame ahead
 is 80 ms for one and 13 ms for another, and eight frames of context are 640 ms or 107 ms, so that numbers a frame
 compare clocks and not representations. Here context, lag and target are the same stretches of time for all: a window
 that ends `lag_sec` before the target, and as target the change over the last `span_sec`. What is gained on such a

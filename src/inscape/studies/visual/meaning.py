@@ -165,7 +165,7 @@ REMEDIES = (
     ),
     Remedy(
         ("recall_at_1", "recall_at_5", "cosine_gap"),
-        {"training.objective.invariance": 0.2},
+        {"training.objective.invariance": lambda weight: 2 * weight or 0.2},  # `joint` has it from the start
         "if not: add latent jitter and the invariance penalty on g",
     ),
 )
