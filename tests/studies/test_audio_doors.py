@@ -105,6 +105,12 @@ def test_speech_of_ones_own_needs_no_synthesiser(monkeypatch: pytest.MonkeyPatch
         ("A1", "workers=-1", "workers=-1 is out of range"),
         ("A2", "window=0", "window=0 is out of range"),
         ("A2", "data.codec=mp3", "codec is 'mp3'"),
+        ("T1", "hidden=0", "hidden=0 is out of range"),
+        ("T2", "train.amp_dtype=float16", "train.amp_dtype='float16' is out of range; allowed: bfloat16"),
+        ("T3", "rollout.p_true=2", "rollout.p_true=2.0 is out of range"),
+        ("T4", "codecs=[log-mel]", "codecs=['log-mel'] is out of range; allowed: two or more, all different"),
+        ("T4", "codecs=[log-mel,lyra]", "from a local folder, and none was given"),
+        ("T4", "codecs=[log-mel,log-mel:5]", "at 5 frames a second"),
         ("A2", "", "has no finished smoke run to build on; first: inscape run audio-structure.A0"),
     ],
 )

@@ -11,7 +11,7 @@ back to the mean points at 0.71 even in pure noise. Two frames ahead noise gives
 A negative result would mean that a step's direction is as good as uniform to whoever knows the past, and a lookup of
 directions has nothing to offer.
 
-Cost: quick 15 seconds on one CPU core, small 5 minutes; full an hour on a GPU.
+Cost: quick 10 seconds on two CPU cores, small some 5 minutes; full perhaps an hour on a GPU.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ def draw_likelihood(
     if strangers is not None:
         _level(axes, strangers, "contexts of other places")
     axes.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+    axes.margins(y=0.15)  # room for the legend
     finish(axes, "NLL - baseline, nats a frame")
     _horizon_axis(axes, list(found), rate_hz)
     save_figure(figure, folder / LIKELIHOOD)

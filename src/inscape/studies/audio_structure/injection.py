@@ -10,7 +10,7 @@ lookups; if the second step is already lost, one step's error is fatal.
 A negative result would mean that errors of a rollout feed on themselves within a few frames: one-step prediction is
 no model of how speech goes on.
 
-Cost: quick 20 seconds on one CPU core, small 5 minutes; full half an hour on a GPU.
+Cost: quick 12 seconds on two CPU cores, small some 5 minutes; full perhaps half an hour on a GPU.
 """
 
 from __future__ import annotations

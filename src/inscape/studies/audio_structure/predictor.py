@@ -12,7 +12,7 @@ in the first experiment of this kind a few frames at the floor of sigma made a m
 A negative result would mean that the recent past says nothing of the next step that a single fixed distribution does
 not say.
 
-Cost: quick 25 seconds on one CPU core, small 10 minutes; full an hour on a GPU.
+Cost: quick 15 seconds on two CPU cores, small some 10 minutes; full perhaps an hour on a GPU.
 """
 
 from __future__ import annotations

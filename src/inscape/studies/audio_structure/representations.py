@@ -12,7 +12,7 @@ noise would seem predictable.
 A negative result would mean that at this distance in time nothing can be told of one of the latents, so that there is
 nothing to compare.
 
-Cost: quick 35 seconds on one CPU core, small 10 minutes; full, with two neural codecs, three hours on a GPU.
+Cost: quick 11 seconds on two CPU cores, small some 10 minutes; full, with two neural codecs, hours on a GPU.
 """
 
 from __future__ import annotations
