@@ -19,7 +19,7 @@ ENCODER = LatentEncoderConfig(
 )  # fmt: skip
 TOY = LatentCodecConfig(
     d=16, heads=2, ffn=24, dropout=0.0, reader_layers=1, decoder_layers=2, readout_layers=1, readout_queries=2,
-    readout_hidden=20, z=8, z_places=3,
+    z=8, z_places=3,
 )  # fmt: skip
 
 

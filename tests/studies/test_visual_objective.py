@@ -24,6 +24,7 @@ from inscape.studies.visual.objective import (
     TrainingTuples,
     decoder_input,
     info_nce,
+    keep_hardest,
     objective_terms,
     past_terms,
     picture_terms,
@@ -308,6 +309,23 @@ def test_image_prior_sees_the_sentences_whole_and_cut_by_turns(step: int):
     torch.testing.assert_close(found["image"], 0.3 * sum(prior.values()), atol=1e-4, rtol=1e-3)
 
 
+# --- hard negatives ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("past_v", [False, True])
+def test_of_each_family_the_edited_scene_that_z_confuses_most_is_kept(past_v: bool):
+    model, batch = toy(), tuples(12)  # 3 scenes and 3 edits of each
+    kept = keep_hardest(model, batch, 3, past_v=past_v)
+    with torch.no_grad():
+        z_NZ = model.readout(model.encoder.places(batch.sentence_BT)) if past_v else z_of(model, batch.sentence_BT)
+    nearest = [max((3, 6, 9), key=lambda k: float(z_NZ[i] @ z_NZ[i + k])) for i in range(3)]
+    rows = [0, 1, 2, *(i + k for i, k in enumerate(nearest))]
+    for name in ("sentence_BT", "paraphrase_BT", "target_BT", "start_B"):
+        assert torch.equal(getattr(kept, name), getattr(batch, name)[rows]), name
+    assert torch.equal(kept.negative_NT, batch.negative_NT)
+    assert len(set(nearest)) > 1, "or any one would do"
+
+
 # --- the beginning: past V, then the picture ---------------------------------------------------------------------
 
 
@@ -318,6 +336,8 @@ def test_states_of_other_shapes_than_the_readers_are_refused(encoder: LatentEnco
     model = toy(encoder, **change)
     with pytest.raises(ValueError, match=r"past V, .* as many places .* and as wide; they have \d"):
         past_terms(model, tuples(), NONE, 0.0)
+    with pytest.raises(ValueError, match=r"past V, .* as many places"):
+        keep_hardest(model, tuples(), 1, past_v=True)
     with pytest.raises(ValueError, match=r"set encoder.coarse, codec.patch and codec.d"):
         picture_terms(model, tuples(), 0, NONE, VOCAB)
 

@@ -223,13 +223,16 @@ def test_a_packed_tsv_is_judged_as_groups_too(phase):
     assert gate("a.txt") == gate("a.tsv.d/a.xz") == phase.PLAIN_TEXT_GATE
 
 
-@pytest.mark.parametrize(("batch", "edited"), [(63, 1), (2, 1), (66, 3), (4, 3)])
-def test_a_batch_that_is_no_whole_number_of_families_is_refused(batch: int, edited: int):
-    family = 1 + edited
-    with pytest.raises(
-        ValueError, match=rf"^batch={batch} is out of range.* multiples of {family} from {2 * family} on$"
-    ):
-        Training(batch=batch, mixture=Mixture(edited=edited))
+@pytest.mark.parametrize("batch", [63, 2, 0])
+def test_a_batch_without_as_many_edited_scenes_as_given_ones_is_refused(batch: int):
+    with pytest.raises(ValueError, match=rf"^batch={batch} is out of range; allowed: even numbers from 4 on$"):
+        Training(batch=batch)
+
+
+def test_edits_to_choose_from_are_drawn_where_there_are_any(grammar, groups):
+    several = Training(batch=8, mixture=Mixture(edited=3))
+    assert several.families(grammar) == 4
+    assert several.families(groups) == Training(batch=8).families(grammar) == 0
 
 
 def test_families_are_as_large_as_asked(grammar):

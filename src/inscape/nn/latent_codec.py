@@ -43,7 +43,6 @@ class LatentCodecConfig:
     readout: str = "spatial"  # spatial | pooled (mean and variance of each channel, the plan's)
     readout_layers: int = 1  # spatial: transformer layers before the queries
     readout_queries: int = 4  # spatial: how many queries
-    readout_hidden: int = 0  # spatial: width between the queries and z; 0: one linear map
     z: int = 256  # width of the embedding
     z_places: int = 4  # places of the decoder's memory that z fills
 
@@ -51,9 +50,9 @@ class LatentCodecConfig:
         for name in ("d", "heads", "ffn", "patch", "decoder_layers", "readout_queries", "z", "z_places"):
             if not 1 <= getattr(self, name) <= 65_536:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 1 to 65536")
-        for name, most in (("reader_layers", 256), ("readout_layers", 256), ("readout_hidden", 65_536)):
-            if not 0 <= getattr(self, name) <= most:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 0 to {most}")
+        for name in ("reader_layers", "readout_layers"):
+            if not 0 <= getattr(self, name) <= 256:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 0 to 256")
         if self.d % (2 * self.heads):
             raise ValueError(f"d={self.d} is out of range; allowed: a multiple of 2 x heads ({2 * self.heads})")
         if not 0 <= self.dropout < 1:
@@ -89,7 +88,6 @@ class LatentCodec(nn.Module):
                 *sizes,
                 layers=config.readout_layers,
                 queries=config.readout_queries,
-                hidden=config.readout_hidden,
                 z=config.z,
             )
         )

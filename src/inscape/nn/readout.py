@@ -39,29 +39,19 @@ class PooledReadout(nn.Module):
 
 
 class SpatialReadout(nn.Module):
-    """States of the patches -> transformer layers -> a few learned queries -> linear or MLP -> unit norm.
+    """States of the patches -> transformer layers -> a few learned queries -> linear map -> unit norm."""
 
-    One linear map gives a scene and its one-edit neighbour cosines near 1, as they agree in all parts but one; with a
-    hidden layer (`hidden` > 0) they can be pushed apart.
-    """
-
-    def __init__(
-        self, d: int, heads: int, ffn: int, rate: float, *, layers: int, queries: int, hidden: int, z: int
-    ) -> None:
+    def __init__(self, d: int, heads: int, ffn: int, rate: float, *, layers: int, queries: int, z: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(d, heads, ffn, rate) for _ in range(layers))
         self.norm = nn.LayerNorm(d)
         self.queries_QD = nn.Parameter(torch.randn(queries, d))
         self.read = CrossBlock(d, heads, ffn, rate)
-        self.up = init_linear(nn.Linear(queries * d, hidden)) if hidden else None
-        self.out = init_linear(nn.Linear(hidden or queries * d, z))
+        self.out = init_linear(nn.Linear(queries * d, z))
 
     def forward(self, states_BPD: Float[Tensor, "B P D"]) -> Float[Tensor, "B Z"]:
         bias_BP = states_BPD.new_zeros(states_BPD.shape[:2])
         for layer in self.layers:
             states_BPD = layer(states_BPD, bias_BP)
         read_BQD = self.read(self.queries_QD, self.norm(states_BPD), bias_BP)
-        read_BK = read_BQD.flatten(1)
-        if self.up is not None:
-            read_BK = functional.gelu(self.up(read_BK))
-        return functional.normalize(self.out(read_BK).float(), dim=-1)
+        return functional.normalize(self.out(read_BQD.flatten(1)).float(), dim=-1)

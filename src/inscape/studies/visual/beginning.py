@@ -78,11 +78,16 @@ def begin_codec(
                 context,
                 codec,
                 source,
-                replace(training, fit=replace(training.fit, steps=steps, lr=rate)),
+                replace(
+                    training,
+                    fit=replace(training.fit, steps=steps, lr=rate),
+                    mixture=replace(training.mixture, edited=training.mixture.edited if name == "past" else 1),
+                ),
                 frozen=PICTURE if name == "past" else _all_but(PICTURE, codec.model),
                 terms=terms,
                 run=part,
                 looks=name != "past",  # the picture is not there yet
+                past_v=name == "past",
             )
     return codec
 

@@ -17,7 +17,7 @@ from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.studies.visual.coding import Reading, say
 from inscape.studies.visual.health import trend_values
 from inscape.studies.visual.model import TextToLatent, TrainedCodec, encode
-from inscape.studies.visual.objective import Objective, TrainingTuples, objective_terms
+from inscape.studies.visual.objective import Objective, TrainingTuples, keep_hardest, objective_terms
 from inscape.studies.visual.sources import Mixture, Source
 from inscape.train import FitConfig, FitResult, fit
 
@@ -32,18 +32,18 @@ Terms = Callable[[LatentCodec, TrainingTuples, int], dict[str, Tensor]]
 class Training:
     """One training of a codec."""
 
-    batch: int = 256  # tuples a step, over all processes, in families of 1 + mixture.edited scenes
+    batch: int = 256  # tuples a step, over all processes; of the grammar's scenes, every second is an edited one
     mixture: Mixture = field(default_factory=Mixture)
     objective: Objective = field(default_factory=Objective)
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=50_000, warmup_steps=1000, eval_every=1000))
 
     def __post_init__(self) -> None:
-        family = 1 + self.mixture.edited
-        if self.batch < 2 * family or self.batch % family:
-            raise ValueError(
-                f"batch={self.batch} is out of range; allowed with mixture.edited={family - 1}: multiples of {family} "
-                f"from {2 * family} on"
-            )
+        if self.batch < 4 or self.batch % 2:
+            raise ValueError(f"batch={self.batch} is out of range; allowed: even numbers from 4 on")
+
+    def families(self, source: Source) -> int:
+        """How many scenes a step draws edits of; 0: the source has no edits, or one for each and nothing to choose."""
+        return self.batch // 2 if source.has_edits and self.mixture.edited > 1 else 0
 
 
 def new_codec(encoder: TextToLatent, config: LatentCodecConfig, seed: int) -> TrainedCodec:
@@ -73,11 +73,13 @@ def train_codec(
     terms: Terms | None = None,
     run: RunDir | None = None,
     looks: bool = True,
+    past_v: bool = False,
 ) -> tuple[TrainedCodec, FitResult]:
     """Train all of the codec but the `frozen` modules and parameters; evaluations look at validation sentences.
 
     terms: the loss terms, if they are not those of `training.objective`.
     run: where checkpoints and log go, if not into the phase's own run. looks: whether there are evaluations.
+    past_v: z is of the states that V is painted from, where edited scenes are chosen by it.
     """
     model, vocab = codec.model, codec.tokenizer.vocab_size
     for name, parameter in model.named_parameters():
@@ -87,6 +89,8 @@ def train_codec(
 
     def loss_terms(model: nn.Module, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
         assert isinstance(model, LatentCodec)
+        if training.families(source):
+            batch = keep_hardest(model, batch, training.mixture.edited, past_v=past_v)
         return terms(model, batch, step) if terms else objective_terms(model, batch, step, training.objective, vocab)
 
     def evaluate(average: nn.Module, step: int) -> dict[str, float]:
@@ -110,7 +114,8 @@ def train_codec(
 
 
 def _batch(source: Source, training: Training, seed: int, step: int, rank: int, world: int) -> TrainingTuples:
-    drawn = source.tuples_at(seed, step, rank, world, training.batch, training.mixture)
+    size = training.families(source) * (1 + training.mixture.edited) or training.batch
+    drawn = source.tuples_at(seed, step, rank, world, size, training.mixture)
     return TrainingTuples(*map(torch.from_numpy, drawn))
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "TrainingTuples",
     "decoder_input",
     "info_nce",
+    "keep_hardest",
     "objective_terms",
     "past_terms",
     "picture_terms",
@@ -108,6 +109,28 @@ def objective_terms(
     if objective.decodes:
         terms |= _decode(model, states_NPD[: 2 * count], z_NZ[: 2 * count], batch, objective)
     return terms
+
+
+@torch.no_grad()
+def keep_hardest(model: LatentCodec, batch: TrainingTuples, edited: int, *, past_v: bool) -> TrainingTuples:
+    """Of each family the scene and the one of its `edited` edited scenes whose z is nearest to its own.
+
+    Retrieval asks for the worst of all that is one edit away; one drawn at random is told apart long before.
+    past_v: z is of the states that V is painted from.
+    """
+    tokens_NT = batch.sentence_BT
+    if past_v:
+        states_NPD = model.encoder.places(tokens_NT)
+        _check_places(model, states_NPD)
+        z_NZ = model.readout(states_NPD)
+    else:
+        z_NZ = model.embed(model.encode(tokens_NT))
+    z_KFZ = z_NZ.float().unflatten(0, (1 + edited, -1))
+    nearest_F = (z_KFZ[1:] * z_KFZ[0]).sum(-1).argmax(0)
+    family_F = torch.arange(len(nearest_F), device=nearest_F.device)
+    row_B = torch.cat((family_F, (1 + nearest_F) * len(family_F) + family_F))
+    *tuples, negative_NT = batch
+    return TrainingTuples(*(rows[row_B] for rows in tuples), negative_NT)
 
 
 def past_terms(model: LatentCodec, batch: TrainingTuples, objective: Objective, noise: float) -> dict[str, Tensor]:

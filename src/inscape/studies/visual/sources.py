@@ -54,7 +54,7 @@ class Mixture:
     two: float = 1.0  # of two facts
     three: float = 1.0  # of three facts
     swaps: int = 2  # how much oftener than other edits arguments and attributes are swapped
-    edited: int = 1  # scenes of a batch that are one edit away from a given one
+    edited: int = 1  # scenes one edit away that are drawn for each given one; the batch keeps what z confuses most
     paraphrases: float = 0.0  # share of targets that are another wording instead of the canonical one
     edits: float = 0.0  # text file: hard negatives made from the text (word and order swaps), as a share of the batch
 
@@ -98,8 +98,16 @@ class Source(Protocol):
         """tokens_BT int64 of training sentences: this rank's slice of the step's `size` sentences."""
         ...
 
+    @property
+    def has_edits(self) -> bool:
+        """Whether tuples are families: a scene, and `mixture.edited` scenes that are one edit away from it."""
+        ...
+
     def tuples_at(self, seed: int, step: int, rank: int, world: int, size: int, mixture: Mixture) -> SentenceTuples:
-        """Sentences with paraphrases and what to decode: this rank's slice of the step's `size` tuples."""
+        """Sentences with paraphrases and what to decode: this rank's slice of the step's `size` tuples.
+
+        Of families, row i + k F is row i's scene after its k-th edit, F being the number of families.
+        """
         ...
 
     def held_out(self, count: int) -> list[str]:
@@ -125,6 +133,7 @@ class _Grammar:
     tokenizer: Tokenizer
     table: fast.PhraseTable
     montage: tuple[str, ...] = field(default_factory=lambda: evaluation_pack().montage)
+    has_edits: bool = True
 
     def batch_at(self, seed: int, step: int, rank: int, world: int, size: int) -> np.ndarray:
         facts = self.config.facts or None
@@ -185,6 +194,7 @@ class _Text:
     tokens: TokenisedText
     tokenizer: Tokenizer
     montage: tuple[str, ...]
+    has_edits: bool = False
 
     def batch_at(self, seed: int, step: int, rank: int, world: int, size: int) -> np.ndarray:
         return self.tokens.batch_at(seed, step, rank, world, size)
