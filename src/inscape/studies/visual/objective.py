@@ -129,8 +129,13 @@ def keep_hardest(model: LatentCodec, batch: TrainingTuples, edited: int, *, past
     nearest_F = (z_KFZ[1:] * z_KFZ[0]).sum(-1).argmax(0)
     family_F = torch.arange(len(nearest_F), device=nearest_F.device)
     row_B = torch.cat((family_F, (1 + nearest_F) * len(family_F) + family_F))
-    *tuples, negative_NT = batch
-    return TrainingTuples(*(rows[row_B] for rows in tuples), negative_NT)
+    return TrainingTuples(
+        batch.sentence_BT[row_B],
+        batch.paraphrase_BT[row_B],
+        batch.target_BT[row_B],
+        batch.start_B[row_B],
+        batch.negative_NT,
+    )
 
 
 def past_terms(model: LatentCodec, batch: TrainingTuples, objective: Objective, noise: float) -> dict[str, Tensor]:
