@@ -66,6 +66,23 @@ def test_nothing_of_the_machine_is_kept(tmp_path: Path) -> None:
     assert (place / "config.yaml").read_text() == "data:\n  text: text.txt\n"
 
 
+def test_a_studys_own_report_is_kept_without_paths_and_figures_only_if_wanted(tmp_path: Path) -> None:
+    run = planted_run(tmp_path / "runs")
+    (run.path / "phase0").mkdir()
+    (run.path / "phase0" / "report.txt").write_text("Corpus: /home/ada/speech, 3 hours\nVR/VR adj 0.9\n")
+    (run.path / "phase0" / "decision.json").write_text('{"outcome": "FAIL"}')
+    (run.path / "phase0" / "frames.bin").write_text("large")
+    place = collect(run, tmp_path / "results", figures=False)
+    assert (place / "phase0/report.txt").read_text() == "Corpus: speech, 3 hours\nVR/VR adj 0.9\n"
+    assert (place / "phase0/decision.json").read_text() == '{"outcome": "FAIL"}'
+    assert not (place / "phase0/frames.bin").exists()
+    assert not (place / "figures").exists()
+    assert main([str(tmp_path / "results"), "--collect", str(run.path), "--no-figures"]) == 0
+    assert not (place / "figures").exists()
+    assert main([str(tmp_path / "results"), "--collect", str(run.path)]) == 0
+    assert (place / "figures").exists()
+
+
 @pytest.mark.parametrize("text", ["and/or", "a / b", "https://example.org/a/b", "1/f^2", "visual/P0/quick/x"])
 def test_what_is_no_absolute_path_is_left_alone(text: str) -> None:
     assert _without_paths(text) == text

@@ -1,7 +1,7 @@
 """Keep the committed evidence: `python -m inscape.report results --collect RUN... --readme README.md [--check]`.
 
---collect copies finished runs into the folder, --readme brings the README's tables up to date, and --check only says
-whether they are (exit 1 if not). Bad input: one line, exit 2.
+--collect copies finished runs into the folder (with --no-figures all but the figures), --readme brings the README's
+tables up to date, and --check only says whether they are (exit 1 if not). Bad input: one line, exit 2.
 """
 
 import argparse
@@ -20,12 +20,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inscape.report", description="Keep the committed evidence.")
     parser.add_argument("results", type=Path, help="the folder of committed evidence, e.g. results")
     parser.add_argument("--collect", nargs="+", default=[], metavar="RUN", help="finished runs to copy into it")
+    parser.add_argument(
+        "--no-figures", action="store_true", help="leave figures behind: they show sentences of the corpus"
+    )
     parser.add_argument("--readme", type=Path, help="the file whose result tables are brought up to date")
     parser.add_argument("--check", action="store_true", help="write nothing to the README; exit 1 if it is out of date")
     asked = parser.parse_args(words)
     try:
         for run in asked.collect:
-            print(collect(RunDir.open(run), asked.results))
+            print(collect(RunDir.open(run), asked.results, figures=not asked.no_figures))
         if asked.readme is None:
             return 0
         stale = update_readme(asked.readme, asked.results, write=not asked.check)

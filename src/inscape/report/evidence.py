@@ -1,6 +1,6 @@
 """Finished runs as committed evidence: what a verdict can be replayed from, and nothing of the machine it was made on.
 
-    results/<study>/<phase>/<preset>/seed-<n>/   config, gate, env, metrics, verdict, figures
+    results/<study>/<phase>/<preset>/seed-<n>/   config, gate, env, metrics, verdict, figures, the study's own report
     results/<study>/<phase>/<preset>/across_seeds.json
 
 A run whose config was changed by hand, or that was pushed past a gate, is kept apart from the declared one: its preset
@@ -20,14 +20,17 @@ from inscape.report.run_page import CAPTIONS, KINDS
 
 __all__ = ["collect"]
 
+# What a study writes for readers beside its figures, in a folder of its own.
+REPORTS = ("report.txt", "decision.json", "tables.csv")
 # An absolute path, with a drive or a ~ before it or not; its last part is all that is kept.
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)")
 
 
-def collect(run: RunDir, results: Path) -> Path:
+def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     """Copy a finished run's evidence into `results` and return where it lies; an older copy of that seed is replaced.
 
-    Checkpoints and the log stay behind. ValueError if the run is not finished, is damaged, or is a smoke run.
+    Checkpoints and the log stay behind. figures: False leaves the figures behind too, which may show sentences of a
+    corpus that cannot be passed on. ValueError if the run is not finished, is damaged, or is a smoke run.
     """
     record = read_record(run.path, log=False)
     if not record.finished:
@@ -41,7 +44,7 @@ def collect(run: RunDir, results: Path) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".collect.", dir=place))
     try:
-        _copy(record, draft)
+        _copy(record, draft, figures)
         target = place / f"seed-{record.seed}"
         shutil.rmtree(target, ignore_errors=True)
         draft.replace(target)
@@ -54,14 +57,18 @@ def collect(run: RunDir, results: Path) -> Path:
     return target
 
 
-def _copy(record: Record, draft: Path) -> None:
+def _copy(record: Record, draft: Path, with_figures: bool) -> None:
     draft.chmod(0o755)
     for name in (RunDir.GATE, RunDir.METRICS, RunDir.VERDICT):
         shutil.copyfile(record.path / name, draft / name)
     write_atomically(draft / RunDir.CONFIG, _without_paths(record.config))
     write_json_atomically(draft / RunDir.ENV, _env(record))
+    for file in sorted(file for name in REPORTS for file in record.path.glob(f"*/{name}")):
+        copy = draft / file.relative_to(record.path)
+        copy.parent.mkdir(exist_ok=True)
+        write_atomically(copy, _without_paths(file.read_text(encoding="utf-8")))
     figures = record.path / "figures"
-    for file in sorted(figures.glob("*")) if figures.is_dir() else ():
+    for file in sorted(figures.glob("*")) if with_figures and figures.is_dir() else ():
         if file.suffix.lower() in KINDS or file.name == CAPTIONS:
             (draft / "figures").mkdir(exist_ok=True)
             shutil.copyfile(file, draft / "figures" / file.name)
