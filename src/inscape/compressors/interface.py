@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -94,7 +94,7 @@ class Compressor(Protocol):
 
     def fit(
         self, lm: LanguageModel, sequences: Sequence[Int[Tensor, " T"]], *, seed: int, run: RunDir | None = None
-    ) -> Self:
+    ) -> Compressor:
         """The compressor, fitted on the ids of training prompts (or contexts); itself where there is nothing to fit.
 
         The same seed and sequences give the same result. run: where a training keeps checkpoints and its log.
@@ -119,7 +119,7 @@ class Compressor(Protocol):
         ...
 
     @classmethod
-    def from_saved(cls, saved: Saved) -> Self:
+    def from_saved(cls, saved: Saved) -> Compressor:
         """The inverse of `saved`."""
         ...
 
@@ -128,7 +128,7 @@ class Compressor(Protocol):
         ...
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> Compressor:
         """The inverse of `save`. ValueError in one line where the file holds something else."""
         ...
 
