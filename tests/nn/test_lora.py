@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from inscape.nn.lora import LowRankAdapters, LowRankMap
+from inscape.nn.lora import LowRankAdapters, LowRankMap, linear_sizes
 
 
 def two_layers() -> nn.Module:
@@ -18,7 +18,7 @@ def through(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 def trained(model: nn.Module, rank: int = 2) -> LowRankAdapters:
     torch.manual_seed(1)
-    adapters = LowRankAdapters(model, rank=rank, alpha=3.0, targets=("q_proj", "second"))
+    adapters = LowRankAdapters(linear_sizes(model, ("q_proj", "second")), rank=rank, alpha=3.0)
     for parameter in adapters.parameters():
         nn.init.normal_(parameter)
     return adapters
@@ -37,7 +37,7 @@ def test_adapters_add_the_product_of_their_factors():
 
 def test_fresh_adapters_change_nothing_and_learn():
     model, x = two_layers().requires_grad_(False), torch.randn(5, 6)
-    adapters = LowRankAdapters(model, rank=2, targets=("q_proj",))
+    adapters = LowRankAdapters(linear_sizes(model), rank=2)
     assert list(adapters.maps) == ["first/q_proj"]
     with adapters.applied(model):
         found = through(model, x)
@@ -73,5 +73,5 @@ def test_half_precision_models_keep_their_type():
 @pytest.mark.parametrize(("rank", "targets", "line"), [(0, ("q_proj",), "rank=0"), (1, ("up",), "q_proj, second")])
 def test_mistakes_are_one_line(rank: int, targets: tuple[str, ...], line: str):
     with pytest.raises(ValueError, match=line) as caught:
-        LowRankAdapters(two_layers(), rank=rank, targets=targets)
+        LowRankAdapters(linear_sizes(two_layers(), targets), rank=rank)
     assert "\n" not in str(caught.value)

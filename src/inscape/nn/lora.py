@@ -11,7 +11,7 @@ Legend: I inputs and O outputs of one linear map, R rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, final
 
@@ -22,7 +22,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["ATTENTION_AND_MLP", "LowRankAdapters", "LowRankMap"]
+__all__ = ["ATTENTION_AND_MLP", "LowRankAdapters", "LowRankMap", "linear_sizes"]
 
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # of Llama's layers
 
@@ -47,31 +47,19 @@ class LowRankMap(nn.Module):
 
 @final
 class LowRankAdapters(nn.Module):
-    """One `LowRankMap` for every linear map of a model whose last name is among `targets`.
+    """One `LowRankMap` for each linear map of a model that `sizes` names; see `linear_sizes`.
 
-    Holds no reference to the model. ValueError where the model has no such linear map, or the rank is below 1.
+    Holds no reference to the model. alpha: the factor of the additions is alpha / rank; 2 rank if not given. ValueError
+    if the rank is below 1.
     """
 
-    def __init__(
-        self, model: nn.Module, *, rank: int, alpha: float | None = None, targets: Sequence[str] = ATTENTION_AND_MLP
-    ) -> None:
+    def __init__(self, sizes: Mapping[str, Sequence[int]], *, rank: int, alpha: float | None = None) -> None:
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank={rank} is out of range; allowed: 1 or more")
-        linears = {
-            name: module
-            for name, module in model.named_modules()
-            if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets
-        }
-        if not linears:
-            found = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
-            raise ValueError(f"no linear map of the model is called {' or '.join(targets)}; it has: {', '.join(found)}")
         alpha = 2.0 * rank if alpha is None else alpha
         self.maps = nn.ModuleDict(
-            {
-                _key(name): LowRankMap(linear.in_features, linear.out_features, rank, alpha)
-                for name, linear in linears.items()
-            }
+            {_key(name): LowRankMap(inputs, outputs, rank, alpha) for name, (inputs, outputs) in sizes.items()}
         )
 
     @contextmanager
@@ -92,6 +80,16 @@ class LowRankAdapters(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def linear_sizes(model: nn.Module, targets: Sequence[str] = ATTENTION_AND_MLP) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of every linear map whose last name is among `targets`. ValueError if there is none."""
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    sizes = {n: (m.in_features, m.out_features) for n, m in linears.items() if n.rpartition(".")[2] in targets}
+    if not sizes:
+        found = ", ".join(sorted({name.rpartition(".")[2] for name in linears})) or "none"
+        raise ValueError(f"no linear map of the model is called {' or '.join(targets)}; it has: {found}")
+    return sizes
 
 
 def _key(name: str) -> str:
