@@ -64,7 +64,8 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _BETWEEN_SENTENCES = " \t\r\n\"'“”‘’()[]"
-_ABBREVIATION = re.compile(r"\b(?:[^\W\d_]|Dr|Mr|Mrs|Ms|Prof|St)\.$")
+_TITLES = ("dr", "mr", "mrs", "ms", "prof", "st")
+_ABBREVIATION = re.compile(rf"\b(?:[^\W\d_]|{'|'.join(_TITLES)})\.$", re.IGNORECASE)
 
 _COLOUR_OF = {word: colour for colour, words in COLOUR_WORDS.items() for word in words}
 _SHAPE_OF = {f"{word}{s}": shape for shape, words in NOUNS.items() for word in words for s in ("", "s")}
@@ -189,14 +190,14 @@ def entities(text: str) -> frozenset[str]:
     """Numbers and names of a text, each once: numbers without commas between thousands, names in lower case.
 
     A name is a word with a capital that does not begin a sentence, or of capitals alone ("NASA"); no letter alone, no
-    function word; a possessive 's is no part of it. Names of several words are several entities.
+    function word, no Mr; a possessive 's is no part of it. Names of several words are several entities.
     """
     names = set()
     for match in _WORD.finditer(text):
         word = match.group()
         if word[0].isupper() and (not _begins_sentence(text, match.start()) or (len(word) > 1 and word.isupper())):
             names.add(_plain(word))
-    said = {name for name in names if len(name) > 1 and re.split("['’]", name)[0] not in FUNCTION_WORDS}
+    said = {name for name in names if len(name) > 1 and re.split("['’]", name)[0] not in FUNCTION_WORDS.union(_TITLES)}
     return _numbers(text) | said
 
 
