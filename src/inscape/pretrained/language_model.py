@@ -43,7 +43,7 @@ class LanguageModel(NamedTuple):
     name: str  # as it was asked for
 
     @property
-    def table_VD(self) -> Float[Tensor, "V D"]:
+    def table_VD(self) -> Float[Tensor, "V D"]:  # noqa: N802 - a shape suffix
         """What stands for each id when it is read: the weight of the input embedding, scaled where the model scales it.
 
         The memory is the model's own: not to be written to.

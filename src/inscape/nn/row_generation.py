@@ -1,0 +1,298 @@
+"""Greedy generation from embedding rows, or from a cache of keys and values, instead of from token ids.
+
+A prompt that was compressed reaches a language model as rows that stand in no table, or as a cache that holds fewer
+positions than the prompt had. What a model writes after it must differ from its usual writing by that and by nothing
+else, so that fed with the table's own rows it gives, id for id, what `model.generate(input_ids=...)` gives: greedy,
+without penalties, the id that stopped it included. Two traps lie here:
+
+* given `inputs_embeds`, transformers' `generate` returns only the new tokens. Cutting the prompt's length off them
+  leaves nothing, and every answer is empty. Here only new tokens are ever returned.
+* after a cache that was pruned to K of T positions, the next token stands at position T and not at K.
+
+Prompts of nearly one length share a batch, padded on the left, and those that have stopped leave it.
+
+Legend: B batch, T tokens of a prompt, K positions held by a cache, S rows fed now, L = K + S, D width of a row,
+V vocabulary, N new tokens, H key heads, E width of one.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+    from inscape.pretrained.language_model import LanguageModel
+
+__all__ = [
+    "CachedPrompt",
+    "continuation_logits",
+    "generate_from_cache",
+    "generate_from_caches",
+    "generate_rows",
+    "length_buckets",
+]
+
+PADDING = 0.25  # the largest share of a batch that may be padding: it is computed like anything else
+BATCH_TOKENS = 16_384  # the most tokens of a batch: its keys and values have to fit into memory
+
+
+class CachedPrompt(NamedTuple):
+    """A prompt whose beginning is held by a cache, and whose end is fed as rows.
+
+    positions_K: where in the prompt the K held positions stood; length: how many positions that beginning had before
+    any were dropped, so that the first row of `rows_SD` stands at position `length`.
+    """
+
+    cache: Any  # a transformers Cache of one prompt: keys (1, H, K, E) and values of each layer, already rotated
+    positions_K: Int[Tensor, " K"]
+    length: int
+    rows_SD: Float[Tensor, "S D"]  # one or more: the logits after the last of them give the first new token
+
+
+Fed = Tensor | CachedPrompt
+
+
+def generate_rows(
+    lm: LanguageModel,
+    rows: Sequence[Float[Tensor, "T D"]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    batch: int = 16,
+) -> list[list[int]]:
+    """The new token ids after each prompt, ONLY those, in the order of `rows`; greedy.
+
+    rows: embedding rows of whole prompts, of any lengths from 1 on. Writing ends with an id of `stop_ids`, which is
+    kept as the last, or after max_new_tokens. In float32 the ids are those of `generate` on a single prompt of ids,
+    unless two logits are equal to within rounding. ValueError in one line: a prompt without rows, of another width or
+    not finite; prompt and answer together longer than the window.
+    """
+    return _generate(lm, list(rows), max_new_tokens, stop_ids, batch)
+
+
+def generate_from_caches(
+    lm: LanguageModel,
+    prompts: Sequence[CachedPrompt],
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    batch: int = 16,
+) -> list[list[int]]:
+    """`generate_rows` for prompts whose beginning is a cache. The caches are left as they are.
+
+    ValueError also where positions and cache do not fit each other, or layers hold different numbers of positions.
+    """
+    return _generate(lm, list(prompts), max_new_tokens, stop_ids, batch)
+
+
+def generate_from_cache(
+    lm: LanguageModel,
+    cache: Any,
+    positions: Int[Tensor, " K"],
+    last_row: Float[Tensor, "S D"] | Float[Tensor, " D"],
+    *,
+    length: int,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+) -> list[int]:
+    """`generate_from_caches` for one prompt.
+
+    last_row: the row, or all the rows, that follow what the cache holds. length: how many positions the cache stood
+    for before it was pruned; it cannot be told from `positions`, of which the last may have been dropped.
+    """
+    prompt = CachedPrompt(cache, positions, length, torch.atleast_2d(last_row))
+    return _generate(lm, [prompt], max_new_tokens, stop_ids, 1)[0]
+
+
+@torch.inference_mode()
+def continuation_logits(lm: LanguageModel, prompt: Fed, ids: Sequence[int]) -> Float[Tensor, "N V"]:
+    """The logits with which each of `ids` is predicted when they follow the prompt; float32.
+
+    Row n is the prediction of ids[n] from the prompt and ids[:n]. With one continuation after two forms of a prompt,
+    it says how far they lead apart (`metrics.next_token`). ValueError as in `generate_rows`, or without ids.
+    """
+    if not ids:
+        raise ValueError("there is no continuation to predict: give one or more ids")
+    _check([prompt], lm, len(ids))
+    rows_SD = _rows_of(prompt)
+    said_SD = lm.rows(ids[:-1]).to(rows_SD)
+    longer_SD = torch.cat([rows_SD, said_SD])
+    fed = prompt._replace(rows_SD=longer_SD) if isinstance(prompt, CachedPrompt) else longer_SD
+    logits_1NV, _ = _Batch.of(lm, [fed]).read(lm, len(ids))
+    return logits_1NV[0].float()
+
+
+def length_buckets(lengths: Sequence[int], batch: int) -> list[list[int]]:
+    """Indices of prompts, grouped so that those of a group are nearly of one length; longest first.
+
+    A group has at most `batch` prompts; at most a quarter of it is padding; and it has few enough tokens for its keys
+    and values to fit into memory.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; allowed: numbers from 1 on")
+    groups: list[list[int]] = []
+    longest = held = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        padded = longest * (len(groups[-1]) + 1) if groups else 0
+        full = not groups or len(groups[-1]) == batch or padded > BATCH_TOKENS
+        if full or padded - held - lengths[i] > PADDING * padded:
+            groups.append([])
+            longest, held = lengths[i], 0
+        groups[-1].append(i)
+        held += lengths[i]
+    return groups
+
+
+class _Batch:
+    """Prompts side by side: their cache, which of its positions are theirs, and where the next row of each stands."""
+
+    def __init__(self, rows_BSD: Tensor, keep_BL: Tensor, positions_BS: Tensor, cache: Any) -> None:
+        self.rows_BSD, self.keep_BL, self.positions_BS, self.cache = rows_BSD, keep_BL, positions_BS, cache
+
+    @classmethod
+    def of(cls, lm: LanguageModel, prompts: Sequence[Fed]) -> _Batch:
+        """Rows and caches are padded on the left, each for itself: the mask knows of both holes."""
+        rows = [_rows_of(prompt).to(lm.device, lm.dtype) for prompt in prompts]
+        rows_BSD = pad_sequence(rows, batch_first=True, padding_side="left")
+        sizes_B1 = torch.tensor([[len(each)] for each in rows], device=lm.device)
+        starts_B1 = torch.tensor([[_start(prompt)] for prompt in prompts], device=lm.device)
+        place_BS = torch.arange(rows_BSD.shape[1], device=lm.device) - rows_BSD.shape[1] + sizes_B1
+        cache, held_BK = _joined(lm, prompts)
+        keep_BL = torch.cat([held_BK, place_BS >= 0], 1)
+        return cls(rows_BSD, keep_BL, starts_B1 + place_BS.clamp(min=0), cache)
+
+    def read(self, lm: LanguageModel, keep: int) -> tuple[Float[Tensor, "B N V"], _Batch]:
+        """The logits after the last `keep` rows, and this batch with everything in its cache and no rows left."""
+        places = {"position_ids": self.positions_BS} if _takes(lm, "position_ids") else {}
+        last = {"logits_to_keep": keep} if _takes(lm, "logits_to_keep") else {}
+        # A mask that hides nothing is left out: without it attention takes the faster way, as in `generate`.
+        mask_BL = None if bool(self.keep_BL.all()) else self.keep_BL.long()
+        out = lm.model(
+            inputs_embeds=self.rows_BSD,
+            attention_mask=mask_BL,
+            past_key_values=self.cache,
+            use_cache=True,
+            **places,
+            **last,
+        )
+        nothing_B0D = self.rows_BSD[:, :0]
+        return out.logits[:, -keep:], _Batch(nothing_B0D, self.keep_BL, self.positions_BS[:, -1:], out.past_key_values)
+
+    def followed_by(self, lm: LanguageModel, ids_B: Int[Tensor, " B"]) -> _Batch:
+        """One more id for each prompt, at its next position."""
+        keep_BL = torch.cat([self.keep_BL, self.keep_BL.new_ones(len(ids_B), 1)], 1)
+        rows_B1D = lm.model.get_input_embeddings()(ids_B[:, None])
+        return _Batch(rows_B1D, keep_BL, self.positions_BS + 1, self.cache)
+
+    def only(self, kept_A: Int[Tensor, " A"]) -> _Batch:
+        """The prompts at these places, when the others are done."""
+        self.cache.batch_select_indices(kept_A)
+        return _Batch(self.rows_BSD[kept_A], self.keep_BL[kept_A], self.positions_BS[kept_A], self.cache)
+
+
+@torch.inference_mode()
+def _generate(
+    lm: LanguageModel, prompts: Sequence[Fed], max_new_tokens: int, stop_ids: Collection[int], batch: int
+) -> list[list[int]]:
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; allowed: numbers from 1 on")
+    _check(prompts, lm, max_new_tokens)
+    new: list[list[int]] = [[] for _ in prompts]
+    stop = frozenset(stop_ids)
+    for bucket in length_buckets([_held(prompt) + len(_rows_of(prompt)) for prompt in prompts], batch):
+        state, alive = _Batch.of(lm, [prompts[i] for i in bucket]), bucket
+        while True:
+            logits_B1V, state = state.read(lm, 1)
+            ids_B = logits_B1V[:, -1].argmax(-1)
+            for i, chosen in zip(alive, ids_B.tolist(), strict=True):
+                new[i].append(chosen)
+            going = [b for b, i in enumerate(alive) if new[i][-1] not in stop and len(new[i]) < max_new_tokens]
+            if not going:
+                break
+            if len(going) < len(alive):
+                kept_A = torch.tensor(going, device=ids_B.device)
+                state, ids_B, alive = state.only(kept_A), ids_B[kept_A], [alive[b] for b in going]
+            state = state.followed_by(lm, ids_B)
+    return new
+
+
+def _joined(lm: LanguageModel, prompts: Sequence[Fed]) -> tuple[Any, Bool[Tensor, "B K"]]:
+    """One cache for all of them, padded on the left, and which of its positions are not padding."""
+    from transformers import DynamicCache
+
+    sizes = [_held(prompt) for prompt in prompts]
+    if not any(sizes):
+        return DynamicCache(config=lm.model.config), torch.ones(len(sizes), 0, dtype=torch.bool, device=lm.device)
+    cache = DynamicCache()
+    caches = [prompt.cache for prompt in prompts if isinstance(prompt, CachedPrompt)]
+    for layer, _ in enumerate(caches[0].layers):
+        held = [(each.layers[layer].keys[0], each.layers[layer].values[0]) for each in caches]
+        keys, values = (
+            pad_sequence([x_HKE.transpose(0, 1) for x_HKE in part], batch_first=True, padding_side="left")
+            for part in zip(*held, strict=True)
+        )
+        cache.update(keys.transpose(1, 2).to(lm.device), values.transpose(1, 2).to(lm.device), layer)
+    most = max(sizes)
+    held_BK = torch.arange(most, device=lm.device) >= most - torch.tensor(sizes, device=lm.device)[:, None]
+    return cache, held_BK
+
+
+def _rows_of(prompt: Fed) -> Float[Tensor, "S D"]:
+    return prompt.rows_SD if isinstance(prompt, CachedPrompt) else prompt
+
+
+def _held(prompt: Fed) -> int:
+    return len(prompt.positions_K) if isinstance(prompt, CachedPrompt) else 0
+
+
+def _start(prompt: Fed) -> int:
+    return prompt.length if isinstance(prompt, CachedPrompt) else 0
+
+
+def _takes(lm: LanguageModel, argument: str) -> bool:
+    return argument in inspect.signature(lm.model.forward).parameters
+
+
+def _check(prompts: Sequence[Fed], lm: LanguageModel, new: int) -> None:
+    """ValueError in one line for what no model could go on from."""
+    if not _takes(lm, "past_key_values"):
+        raise ValueError(f"{lm.name} keeps no keys and values to go on from; use a transformer")
+    for i, prompt in enumerate(prompts):
+        rows_SD = _rows_of(prompt)
+        if rows_SD.ndim != 2 or rows_SD.shape[1] != lm.dimension or not len(rows_SD):
+            raise ValueError(
+                f"prompt {i} has rows of shape {tuple(rows_SD.shape)}; {lm.name} takes one or more of {lm.dimension}"
+            )
+        if not bool(torch.isfinite(rows_SD).all()):
+            raise ValueError(f"prompt {i} has rows that are not finite")
+        if isinstance(prompt, CachedPrompt):
+            _check_cache(i, prompt, lm)
+        if (length := _start(prompt) + len(rows_SD)) + new > lm.window:
+            raise ValueError(
+                f"prompt {i} has {length} tokens and its answer up to {new}, and the window of {lm.name} is "
+                f"{lm.window}: shorten the context, or take a model with a longer window"
+            )
+
+
+def _check_cache(i: int, prompt: CachedPrompt, lm: LanguageModel) -> None:
+    sizes = {tuple(layer.keys.shape[:1]) + tuple(layer.keys.shape[-2:-1]) for layer in prompt.cache.layers}
+    positions_K = prompt.positions_K
+    if positions_K.ndim != 1 or sizes != {(1, len(positions_K))}:
+        raise ValueError(
+            f"prompt {i}: the layers of its cache hold (prompts, positions) {sorted(sizes)}, and {tuple(positions_K.shape)}"
+            " positions are named: wanted one prompt, and in each layer as many as are named"
+        )
+    if len(positions_K) and not 0 <= int(positions_K.min()) <= int(positions_K.max()) < prompt.length:
+        raise ValueError(
+            f"prompt {i}: its cache holds positions {int(positions_K.min())} to {int(positions_K.max())} of a length of "
+            f"{prompt.length}; length counts the positions before any were dropped"
+        )
+    if prompt.length != len(positions_K) and not _takes(lm, "position_ids"):
+        raise ValueError(f"{lm.name} counts positions by itself: it cannot go on from a cache that was pruned")
