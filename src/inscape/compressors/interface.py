@@ -160,7 +160,7 @@ def check_ids(lm: LanguageModel, ids_T: Int[Tensor, " T"]) -> None:
         raise ValueError(f"ids have shape {tuple(ids_T.shape)} and type {ids_T.dtype}; wanted one axis of integers")
     if not len(ids_T):
         raise ValueError("there is no token to compress: give a text that is not empty")
-    low, high, rows = int(ids_T.min()), int(ids_T.max()), len(lm.table_VD)
+    low, high, rows = int(ids_T.min()), int(ids_T.max()), lm.vocab_size
     if low < 0 or high >= rows:
         raise ValueError(f"ids from {low} to {high} are not all in the model's table of {rows} rows; tokenise with it")
 

@@ -96,7 +96,7 @@ class LinearInverse:
         """See `Compressor.inject`."""
         latent_Td = compressed.tensors[LATENT]
         weight_dD, bias_D = (tensor.to(latent_Td.device) for tensor in self._fitted())
-        return Injected((bias_D + latent_Td.double() @ weight_dD).to(lm.table_VD.dtype))
+        return Injected((bias_D + latent_Td.double() @ weight_dD).to(lm.dtype))
 
     def bits(self, compressed: Compressed) -> float:
         """See `Compressor.bits`."""

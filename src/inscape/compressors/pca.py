@@ -73,7 +73,7 @@ class Pca:
         self, lm: LanguageModel, sequences: Sequence[Int[Tensor, " T"]], *, seed: int, run: RunDir | None = None
     ) -> Pca:
         """See `Compressor.fit`; nothing is drawn, so the seed changes nothing."""
-        width = row_width(lm.table_VD.shape[1], self.ratio)
+        width = row_width(lm.dimension, self.ratio)
         moments = moments_of_prompts(lm, sequences[: projection_sample(len(sequences))])
         projection, variance_D = principal_components(moments, width)
         return replace(self, projection=projection, variance_D=variance_D, token_rows=moments.token_rows)
@@ -95,7 +95,7 @@ class Pca:
 
     def inject(self, lm: LanguageModel, compressed: Compressed) -> Injected:
         """See `Compressor.inject`."""
-        return Injected(unproject(projected(self), compressed.tensors[LATENT]).to(lm.table_VD.dtype))
+        return Injected(unproject(projected(self), compressed.tensors[LATENT]).to(lm.dtype))
 
     def bits(self, compressed: Compressed) -> float:
         """See `Compressor.bits`."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from inscape.pretrained.language_model import LanguageModel
 
 __all__ = [
+    "CHUNK",
     "NUMBERS",
     "Projection",
     "RowMoments",
@@ -127,7 +128,7 @@ def _chunk(table_VD: Tensor, ids: Tensor) -> Tensor:
 
 def moments_of_prompts(lm: LanguageModel, sequences: Sequence[Int[Tensor, " T"]]) -> RowMoments:
     """Moments of all token rows of `sequences`."""
-    return row_moments(lm.table_VD, token_counts(sequences, len(lm.table_VD)))
+    return row_moments(lm.table_VD, token_counts(sequences, lm.vocab_size))
 
 
 def moments_of_rows(row_ND: Float[Tensor, "N D"]) -> RowMoments:
@@ -163,7 +164,7 @@ def unproject(projection: Projection, latent_Td: Float[Tensor, "T d"]) -> Float[
 def rows_of(lm: LanguageModel, ids_T: Int[Tensor, " T"]) -> Float[Tensor, "T D"]:
     """Rows of the embedding table. ValueError where there is no id, or one that is not in the table."""
     check_ids(lm, ids_T)
-    return lm.table_VD.detach()[ids_T.to(lm.table_VD.device)]
+    return lm.table_VD.detach()[ids_T.to(lm.device)]
 
 
 def as_sent(latent: Float[Tensor, ...], wire: str) -> Float[Tensor, ...]:

@@ -67,7 +67,7 @@ class RandomOrthogonal:
         self, lm: LanguageModel, sequences: Sequence[Int[Tensor, " T"]], *, seed: int, run: RunDir | None = None
     ) -> RandomOrthogonal:
         """See `Compressor.fit`: the mean is PCA's, and the directions are a function of the seed."""
-        dimension = lm.table_VD.shape[1]
+        dimension = lm.dimension
         basis_Dd = random_basis(dimension, row_width(dimension, self.ratio), seed)
         mean_D = moments_of_prompts(lm, sequences[: projection_sample(len(sequences))]).mean_D
         return replace(self, projection=Projection(mean_D, basis_Dd))
@@ -78,7 +78,7 @@ class RandomOrthogonal:
 
     def inject(self, lm: LanguageModel, compressed: Compressed) -> Injected:
         """See `Compressor.inject`."""
-        return Injected(unproject(projected(self), compressed.tensors[LATENT]).to(lm.table_VD.dtype))
+        return Injected(unproject(projected(self), compressed.tensors[LATENT]).to(lm.dtype))
 
     def bits(self, compressed: Compressed) -> float:
         """See `Compressor.bits`."""

@@ -45,7 +45,7 @@ class EmbeddingAdapter(nn.Module):
         if not 0 <= rate < 1:
             raise ValueError(f"rate={rate} is out of range; allowed: at least 0 and below 1")
         hidden = hidden_mult * width
-        self.rate = rate
+        self.width, self.dimension, self.rate = width, dimension, rate
         self.norm = nn.LayerNorm(width)
         self.first = init_linear(nn.Linear(width, hidden))
         self.second = init_linear(nn.Linear(hidden, hidden))
