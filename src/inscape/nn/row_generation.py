@@ -286,13 +286,13 @@ def _check_cache(i: int, prompt: CachedPrompt, lm: LanguageModel) -> None:
     positions_K = prompt.positions_K
     if positions_K.ndim != 1 or sizes != {(1, len(positions_K))}:
         raise ValueError(
-            f"prompt {i}: the layers of its cache hold (prompts, positions) {sorted(sizes)}, and {tuple(positions_K.shape)}"
-            " positions are named: wanted one prompt, and in each layer as many as are named"
+            f"prompt {i}: the layers of its cache hold (prompts, positions) {sorted(sizes)}, and positions of shape "
+            f"{tuple(positions_K.shape)} are named: wanted one prompt, and in each layer as many as are named"
         )
     if len(positions_K) and not 0 <= int(positions_K.min()) <= int(positions_K.max()) < prompt.length:
         raise ValueError(
-            f"prompt {i}: its cache holds positions {int(positions_K.min())} to {int(positions_K.max())} of a length of "
-            f"{prompt.length}; length counts the positions before any were dropped"
+            f"prompt {i}: its cache holds positions {int(positions_K.min())} to {int(positions_K.max())} of a length "
+            f"of {prompt.length}; length counts the positions before any were dropped"
         )
     if prompt.length != len(positions_K) and not _takes(lm, "position_ids"):
         raise ValueError(f"{lm.name} counts positions by itself: it cannot go on from a cache that was pruned")
