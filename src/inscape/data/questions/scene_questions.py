@@ -106,7 +106,8 @@ def draw_scene_questions(
         sentences = list(_sentences(said, rng))
         context = " ".join(f"{text[0].upper()}{text[1:]}." for text in map(write, sentences))
         group = f"scenes/{split}/{seed}/{number}"
-        for i, (kind, place, free) in enumerate(_choose(_places(sentences), kinds, per_context, rng)):
+        chosen = list(_choose(_places(sentences), kinds, per_context, rng))  # before words are drawn for them
+        for i, (kind, place, free) in enumerate(chosen):
             named = _renamed(place, rng) if synonyms else place
             text = _QUESTION[kind](named, free)
             questions.append(Question(f"{group}/{i}/{kind}", context, text, tuple(_answers(kind, place)), group))
