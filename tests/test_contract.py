@@ -58,7 +58,7 @@ def test_every_preset_loads(study_of: Study, phase: Phase) -> None:
 @each_phase
 def test_needs_exist_and_come_earlier(study_of: Study, phase: Phase) -> None:
     codes = [p.code for p in study_of.phases]
-    assert set(phase.needs) <= set(codes[: codes.index(phase.code)])
+    assert {*phase.needs, *filter(None, (phase.mends,))} <= set(codes[: codes.index(phase.code)])
 
 
 def criteria(phase: Phase) -> tuple[Criterion, ...]:

@@ -63,6 +63,7 @@ def study_rows(studies: Iterable[Study]) -> list[dict[str, Any]]:
                     "name": p.name,
                     "question": p.question,
                     "needs": list(p.needs),
+                    "mends": p.mends or None,
                     "seeds": list(p.seeds),
                     "presets": list(p.preset_names),
                     "criteria": [str(c) for c in p.gate.criteria],

@@ -80,6 +80,13 @@ class World:
 MakeWorld = Callable[..., World]
 
 
+def mended_world(folder: Path, **first: Any) -> World:
+    """The same, and P2 is there to mend P1."""
+    w = make_world(folder, **first)
+    one, two, _ = w.study.phases
+    return World(replace(w.study, phases=(one, replace(two, needs=(), mends="P1"))), w.root)
+
+
 def make_world(folder: Path, **first: Any) -> World:
     """P1 (with the fields `first`), then P2 and P3 that need the one before; presets and runs are kept in `folder`."""
     presets = folder / "presets.yaml"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_study import GATE, MakeWorld, World, measure
+from planted_study import GATE, MakeWorld, World, failing, measure, mended_world
 
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate, Outcome
@@ -71,6 +71,39 @@ def test_what_is_not_shown_opens_nothing(world: MakeWorld, metrics: dict[str, Es
     (run,) = w.run("P1")
     assert judge(run).outcome is outcome
     assert w.standing() == (False, (f"P1 seed 0: {outcome}",))
+
+
+# --- a phase that mends another -----------------------------------------------------------------------------------
+
+
+def test_a_phase_that_mends_another_opens_when_that_has_failed_and_builds_on_it(presets: Path) -> None:
+    w = mended_world(presets.parent, run=failing, seeds=(0, 1))
+    assert not w.may_run("P2"), "not run is not failed"
+    w.run("P1", seed=0)
+    assert not w.may_run("P2"), "every seed first"
+    w.run("P1", seed=1)
+    (run,) = w.run("P2")
+    assert judge(run).outcome is Outcome.PASS
+    assert list(run.read_json(RunDir.ENV)["inputs"]) == ["P1"]
+    assert w.standing("P2") == (True, ())
+
+
+def test_where_there_is_nothing_to_mend_the_phase_is_skipped(presets: Path) -> None:
+    w = mended_world(presets.parent)
+    assert [run.path.parts[-3] for run in w.run()] == ["P1"]
+    assert w.said[-1] == "toy.P2 is skipped: P1 has passed, so there is nothing to mend"
+    (run,) = w.run("P2", despite_gate="to see what it does")
+    assert run.read_json(RunDir.ENV)["despite_gate"] == "to see what it does"
+
+
+def test_a_broken_instrument_is_not_mended(presets: Path) -> None:
+    w = mended_world(presets.parent, run=lambda context: {"leak": exact(0.5, 4, "scenes")})
+    w.run()
+    assert w.said[-1].startswith("toy.P2 is shut: P1 seed 0: INVALID")
+
+
+def test_a_smoke_run_of_a_phase_that_mends_needs_no_failure(presets: Path) -> None:
+    assert [judge(run).outcome for run in mended_world(presets.parent).run(preset="smoke")] == [Outcome.PASS] * 2
 
 
 # --- across seeds -----------------------------------------------------------------------------------------------

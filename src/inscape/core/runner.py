@@ -16,6 +16,7 @@ from inscape.core.standing import (
     is_open,
     judge,
     judge_across_seeds,
+    nothing_to_mend,
     standing,
     with_remedies,
 )
@@ -56,6 +57,10 @@ def run_study(
         skipped = phase.skip(_asked_config(phase, request)) if phase.skip else ""
         if skipped:
             say(f"{study.name}.{phase.code} is skipped: {skipped}")
+            continue
+        moot = nothing_to_mend(study, phase, request.preset, request.root, request.corpus)
+        if moot and not request.despite_gate:
+            say(f"{study.name}.{phase.code} is skipped: {moot}")
             continue
         gate = is_open(study, phase, request.preset, request.root, request.corpus)
         if not gate.open and request.preset != SMOKE and not request.despite_gate:
@@ -157,6 +162,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
     gate = is_open(study, phase, request.preset, request.root, request.corpus)
     if not gate.open and request.preset != SMOKE and not request.despite_gate:
         raise ValueError(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}")
+    built_on = (*phase.needs, *filter(None, (phase.mends,)))
     asked = {
         "format": FORMAT,
         "study": study.name,
@@ -169,7 +175,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
         "corpus": list(request.corpus),
         "remedies": list(remedies),
         "despite_gate": None if gate.open else request.despite_gate,
-        "inputs": {code: str(_input(study, code, request, seed).path.resolve()) for code in phase.needs},
+        "inputs": {code: str(_input(study, code, request, seed).path.resolve()) for code in built_on},
         "about": _about(study, phase),
         **declaration(phase),
     }

@@ -26,6 +26,7 @@ __all__ = [
     "is_open",
     "judge",
     "judge_across_seeds",
+    "nothing_to_mend",
     "standing",
     "with_remedies",
 ]
@@ -84,12 +85,35 @@ def standing(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[
 
 
 def is_open(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = ()) -> Standing:
-    """Whether `phase` may run: every phase it needs has passed in this preset, and so have those that they need."""
+    """Whether `phase` may run: every phase it needs has passed in this preset, and so have those that they need.
+
+    A phase that mends another may run once that one has failed with every seed, and has nothing to do if it passed.
+    """
     reasons: list[str] = []
+    if phase.mends and preset != SMOKE:
+        reasons += _unmended(study, phase, preset, root, corpus)
     for needed in map(study.phase, phase.needs):
         reasons += is_open(study, needed, preset, root, corpus).reasons
         reasons += standing(study, needed, preset, root, corpus).reasons
     return Standing(not reasons, tuple(dict.fromkeys(reasons)), {})
+
+
+def nothing_to_mend(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = ()) -> str:
+    """Why a phase that mends another has nothing to do; empty if it has, or mends none."""
+    if phase.mends and standing(study, study.phase(phase.mends), preset, root, corpus).open:
+        return f"{phase.mends} has passed, so there is nothing to mend"
+    return ""
+
+
+def _unmended(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...]) -> list[str]:
+    """Why a phase that mends another may not run yet, or never: a broken instrument is no failure to answer."""
+    if moot := nothing_to_mend(study, phase, preset, root, corpus):
+        return [moot]
+    broken = study.phase(phase.mends).on(corpus)
+    tried = standing(study, broken, preset, root, corpus)
+    outcomes = {seed: _outcome(tried.runs.get(seed)) for seed in broken.seeds}
+    unusable = ("not run", Outcome.INVALID)
+    return [f"{broken.code} seed {seed}: {outcome}" for seed, outcome in outcomes.items() if outcome in unusable]
 
 
 def judge_across_seeds(phase: Phase, runs: Mapping[int, RunDir]) -> Verdict:

@@ -70,6 +70,7 @@ class Phase:
     gate: Gate
     run: Callable[[Context], Mapping[str, Estimate]]
     needs: tuple[str, ...] = ()
+    mends: str = ""  # an earlier phase that this one is the answer to: it opens when that has run and has not passed
     seeds: tuple[int, ...] = (0,)
     corpus_seeds: tuple[int, ...] = ()  # on a corpus that the user names (`data.*`); empty: `seeds` there too
     remedies: tuple[Remedy, ...] = ()
