@@ -7,30 +7,29 @@ stay different. So a receiver that cannot do better than this is measured for wh
 Everything is float64. At d = 1 the 49,152 numbers of a table lie 1e-6 apart on average and 1e-11 where they are
 closest; float32 would make some of them equal, and would call that a loss of the method.
 
-Legend: T tokens, V rows of the table, D its width, d width of a latent, N different ids, C rows of a chunk.
+Legend: T tokens, V rows of the table, D its width, d width of a latent, N different ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inscape.compressors.projection import Projection, project
 from inscape.core.estimate import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-    from torch import Tensor
 
     from inscape.pretrained.language_model import LanguageModel
 
 __all__ = ["IdEquivalence", "identical_rows", "nearest_rows", "recovered_ids"]
 
-ROWS, QUERIES = 4096, 512  # of one block of distances: 17 MB of float64
-ROUNDING = 64 * np.finfo(np.float64).eps  # of a squared distance got by expanding, relative to the squared norms
+PAIRS = 8192  # rows projected at a time: 38 MB of float64 at a width of 576
 
 
 class IdEquivalence(NamedTuple):
@@ -75,39 +74,51 @@ def identical_rows(table_VD: Float[Tensor, "V D"]) -> tuple[Int[np.ndarray, " V"
 def nearest_rows(
     latent_Nd: Float[Tensor, "N d"], table_VD: Float[Tensor, "V D"], projection: Projection
 ) -> Int[Tensor, " N"]:
-    """The id of the nearest projected row to each latent, the lowest of several at the same distance.
+    """The id of the nearest projected row to each latent: exact, whatever the latents are.
 
-    Distances by the expansion |z|^2 - 2 z p + |p|^2 only say which rows can be nearest at all; those are compared by
-    their true differences, since the expansion cannot tell points apart that are closer than 1e-8 of their norm. The
-    table is projected in chunks and never as a whole.
+    Along one axis the table is sorted, so the rows beside a latent on it give a bound of the distance, and only rows
+    within this bound on that axis can be nearer. Where latents are projected rows the bound is rounding, and one row is
+    left; the farther they are from any, the more are looked at. Distances are sums of squared differences: expanding
+    the square could not tell points apart that are closer than 1e-8 of their norm. No more than PAIRS rows are
+    projected at a time.
     """
-    best_N = torch.full((len(latent_Nd),), torch.inf, dtype=torch.float64)
-    nearest_N = torch.zeros(len(latent_Nd), dtype=torch.int64)
-    for first in range(0, len(table_VD), ROWS):
-        row_Cd = project(projection, table_VD[first : first + ROWS])
-        square_C = row_Cd.square().sum(1)
-        for start in range(0, len(latent_Nd), QUERIES):
-            at = slice(start, start + QUERIES)
-            _improve(best_N[at], nearest_N[at], latent_Nd[at], row_Cd, square_C, first)
-    return nearest_N
+    axis_D1 = Projection(projection.mean_D, projection.basis_Dd[:, :1])
+    along_V = torch.cat([project(axis_D1, some).flatten() for some in table_VD.split(PAIRS)])
+    along_V, order_V = torch.sort(along_V, stable=True)
+    beside_N = torch.searchsorted(along_V, latent_Nd[:, 0].contiguous())
+    search = _Search(latent_Nd, table_VD, projection, order_V)
+    search.compare((beside_N - 1).clamp(min=0), beside_N.clamp(max=len(along_V) - 1) + 1)
+    # A hair more than the distance, since what was projected twice may differ in the last bit.
+    reach_N = search.best_N.sqrt() * (1 + 1e-9) + 1e-12 * latent_Nd.norm(dim=1)
+    low_N = torch.searchsorted(along_V, latent_Nd[:, 0] - reach_N)
+    search.compare(low_N, torch.searchsorted(along_V, latent_Nd[:, 0] + reach_N, right=True))
+    return search.nearest_N
 
 
-def _improve(
-    best_Q: Tensor, nearest_Q: Tensor, latent_Qd: Tensor, row_Cd: Tensor, square_C: Tensor, first: int
-) -> None:
-    """Put squared distances and ids of nearer rows of this chunk into `best_Q` and `nearest_Q`."""
-    square_Q = latent_Qd.square().sum(1)
-    distance_QC = torch.addmm(square_C, latent_Qd, row_Cd.T, alpha=-2.0) + square_Q[:, None]
-    slack_Q = ROUNDING * latent_Qd.shape[1] ** 0.5 * (square_Q + float(square_C.max()))
-    bound_Q = torch.minimum(best_Q, distance_QC.amin(1) + slack_Q) + slack_Q
-    query, row = torch.nonzero(distance_QC <= bound_Q[:, None], as_tuple=True)
-    for some in torch.arange(len(query)).split(ROWS * QUERIES // max(1, latent_Qd.shape[1])):
-        exact = (latent_Qd[query[some]] - row_Cd[row[some]]).square().sum(1)
-        # Rows stand in ascending order and a later one must be strictly nearer, so the lowest id wins.
-        order = np.lexsort((row[some].numpy(), exact.numpy(), query[some].numpy()))
-        queries = query[some].numpy()[order]
-        leading = torch.from_numpy(order[np.flatnonzero(np.diff(queries, prepend=-1))])
-        mine, value, place = query[some][leading], exact[leading], row[some][leading]
-        nearer = value < best_Q[mine]
-        best_Q[mine[nearer]] = value[nearer]
-        nearest_Q[mine[nearer]] = first + place[nearer]
+@final
+class _Search:
+    """The nearest row to each latent among those it was compared with."""
+
+    def __init__(self, latent_Nd: Tensor, table_VD: Tensor, projection: Projection, order_V: Tensor) -> None:
+        self.latent_Nd, self.table_VD, self.projection, self.order_V = latent_Nd, table_VD, projection, order_V
+        self.best_N = torch.full((len(latent_Nd),), torch.inf, dtype=torch.float64)  # squared distance
+        self.nearest_N = torch.zeros(len(latent_Nd), dtype=torch.int64)
+
+    def compare(self, low_N: Tensor, high_N: Tensor) -> None:
+        """Compare each latent with the rows from place low to before high in the sorted order."""
+        end_N = (high_N - low_N).clamp(min=0).cumsum(0)
+        total = int(end_N[-1]) if len(end_N) else 0
+        for first in range(0, total, PAIRS):
+            pair = torch.arange(first, min(first + PAIRS, total))
+            query = torch.searchsorted(end_N, pair, right=True)
+            row = self.order_V[high_N[query] - (end_N[query] - pair)]
+            self._improve(query, row)
+
+    def _improve(self, query: Tensor, row: Tensor) -> None:
+        off = project(self.projection, self.table_VD[row]) - self.latent_Nd[query]
+        distance = off.square().sum(1)
+        order = np.lexsort((row.numpy(), distance.numpy(), query.numpy()))  # of equal distances the lowest id
+        leading = torch.from_numpy(order[np.flatnonzero(np.diff(query.numpy()[order], prepend=-1))])
+        mine, value, found = query[leading], distance[leading], row[leading]
+        nearer = (value < self.best_N[mine]) | ((value == self.best_N[mine]) & (found < self.nearest_N[mine]))
+        self.best_N[mine[nearer]], self.nearest_N[mine[nearer]] = value[nearer], found[nearer]
