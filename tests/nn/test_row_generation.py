@@ -68,9 +68,8 @@ def test_rows_of_the_table_give_what_ids_give_in_batches_of_any_size(lm: Languag
 
 
 @settings(max_examples=10)
-@given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=40), min_size=1, max_size=5))
-def test_a_batch_writes_what_each_writes_alone(asked: list[list[int]]) -> None:
-    lm = open_language_model("tiny:1")
+@given(asked=st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=40), min_size=1, max_size=5))
+def test_a_batch_writes_what_each_writes_alone(lm: LanguageModel, asked: list[list[int]]) -> None:
     rows = [lm.rows(ids) for ids in asked]
     together = generate_rows(lm, rows, max_new_tokens=6, stop_ids=())
     assert together == [generate_rows(lm, [each], max_new_tokens=6, stop_ids=())[0] for each in rows]

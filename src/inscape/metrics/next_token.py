@@ -121,15 +121,15 @@ def perplexity(
         raise ValueError("perplexity wants finite nats, and one or more tokens, of each sequence")
     if not len(nats_B):
         return Estimate(math.nan, math.nan, math.nan, 0, unit)
-    with np.errstate(over="ignore"):  # infinite is what it is then: not measured, and shown as such
-        value = float(np.exp(nats_B.sum() / tokens_B.sum()))
-        if len(nats_B) == 1:
-            return Estimate(value, math.nan, math.nan, 1, unit)
+    rate, low, high = nats_B.sum() / tokens_B.sum(), math.nan, math.nan
+    if len(nats_B) > 1:
         draw = np.random.default_rng(seed)
         picks = (draw.integers(0, len(nats_B), len(nats_B)) for _ in range(RESAMPLES))
-        drawn = np.exp([nats_B[pick].sum() / tokens_B[pick].sum() for pick in picks])
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, min(float(low), value), max(float(high), value), len(nats_B), unit)
+        drawn = [nats_B[pick].sum() / tokens_B[pick].sum() for pick in picks]
+        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    with np.errstate(over="ignore"):  # infinite is what it is then: not measured, and shown as such
+        value, low, high = np.exp([rate, np.minimum(low, rate), np.maximum(high, rate)]).tolist()
+    return Estimate(value, low, high, len(nats_B), unit)
 
 
 def _kept(keep_BN: Tensor | None, logits_BNV: Tensor) -> Tensor:

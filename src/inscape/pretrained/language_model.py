@@ -161,7 +161,7 @@ def embedding_of(model: Any, name: str) -> Any:
 def _find(name: str, dtype: torch.dtype) -> LanguageModel:
     """From a folder, else what an earlier download left on this machine, else the hub."""
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return _load(name, str(folder), f"the folder {name}", dtype=dtype, local_files_only=True)
     if not name or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ValueError(f"there is no folder {name!r} with a language model; use {CHOICES}")
