@@ -6,15 +6,22 @@ __all__ = ["measure"]
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Run the benchmark of this name; ValueError names those there are."""
-    from inscape.bench import audio_structure, codec, image_statistics, visual_step
+    """Run the benchmark of this name; ValueError names those there are.
+
+    `prompt-compression:MODEL` is that of another language model than its default.
+    """
+    from inscape.bench import audio_structure, codec, image_statistics, prompt_compression, visual_step
 
     found = {
         "visual-step": visual_step.run,
         "stats": image_statistics.run,
         "codec": codec.run,
         "audio-structure": audio_structure.run,
+        "prompt-compression": prompt_compression.run,
     }
+    kind, _, model = name.partition(":")
+    if kind == "prompt-compression" and model:
+        return prompt_compression.run(model)
     if name not in found:
         raise ValueError(f"there is no benchmark {name!r}; there are: {', '.join(found)}")
     return found[name]()
