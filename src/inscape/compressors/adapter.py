@@ -4,6 +4,9 @@ Rows are functions of ids, so a batch of 64 prompts is its different ids, each w
 the mean over all token rows to the last digit, at a fifth of the work; dropout alone is drawn once for an id instead of
 once for each of its tokens. What the receiver is trained on is what travels: latents after rounding to their wire type.
 
+It starts at the mean row: the usual random start has outputs of variance 1, a thousand times that of a table's rows,
+and the first hundreds of steps would only shrink them.
+
 The norm of a row. A receiver that rescales its rows to the norms of the ORIGINAL rows has been told one number a token
 that nobody sent (the record's fix of a broken output norm, and its oracle leak). Here "stored" sends that number, the
 ledger counts it, and "none" leaves norms to what was learned.
@@ -13,6 +16,7 @@ Legend: P prompts, T tokens, N different ids of all prompts, U of a batch, d wid
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +76,7 @@ __all__ = [
 
 NORM = "norm"  # among the tensors that travel
 NORMS = ("none", "stored")
-STARTS = ("random", "linear")
+STARTS = ("mean", "linear")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class AdapterConfig:
     hidden_mult: int = 4  # hidden width over d
     dropout: float = 0.1  # of the second hidden layer
     norms: str = "none"  # none | stored: whether a row's norm travels and the receiver's row is given it
-    start: str = "random"  # random | linear: from the closed-form linear inverse, which the plan does not have
+    start: str = "mean"  # mean: of the training rows, whatever the latent | linear: the closed-form linear inverse
     epochs: float = 3.0  # passes over the training prompts
     batch: int = 64  # prompts a step
     lr: float = 5e-4  # peak rate of AdamW, falling by a cosine
@@ -298,9 +302,12 @@ def train_adapter(
     rows = training_rows(lm, inner, sequences, config.norms)
     if module is None:
         module = new_adapter(rows.latent_Nd.shape[1], rows.row_ND.shape[1], config, seed=seed)
-        if config.start == "linear":
-            inverse = least_squares_inverse(projected(inner), moments_of_prompts(lm, sequences))
-            module.start_from(inverse.weight_dD, inverse.bias_D)
+        moments = moments_of_prompts(lm, sequences)
+        inverse = least_squares_inverse(projected(inner), moments)
+        known = config.start == "linear"
+        module.start_from(inverse.weight_dD * known, inverse.bias_D if known else moments.mean_D)
+    else:
+        module = copy.deepcopy(module)  # the earlier phase keeps its own
     module.requires_grad_(True)
 
     def batch_at(index: int, rank: int, world: int) -> RowBatch:

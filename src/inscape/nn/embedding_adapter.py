@@ -40,7 +40,7 @@ class EmbeddingAdapter(nn.Module):
         super().__init__()
         if min(width, dimension, hidden_mult) < 1:
             raise ValueError(
-                f"sizes are 1 or more, given width={width} dimension={dimension} hidden_mult={hidden_mult}"
+                f"width={width} dimension={dimension} hidden_mult={hidden_mult} make no adapter; allowed: from 1 on"
             )
         if not 0 <= rate < 1:
             raise ValueError(f"rate={rate} is out of range; allowed: at least 0 and below 1")
