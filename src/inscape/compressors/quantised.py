@@ -152,7 +152,7 @@ def quantise(vector_Nd: Float[Tensor, "N d"], bits: int, group: int = 0) -> Code
     if wanted_NG.max(initial=0.0) > np.finfo(np.float16).max:
         raise ValueError(f"numbers up to {np.abs(x_Nd).max():.3g} are too large for a float16 scale; send float32")
     scale_NG = wanted_NG.astype(np.float16)
-    scale_NG = np.where(scale_NG < wanted_NG, np.nextafter(scale_NG, np.float16(np.inf)), scale_NG)
+    np.nextafter(scale_NG, np.float16(np.inf), out=scale_NG, where=scale_NG < wanted_NG)
     step_NG1 = np.where(scale_NG > 0, scale_NG, 1).astype(np.float64)[:, :, None]
     code = np.rint(grouped_NGs / step_NG1).astype(np.int16).reshape(count, -1)[:, :width] + largest + 1
     return Codes(torch.from_numpy(_pack(code.astype(np.uint8), bits)), torch.from_numpy(scale_NG))
