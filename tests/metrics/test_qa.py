@@ -133,6 +133,17 @@ def test_empty_answers_match_exactly_though_their_f1_is_0():
     assert exact_match("", "the") == 1
 
 
+def test_scores_of_many_are_the_means_of_the_official_ones():
+    texts = list(fuzzed_texts(random.Random(1), 2000))
+    predictions, references = texts[:400], [texts[at : at + 4] for at in range(400, 2000, 4)]
+    scores = score_answers(predictions, references)
+    pairs = list(zip(predictions, references, strict=True))
+    assert scores.f1.value == pytest.approx(np.mean([max(plain_f1(p, r) for r in many) for p, many in pairs]))
+    exact = [any(plain_words(p) == plain_words(r) for r in many) for p, many in pairs]
+    assert scores.exact_match.value == pytest.approx(np.mean(exact))
+    assert 0.02 < scores.exact_match.value < scores.f1.value
+
+
 # --- mistakes that were made --------------------------------------------------------------------------------------
 
 

@@ -126,9 +126,12 @@ def score_answers(
     if isinstance(predictions, str) or len(predictions) != len(references):
         given = "one text" if isinstance(predictions, str) else f"{len(predictions)} answers"
         raise ValueError(f"wanted an answer for each question, given {given} and {len(references)} questions")
-    pairs = list(zip(predictions, references, strict=True))
-    overlap = [metric_max_over_references(f1, *pair) for pair in pairs]
-    exact = [metric_max_over_references(exact_match, *pair) for pair in pairs]
+    overlap, exact = [], []
+    for prediction, gold in zip(predictions, references, strict=True):
+        # Gold answers that differ in nothing that is compared score alike: one of each is enough.
+        distinct = gold if isinstance(gold, str) else list({normalise_answer(text): text for text in gold}.values())
+        overlap.append(metric_max_over_references(f1, prediction, distinct))
+        exact.append(metric_max_over_references(exact_match, prediction, distinct))
     mean_f1 = mean_over_questions(overlap, groups=groups, unit=unit, seed=seed)
     if groups is None:
         return AnswerScores(mean_f1, proportion(int(sum(exact)), len(exact), unit))
