@@ -179,9 +179,10 @@ def _load(name: str, where: str, said: str, *, dtype: torch.dtype, **options: bo
     try:
         with quiet_bars():
             # The type is given here and not by .to(): casting would round rotary frequencies, which stay in float32.
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 where, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
+            model, info = loaded
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     except Exception as error:  # the hub, the network, JSON, the tokenizer and safetensors each raise their own
         raise ValueError(f"no causal language model from {said} ({_first_line(error)})") from None

@@ -27,7 +27,7 @@ def tiny_language_model(seed: int = 0) -> LanguageModel:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, pad_token=END)
-    end = tokenizer.convert_tokens_to_ids(END)
+    end = len(ids)  # the sign that the tokenizer adds behind the bytes
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -45,7 +45,7 @@ def tiny_language_model(seed: int = 0) -> LanguageModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    with torch.no_grad():
-        # Llama's own initialisation leaves the row of the padding sign at zero, which no trained table has.
-        model.get_input_embeddings().weight[end] = model.get_input_embeddings().weight[0].flip(0)
+    # Llama's own initialisation leaves the row of the padding sign at zero, which no trained table has.
+    table = model.model.embed_tokens.weight.data
+    table[end] = table[0].flip(0)
     return LanguageModel(model, tokenizer, f"tiny:{seed}")
