@@ -206,6 +206,9 @@ def test_wishes_that_cannot_be_met_are_one_line(file):
         squad_subset(file, 999, split=None)
     with pytest.raises(ValueError, match=r"^0 questions wanted"):
         squad_subset(file, 0)
+    one = write(file.parent / "one.json", {"data": [article(0)]})
+    with pytest.raises(ValueError, match=r"^split 'test' of .*one\.json holds no question: too few articles to split"):
+        squad_subset(one, None, split="test")
     with pytest.raises(ValueError, match=r"split is 'dev'; allowed: train, validation, test, or None"):
         squad_subset(file, 1, split="dev")
     assert of_split([], "test") == []

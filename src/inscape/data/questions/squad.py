@@ -61,7 +61,7 @@ def squad_subset(path: Path | str, n: int | None, seed: int = 0, split: str | No
 
     path: a file, or the name of a data set on the hub (`squad`), whose own splits are then taken. A file is split by
     article (`split_of_group`); split=None takes it whole. ValueError, one line: whatever `read_squad` and `read_hub`
-    refuse, and fewer than `n` questions.
+    refuse, a split without questions, and fewer than `n`.
     """
     if _names_a_file(path):
         return take(of_split(read_squad(path).questions, split), n, seed, f"split {split!r} of {path}")
@@ -71,10 +71,12 @@ def squad_subset(path: Path | str, n: int | None, seed: int = 0, split: str | No
 
 
 def take(questions: Iterable[Question], n: int | None, seed: int, where: str) -> list[Question]:
-    """The first `n` of the shuffled questions (None: all). ValueError, naming `where`, if there are fewer."""
+    """The first `n` of the shuffled questions (None: all). ValueError, naming `where`, if there are fewer or none."""
     pool = list(questions)
+    if not pool:
+        raise ValueError(f"{where} holds no question: too few articles to split; take another split, or None for all")
     if n is not None and not 1 <= n <= len(pool):
-        raise ValueError(f"{n} questions wanted of {where}, which holds {len(pool)}; give 1 to {len(pool)}, or another")
+        raise ValueError(f"{n} questions wanted of {where}, which holds {len(pool)}; give 1 to {len(pool)}")
     return [pool[i] for i in np.random.default_rng(seed).permutation(len(pool))[:n]]
 
 
