@@ -83,6 +83,12 @@ def test_p2_passes_the_planted_world_of_two_facts_where_swaps_across_facts_count
     assert metrics["told_apart_across"] == metrics["told_apart_across_2_facts"]
 
 
+def test_more_facts_are_looked_for_in_more_pools_and_what_is_only_shown_in_fewer():
+    measured = Measured(decide=2, pools=6, per_edit=1000)
+    assert [measured.of(facts).pools for facts in (1, 2, 3)] == [6, 12, 4]
+    assert [measured.of(facts).per_edit for facts in (1, 2, 3)] == [1000, 1000, 250]
+
+
 def test_p2_asks_for_swaps_across_facts_unless_one_fact_alone_decides(one_fact_gate):
     asked = {c.metric for c in one_fact_gate.criteria}
     assert {c.metric for c in meaning.GATE.criteria} - asked == {"told_apart_across"}

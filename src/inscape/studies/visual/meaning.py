@@ -55,7 +55,7 @@ class Measured:
     """How much is measured, and for how many facts it decides."""
 
     decide: int = 3  # scenes of 1 to so many facts decide; all are measured
-    pools: int = 4  # retrieval pools for each number of facts
+    pools: int = 6  # retrieval pools of scenes of one fact; n times as many of n facts, as each has fewer queries
     pool_size: int = 10_000  # sentences a pool, every one-edit counterfactual of each query among them
     per_edit: int = 1000  # triples for each type of edit
     held_out: int = 1024  # sentences whose latents are measured
@@ -76,11 +76,12 @@ class Measured:
 
     def of(self, facts: int) -> Measured:
         """How much is measured of scenes of so many facts: a quarter, where they are only shown."""
+        pools = facts * self.pools
         if facts <= self.decide:
-            return self
+            return replace(self, pools=pools)
         return replace(
             self,
-            pools=max(1, self.pools // 4),
+            pools=max(1, pools // 4),
             per_edit=max(1, self.per_edit // 4),
             sentences=max(8, self.sentences // 4),
         )
