@@ -45,6 +45,7 @@ def test_equal_rows_are_named_and_not_counted_as_lost() -> None:
     assert found.recovered.value == 1.0
     assert found.identical == ((3, 7, 31),)  # 49 and 50 are equal as well, and no prompt has them
     assert identical_rows(table_VD)[1] == ((3, 7, 31), (49, 50))
+    assert identical_rows(torch.tensor([[0.0, 1], [-0.0, 1], [1, 0], [1, 1e-30]]))[1] == ((0, 1),)
 
 
 def test_a_projection_that_makes_rows_equal_is_caught() -> None:
@@ -73,7 +74,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     projection = Projection(LM.table_VD.double().mean(0), random_basis(D, 2, 0))
     latent_Nd = project(projection, LM.table_VD) + 0.05
     whole = nearest_rows(latent_Nd, LM.table_VD, projection)
-    monkeypatch.setattr(id_equivalence, "PAIRS", 7)
+    monkeypatch.setattr(id_equivalence, "BLOCK", 7)
     assert torch.equal(nearest_rows(latent_Nd, LM.table_VD, projection), whole)
     assert len(np.unique(whole)) > 10
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IdEquivalence", "identical_rows", "nearest_rows", "recovered_ids"]
 
-PAIRS = 8192  # rows projected at a time: 38 MB of float64 at a width of 576
+BLOCK = 2048  # rows at a time: 9 MB of float64 at a width of 576, which the allocator keeps and need not fetch anew
 
 
 class IdEquivalence(NamedTuple):
@@ -62,13 +62,23 @@ def recovered_ids(
 
 
 def identical_rows(table_VD: Float[Tensor, "V D"]) -> tuple[Int[np.ndarray, " V"], tuple[tuple[int, ...], ...]]:
-    """A number for each row, equal where rows are equal in every bit; and the groups of two or more equal rows."""
-    whole_VD = np.ascontiguousarray(table_VD.detach().float().cpu().numpy()) + np.float32(0)  # -0 becomes 0
-    keys_V = whole_VD.view(np.dtype((np.void, whole_VD.shape[1] * whole_VD.itemsize))).ravel()
-    first_of: dict[bytes, int] = {}
-    group_V = np.array([first_of.setdefault(key.tobytes(), i) for i, key in enumerate(keys_V)])
+    """A number for each row, equal where rows are equal in every number; and the groups of two or more equal rows.
+
+    Rows of different hash differ; only those that share one are compared.
+    """
+    weight_D = np.random.default_rng(0).integers(0, 2**64, table_VD.shape[1], dtype=np.uint64)
+    hash_V = np.concatenate([(_words(some) * weight_D).sum(1) for some in table_VD.split(BLOCK)])
+    _, place_V, count = np.unique(hash_V, return_inverse=True, return_counts=True)
+    group_V, first_of = np.arange(len(hash_V)), {}
+    for i in np.flatnonzero(count[place_V] > 1):
+        group_V[i] = first_of.setdefault(_words(table_VD[i : i + 1]).tobytes(), i)
     repeated = np.flatnonzero(np.bincount(group_V, minlength=len(group_V)) > 1)
     return group_V, tuple(tuple(np.flatnonzero(group_V == first).tolist()) for first in repeated)
+
+
+def _words(row_CD: Tensor) -> Int[np.ndarray, "C D"]:
+    """The bits of each number as float64; those of -0 are 0's."""
+    return (row_CD.detach().cpu().double().numpy() + 0.0).view(np.uint64)
 
 
 def nearest_rows(
@@ -79,19 +89,22 @@ def nearest_rows(
     Along one axis the table is sorted, so the rows beside a latent on it give a bound of the distance, and only rows
     within this bound on that axis can be nearer. Where latents are projected rows the bound is rounding, and one row is
     left; the farther they are from any, the more are looked at. Distances are sums of squared differences: expanding
-    the square could not tell points apart that are closer than 1e-8 of their norm. No more than PAIRS rows are
+    the square could not tell points apart that are closer than 1e-8 of their norm. No more than BLOCK rows are
     projected at a time.
     """
     axis_D1 = Projection(projection.mean_D, projection.basis_Dd[:, :1])
-    along_V = torch.cat([project(axis_D1, some).flatten() for some in table_VD.split(PAIRS)])
+    along_V = torch.cat([project(axis_D1, some).flatten() for some in table_VD.split(BLOCK)])
     along_V, order_V = torch.sort(along_V, stable=True)
     beside_N = torch.searchsorted(along_V, latent_Nd[:, 0].contiguous())
     search = _Search(latent_Nd, table_VD, projection, order_V)
-    search.compare((beside_N - 1).clamp(min=0), beside_N.clamp(max=len(along_V) - 1) + 1)
+    below_N, above_N = (beside_N - 1).clamp(min=0), beside_N.clamp(max=len(along_V) - 1) + 1
+    search.compare(below_N, above_N)
     # A hair more than the distance, since what was projected twice may differ in the last bit.
     reach_N = search.best_N.sqrt() * (1 + 1e-9) + 1e-12 * latent_Nd.norm(dim=1)
     low_N = torch.searchsorted(along_V, latent_Nd[:, 0] - reach_N)
-    search.compare(low_N, torch.searchsorted(along_V, latent_Nd[:, 0] + reach_N, right=True))
+    high_N = torch.searchsorted(along_V, latent_Nd[:, 0] + reach_N, right=True)
+    seen_N = (low_N >= below_N) & (high_N <= above_N)
+    search.compare(low_N, torch.where(seen_N, low_N, high_N))
     return search.nearest_N
 
 
@@ -108,8 +121,8 @@ class _Search:
         """Compare each latent with the rows from place low to before high in the sorted order."""
         end_N = (high_N - low_N).clamp(min=0).cumsum(0)
         total = int(end_N[-1]) if len(end_N) else 0
-        for first in range(0, total, PAIRS):
-            pair = torch.arange(first, min(first + PAIRS, total))
+        for first in range(0, total, BLOCK):
+            pair = torch.arange(first, min(first + BLOCK, total))
             query = torch.searchsorted(end_N, pair, right=True)
             row = self.order_V[high_N[query] - (end_N[query] - pair)]
             self._improve(query, row)
