@@ -9,7 +9,7 @@ pytest.importorskip("transformers")
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from inscape.nn import row_generation
 from inscape.nn.row_generation import (
@@ -115,6 +115,41 @@ def test_the_id_that_stops_is_the_last_one_and_stands_once(lm: LanguageModel) ->
     for said in generate_rows(lm, [lm.rows(ids) for ids in asked], max_new_tokens=NEW, stop_ids=STOP):
         assert not set(said[:-1]) & set(STOP)
         assert said[-1] in STOP or len(said) == NEW
+
+
+def test_until_sees_all_new_ids_of_its_prompt_and_ends_it(lm: LanguageModel) -> None:
+    asked = prompts(6, seed=9)
+    rows = [lm.rows(ids) for ids in asked]
+    whole = generate_rows(lm, rows, max_new_tokens=NEW, stop_ids=())
+    ends = [said[3 + i] for i, said in enumerate(whole)]
+    cut = generate_rows(lm, rows, max_new_tokens=NEW, stop_ids=(), until=lambda new: new[-1] in ends and len(new) > 2)
+    first = [next(n for n, i in enumerate(said, 1) if i in ends and n > 2) for said in whole]
+    assert cut == [said[:n] for said, n in zip(whole, first, strict=True)]
+
+
+@pytest.mark.parametrize("tokens", [1, 70, 100_000])
+def test_what_is_read_together_does_not_matter(lm: LanguageModel, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone, some together, or all: as a GPU does it."""
+    asked = prompts(10, seed=6)
+    monkeypatch.setattr(row_generation, "CPU_TOKENS", tokens)
+    rows = [lm.rows(ids) for ids in asked]
+    assert generate_rows(lm, rows, max_new_tokens=NEW, stop_ids=STOP) == [plain(lm, ids) for ids in asked]
+
+
+def test_a_cache_that_forgets_is_read_in_one_piece(lm: LanguageModel) -> None:
+    """Of a sliding window only the end is kept, and ends of different prompts cannot be laid side by side."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        config = MistralConfig(**sizes, vocab_size=257, sliding_window=16, num_key_value_heads=2, initializer_range=0.3)
+        mistral = MistralForCausalLM(config).eval()
+    other = LanguageModel(mistral, lm.tokenizer, "mistral")
+    asked = prompts(8, seed=1, longest=60)
+    assert not row_generation._reads_in_parts(other)
+    assert row_generation._reads_in_parts(lm)
+    assert generate_rows(other, [other.rows(ids) for ids in asked], max_new_tokens=NEW, stop_ids=STOP) == [
+        plain(other, ids) for ids in asked
+    ]
 
 
 def test_other_rows_give_other_words_and_the_same_rows_the_same(lm: LanguageModel) -> None:

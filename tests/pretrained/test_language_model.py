@@ -1,7 +1,6 @@
 """One interface for every language model, on tiny random ones; what is no causal language model is one line."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, T5Config, T5ForConditionalGeneration
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, T5Config
 
 from inscape.pretrained import language_model
-from inscape.pretrained.language_model import LanguageModel, line_end_ids, open_language_model
+from inscape.pretrained.language_model import LanguageModel, line_is_over, open_language_model
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +87,20 @@ def test_a_table_that_the_model_scales_is_given_as_the_model_sees_it(lm: Languag
     assert torch.equal(other.rows([7, 8]), other.table_VD[[7, 8]])
 
 
-def test_line_ends_are_all_ids_that_hold_one(lm: LanguageModel) -> None:
-    assert line_end_ids(lm) == tuple(lm.encode("\n"))
+@pytest.mark.parametrize(
+    ("text", "over"),
+    [
+        ("", False),
+        ("\n", False),
+        (" \n\n ", False),
+        ("red", False),
+        ("red\n", True),
+        ("\n red", False),
+        ("\nred\nc", True),
+    ],
+)
+def test_a_line_is_over_at_its_end_and_a_blank_one_is_none(lm: LanguageModel, text: str, over: bool) -> None:
+    assert line_is_over(lm)(lm.encode(text)) is over
 
 
 def test_random_weights_are_those_of_their_seed() -> None:
@@ -165,21 +176,16 @@ def bert() -> BertLMHeadModel:
         return BertLMHeadModel(BertConfig(**sizes, vocab_size=257))
 
 
-def t5() -> T5ForConditionalGeneration:
-    return T5ForConditionalGeneration(T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=257))
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (bert, "is no causal language model: what comes later changes what it predicts before$"),
-        (t5, "^no causal language model from the folder "),
-    ],
-)
-def test_what_sees_the_future_is_refused(lm: LanguageModel, tmp_path: Path, make: Callable[[], Any], said: str) -> None:
-    where = saved(lm, make(), tmp_path / "other")
-    with pytest.raises(ValueError, match=said) as refusal:
+def test_what_sees_the_future_is_refused(lm: LanguageModel, tmp_path: Path) -> None:
+    where = saved(lm, bert(), tmp_path / "bert")
+    with pytest.raises(
+        ValueError, match="is no causal language model: what comes later changes what it predicts before$"
+    ):
         open_language_model(str(where))
+    T5Config(vocab_size=257).save_pretrained(tmp_path / "t5")
+    lm.tokenizer.save_pretrained(tmp_path / "t5")
+    with pytest.raises(ValueError, match=r"^no causal language model from the folder .*T5Config") as refusal:
+        open_language_model(str(tmp_path / "t5"))
     assert "\n" not in str(refusal.value)
 
 

@@ -20,7 +20,7 @@ import torch
 from inscape.data.questions import build_prompt, draw_scene_questions
 from inscape.device import set_threads
 from inscape.nn.row_generation import generate_rows
-from inscape.pretrained.language_model import LanguageModel, line_end_ids, open_language_model
+from inscape.pretrained.language_model import LanguageModel, line_is_over, open_language_model
 
 __all__ = ["run"]
 
@@ -43,17 +43,17 @@ def run(
     lm = open_language_model(model, device=device)
     asked = _prompts(lm, prompts, new_tokens)
     rows = [lm.rows(ids) for ids in asked]
-    stop = sorted({*lm.end_ids, *line_end_ids(lm)})
+    over = line_is_over(lm)
 
     def batched() -> list[list[int]]:
-        return generate_rows(lm, rows, max_new_tokens=new_tokens, stop_ids=stop, batch=batch)
+        return generate_rows(lm, rows, max_new_tokens=new_tokens, stop_ids=lm.end_ids, until=over, batch=batch)
 
     def plain() -> list[list[int]]:
-        return [_generate(lm, ids, new_tokens, stop) for ids in asked]
+        return [_generate(lm, ids, new_tokens, over) for ids in asked]
 
     # The first call is not like the others: kernels are chosen, and memory is asked for.
-    _generate(lm, asked[0], 2, stop)
-    generate_rows(lm, rows[:2], max_new_tokens=2, stop_ids=stop)
+    _generate(lm, asked[0], 2, over)
+    generate_rows(lm, rows[:2], max_new_tokens=2, stop_ids=())
     seconds: dict[str, list[float]] = {"plain": [], "batched": []}
     answers: dict[str, list[list[int]]] = {}
     for turn in range(turns):
@@ -89,16 +89,24 @@ def _prompts(lm: LanguageModel, count: int, new_tokens: int) -> list[tuple[int, 
 
 
 @torch.inference_mode()
-def _generate(lm: LanguageModel, ids: tuple[int, ...], new_tokens: int, stop: list[int]) -> list[int]:
+def _generate(lm: LanguageModel, ids: tuple[int, ...], new_tokens: int, over: Callable[[list[int]], bool]) -> list[int]:
     """What anybody would write: greedy, one prompt at a time, with transformers' own cache."""
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class LineIsOver(StoppingCriteria):
+        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+            done = [over(each) for each in input_ids[:, len(ids) :].tolist()]
+            return torch.tensor(done, device=input_ids.device)
+
     ids_1T = torch.tensor([ids], device=lm.device)
     out_1T = lm.model.generate(
         ids_1T,
         attention_mask=torch.ones_like(ids_1T),
         max_new_tokens=new_tokens,
         do_sample=False,
-        eos_token_id=stop,
-        pad_token_id=stop[0],
+        eos_token_id=list(lm.end_ids) or None,
+        stopping_criteria=StoppingCriteriaList([LineIsOver()]),
+        pad_token_id=0,
     )
     return out_1T[0, len(ids) :].tolist()
 

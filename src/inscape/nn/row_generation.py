@@ -9,7 +9,9 @@ without penalties, the id that stopped it included. Two traps lie here:
   leaves nothing, and every answer is empty. Here only new tokens are ever returned.
 * after a cache that was pruned to K of T positions, the next token stands at position T and not at K.
 
-Prompts of nearly one length share a batch, padded on the left, and those that have stopped leave it.
+Prompts of nearly one length share a batch, padded on the left, and those that have stopped leave it. On a CPU they are
+read one by one and share only the writing: reading is bound by arithmetic, where padding costs and company gains
+nothing; writing is bound by memory, where sixteen tokens cost little more than one.
 
 Legend: B batch, T tokens of a prompt, K positions held by a cache, S rows fed now, L = K + S, D width of a row,
 V vocabulary, N new tokens, H key heads, E width of one.
@@ -18,11 +20,12 @@ V vocabulary, N new tokens, H key heads, E width of one.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ __all__ = [
 
 PADDING = 0.25  # the largest share of a batch that may be padding: it is computed like anything else
 BATCH_TOKENS = 16_384  # the most tokens of a batch: its keys and values have to fit into memory
+CPU_TOKENS = 128  # the most tokens that a CPU reads at once, where there is more than one prompt: more is no faster
 
 
 class CachedPrompt(NamedTuple):
@@ -57,6 +61,7 @@ class CachedPrompt(NamedTuple):
 
 
 Fed = Tensor | CachedPrompt
+Until = Callable[[list[int]], bool]
 
 
 def generate_rows(
@@ -65,16 +70,19 @@ def generate_rows(
     *,
     max_new_tokens: int,
     stop_ids: Collection[int],
+    until: Until | None = None,
     batch: int = 16,
 ) -> list[list[int]]:
     """The new token ids after each prompt, ONLY those, in the order of `rows`; greedy.
 
     rows: embedding rows of whole prompts, of any lengths from 1 on. Writing ends with an id of `stop_ids`, which is
-    kept as the last, or after max_new_tokens. In float32 the ids are those of `generate` on a single prompt of ids,
-    unless two logits are equal to within rounding. ValueError in one line: a prompt without rows, of another width or
-    not finite; prompt and answer together longer than the window.
+    kept as the last, or when `until` says so of the new ids, or after max_new_tokens. To end an answer with its line,
+    `until=line_is_over(lm)` is the way: a line feed among the stop ids would cut off a model that begins with one. In
+    float32 the ids are those of `generate` on a single prompt of ids, unless two logits are equal to within rounding.
+    ValueError in one line: a prompt without rows, of another width or not finite; prompt and answer together longer
+    than the window.
     """
-    return _generate(lm, list(rows), max_new_tokens, stop_ids, batch)
+    return _generate(lm, list(rows), batch, _Written(len(rows), max_new_tokens, stop_ids, until))
 
 
 def generate_from_caches(
@@ -83,13 +91,14 @@ def generate_from_caches(
     *,
     max_new_tokens: int,
     stop_ids: Collection[int],
+    until: Until | None = None,
     batch: int = 16,
 ) -> list[list[int]]:
     """`generate_rows` for prompts whose beginning is a cache. The caches are left as they are.
 
     ValueError also where positions and cache do not fit each other, or layers hold different numbers of positions.
     """
-    return _generate(lm, list(prompts), max_new_tokens, stop_ids, batch)
+    return _generate(lm, list(prompts), batch, _Written(len(prompts), max_new_tokens, stop_ids, until))
 
 
 def generate_from_cache(
@@ -101,6 +110,7 @@ def generate_from_cache(
     length: int,
     max_new_tokens: int,
     stop_ids: Collection[int],
+    until: Until | None = None,
 ) -> list[int]:
     """`generate_from_caches` for one prompt.
 
@@ -108,7 +118,7 @@ def generate_from_cache(
     for before it was pruned; it cannot be told from `positions`, of which the last may have been dropped.
     """
     prompt = CachedPrompt(cache, positions, length, torch.atleast_2d(last_row))
-    return _generate(lm, [prompt], max_new_tokens, stop_ids, 1)[0]
+    return _generate(lm, [prompt], 1, _Written(1, max_new_tokens, stop_ids, until))[0]
 
 
 @torch.inference_mode()
@@ -129,11 +139,11 @@ def continuation_logits(lm: LanguageModel, prompt: Fed, ids: Sequence[int]) -> F
     return logits_1NV[0].float()
 
 
-def length_buckets(lengths: Sequence[int], batch: int) -> list[list[int]]:
+def length_buckets(lengths: Sequence[int], batch: int, tokens: int = BATCH_TOKENS) -> list[list[int]]:
     """Indices of prompts, grouped so that those of a group are nearly of one length; longest first.
 
-    A group has at most `batch` prompts; at most a quarter of it is padding; and it has few enough tokens for its keys
-    and values to fit into memory.
+    A group has at most `batch` prompts; at most a quarter of it is padding; and with its padding it has at most
+    `tokens` tokens, or one prompt.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}; allowed: numbers from 1 on")
@@ -141,7 +151,7 @@ def length_buckets(lengths: Sequence[int], batch: int) -> list[list[int]]:
     longest = held = 0
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         padded = longest * (len(groups[-1]) + 1) if groups else 0
-        full = not groups or len(groups[-1]) == batch or padded > BATCH_TOKENS
+        full = not groups or len(groups[-1]) == batch or padded > tokens
         if full or padded - held - lengths[i] > PADDING * padded:
             groups.append([])
             longest, held = lengths[i], 0
@@ -164,9 +174,21 @@ class _Batch:
         sizes_B1 = torch.tensor([[len(each)] for each in rows], device=lm.device)
         starts_B1 = torch.tensor([[_start(prompt)] for prompt in prompts], device=lm.device)
         place_BS = torch.arange(rows_BSD.shape[1], device=lm.device) - rows_BSD.shape[1] + sizes_B1
-        cache, held_BK = _joined(lm, prompts)
+        cache, held_BK = _held_side_by_side(lm, prompts)
         keep_BL = torch.cat([held_BK, place_BS >= 0], 1)
         return cls(rows_BSD, keep_BL, starts_B1 + place_BS.clamp(min=0), cache)
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Batch]) -> _Batch:
+        """Batches that have been read, as one: what is shorter is padded on the left."""
+        if len(parts) == 1:
+            return parts[0]
+        most = max(part.keep_BL.shape[1] for part in parts)
+        keep_BL = torch.cat([pad(part.keep_BL, (most - part.keep_BL.shape[1], 0)) for part in parts])
+        positions_B1 = torch.cat([part.positions_BS for part in parts])
+        return cls(
+            torch.cat([part.rows_BSD for part in parts]), keep_BL, positions_B1, _stacked([p.cache for p in parts])
+        )
 
     def read(self, lm: LanguageModel, keep: int) -> tuple[Float[Tensor, "B N V"], _Batch]:
         """The logits after the last `keep` rows, and this batch with everything in its cache and no rows left."""
@@ -197,51 +219,97 @@ class _Batch:
         return _Batch(self.rows_BSD[kept_A], self.keep_BL[kept_A], self.positions_BS[kept_A], self.cache)
 
 
+class _Written:
+    """What has been written after each prompt so far, and whether that is all."""
+
+    def __init__(self, prompts: int, most: int, stop_ids: Collection[int], until: Until | None) -> None:
+        if most < 1:
+            raise ValueError(f"max_new_tokens is {most}; allowed: numbers from 1 on")
+        self.new: list[list[int]] = [[] for _ in range(prompts)]
+        self.most, self._stop, self._until = most, frozenset(stop_ids), until
+
+    def add(self, prompts: Sequence[int], ids_B: Int[Tensor, " B"]) -> list[int]:
+        """One more id for each of these prompts; the places among them of those that go on."""
+        for i, chosen in zip(prompts, ids_B.tolist(), strict=True):
+            self.new[i].append(chosen)
+        return [place for place, i in enumerate(prompts) if not self._is_done(self.new[i])]
+
+    def _is_done(self, new: list[int]) -> bool:
+        return len(new) >= self.most or new[-1] in self._stop or (self._until is not None and self._until(new))
+
+
 @torch.inference_mode()
-def _generate(
-    lm: LanguageModel, prompts: Sequence[Fed], max_new_tokens: int, stop_ids: Collection[int], batch: int
-) -> list[list[int]]:
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; allowed: numbers from 1 on")
-    _check(prompts, lm, max_new_tokens)
-    new: list[list[int]] = [[] for _ in prompts]
-    stop = frozenset(stop_ids)
-    for bucket in length_buckets([_held(prompt) + len(_rows_of(prompt)) for prompt in prompts], batch):
-        state, alive = _Batch.of(lm, [prompts[i] for i in bucket]), bucket
-        while True:
-            logits_B1V, state = state.read(lm, 1)
-            ids_B = logits_B1V[:, -1].argmax(-1)
-            for i, chosen in zip(alive, ids_B.tolist(), strict=True):
-                new[i].append(chosen)
-            going = [b for b, i in enumerate(alive) if new[i][-1] not in stop and len(new[i]) < max_new_tokens]
-            if not going:
-                break
-            if len(going) < len(alive):
-                kept_A = torch.tensor(going, device=ids_B.device)
-                state, ids_B, alive = state.only(kept_A), ids_B[kept_A], [alive[b] for b in going]
-            state = state.followed_by(lm, ids_B)
-    return new
+def _generate(lm: LanguageModel, prompts: Sequence[Fed], batch: int, written: _Written) -> list[list[int]]:
+    _check(prompts, lm, written.most)
+    lengths = [_held(prompt) + len(_rows_of(prompt)) for prompt in prompts]
+    tokens = CPU_TOKENS if _reads_in_parts(lm) else BATCH_TOKENS
+    for bucket in length_buckets(lengths, batch):
+        parts = []
+        for group in length_buckets([lengths[i] for i in bucket], batch, tokens):
+            together = [bucket[i] for i in group]
+            parts.append(_step(lm, _Batch.of(lm, [prompts[i] for i in together]), together, written))
+        alive = [i for part in parts for i in part.prompts]
+        if not alive:
+            continue
+        state = _Batch.joined([part.state for part in parts if part.prompts])
+        ids_B = torch.cat([part.ids_B for part in parts])
+        while alive:
+            state, ids_B, alive = _step(lm, state.followed_by(lm, ids_B), alive, written)
+    return written.new
 
 
-def _joined(lm: LanguageModel, prompts: Sequence[Fed]) -> tuple[Any, Bool[Tensor, "B K"]]:
-    """One cache for all of them, padded on the left, and which of its positions are not padding."""
+class _Step(NamedTuple):
+    """Those that go on after one more token: their batch, the ids just written, and which prompts they are."""
+
+    state: _Batch
+    ids_B: Int[Tensor, " B"]
+    prompts: list[int]
+
+
+def _step(lm: LanguageModel, state: _Batch, prompts: Sequence[int], written: _Written) -> _Step:
+    logits_B1V, state = state.read(lm, 1)
+    ids_B = logits_B1V[:, -1].argmax(-1)
+    going = written.add(prompts, ids_B)
+    if 0 < len(going) < len(prompts):
+        state = state.only(torch.tensor(going, device=ids_B.device))
+    return _Step(state, ids_B[going], [prompts[place] for place in going])
+
+
+def _reads_in_parts(lm: LanguageModel) -> bool:
+    """Whether prompts are read apart and joined: on a CPU, where the cache of every layer is plain keys and values."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    layers = getattr(DynamicCache(config=lm.model.config), "layers", ())
+    return lm.device.type == "cpu" and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def _held_side_by_side(lm: LanguageModel, prompts: Sequence[Fed]) -> tuple[Any, Bool[Tensor, "B K"]]:
+    """One cache for all prompts, padded on the left, and which of its positions are not padding."""
     from transformers import DynamicCache
 
-    sizes = [_held(prompt) for prompt in prompts]
-    if not any(sizes):
-        return DynamicCache(config=lm.model.config), torch.ones(len(sizes), 0, dtype=torch.bool, device=lm.device)
-    cache = DynamicCache()
+    sizes_B = torch.tensor([_held(prompt) for prompt in prompts], device=lm.device)
+    most = int(sizes_B.max())
+    held_BK = torch.arange(most, device=lm.device) >= most - sizes_B[:, None]
     caches = [prompt.cache for prompt in prompts if isinstance(prompt, CachedPrompt)]
-    for layer, _ in enumerate(caches[0].layers):
-        held = [(each.layers[layer].keys[0], each.layers[layer].values[0]) for each in caches]
+    return _stacked(caches, lm.device) if most else DynamicCache(config=lm.model.config), held_BK
+
+
+def _stacked(caches: Sequence[Any], device: torch.device | None = None) -> Any:
+    """One cache of the prompts of all of them, a copy; what is shorter is padded on the left."""
+    from transformers import DynamicCache
+
+    stacked = DynamicCache()
+    for i, first in enumerate(caches[0].layers):
+        layers = [cache.layers[i] for cache in caches]
+        most = max(layer.keys.shape[-2] for layer in layers)
         keys, values = (
-            pad_sequence([x_HKE.transpose(0, 1) for x_HKE in part], batch_first=True, padding_side="left")
-            for part in zip(*held, strict=True)
+            torch.cat(
+                [pad(x_BHKE.to(device or first.keys.device), (0, 0, most - x_BHKE.shape[-2], 0)) for x_BHKE in part]
+            )
+            for part in ([layer.keys for layer in layers], [layer.values for layer in layers])
         )
-        cache.update(keys.transpose(1, 2).to(lm.device), values.transpose(1, 2).to(lm.device), layer)
-    most = max(sizes)
-    held_BK = torch.arange(most, device=lm.device) >= most - torch.tensor(sizes, device=lm.device)[:, None]
-    return cache, held_BK
+        stacked.update(keys, values, i)
+    return stacked
 
 
 def _rows_of(prompt: Fed) -> Float[Tensor, "S D"]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,7 +28,7 @@ from inscape.extras import load_extra
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["DTYPES", "LanguageModel", "line_end_ids", "open_language_model", "quiet_bars"]
+__all__ = ["DTYPES", "LanguageModel", "line_is_over", "open_language_model", "quiet_bars"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CHOICES = "smollm2, tiny, a Hugging Face id, or a local folder of any Hugging Face causal language model"
@@ -139,11 +139,12 @@ def open_language_model(name: str, *, device: str | torch.device = "cpu", dtype:
     return lm
 
 
-def line_end_ids(lm: LanguageModel) -> tuple[int, ...]:
-    """Every id whose text holds a line feed: where an answer of one line is over. Reads the whole vocabulary: slow."""
-    count = min(lm.vocab_size, len(lm.tokenizer))
-    texts = lm.tokenizer.batch_decode([[i] for i in range(count)], clean_up_tokenization_spaces=False)
-    return tuple(i for i, text in enumerate(texts) if "\n" in text)
+def line_is_over(lm: LanguageModel) -> Callable[[Sequence[int]], bool]:
+    """Whether the text of some ids has a line that is not blank and has ended: where an answer of one line is over.
+
+    Asked of the text and not of ids: tokens may hold a line feed and more, and many a model begins with a blank line.
+    """
+    return lambda ids: "\n" in lm.decode(ids).lstrip()
 
 
 def embedding_of(model: Any, name: str) -> Any:
