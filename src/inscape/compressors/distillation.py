@@ -19,7 +19,7 @@ all prompts of a batch, V vocabulary, D width of the embedding table.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -33,6 +33,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from inscape.core.rundir import RunDir
 from inscape.data.epochs import epoch_order
+from inscape.nn.row_generation import generate_rows
 from inscape.train import FitConfig, FitResult, fit
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "Example",
     "ExampleBatch",
     "Objective",
+    "answered_by_teacher",
     "batch_members",
     "batch_of",
     "distil",
@@ -267,6 +269,15 @@ def _logits(lm: LanguageModel, rows: Sequence[Tensor], looked: Sequence[range]) 
     states_BND = states_of(lm, rows)
     states_KD = torch.cat([states[r.start : r.stop] for states, r in zip(states_BND, looked, strict=True)])
     return lm.model.get_output_embeddings()(states_KD)
+
+
+def answered_by_teacher(
+    lm: LanguageModel, examples: Sequence[Example], *, max_new_tokens: int, stop_ids: Collection[int]
+) -> list[Example]:
+    """The examples with the model's own greedy answers to the whole text in place of theirs; see `generate_rows`."""
+    rows = [lm.rows(example.prefix + example.context + example.suffix) for example in examples]
+    answers = generate_rows(lm, rows, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+    return [example._replace(answer=tuple(ids)) for example, ids in zip(examples, answers, strict=True)]
 
 
 def batch_of(examples: Sequence[Example]) -> ExampleBatch:
