@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["DiskFull", "TrainingDiverged", "TrainingInterrupted", "disk_full_in_one_line", "stop_requests"]
+from inscape.core.rundir import RunDir
+
+__all__ = ["DiskFull", "TrainingDiverged", "TrainingInterrupted", "disk_full_in_one_line", "part_of", "stop_requests"]
 
 OUT_OF_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -70,3 +72,18 @@ def disk_full_in_one_line(folder: Path) -> Iterator[None]:
             f"{error.strerror} while writing in {folder}; what was saved before is whole: "
             f"make room, then continue with: inscape resume {folder}",
         ) from None
+
+
+@contextmanager
+def part_of(run: RunDir, name: str) -> Iterator[RunDir]:
+    """A folder of `run` for a training of its own; where that ends early, the message names the run to continue."""
+    part = RunDir(run.path / name)
+    part.path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    except TrainingInterrupted:
+        raise TrainingInterrupted(
+            f"stopped within {name}, and saved; continue with: inscape resume {run.path}"
+        ) from None
+    except DiskFull as error:
+        raise DiskFull(error.errno, str(error.strerror).replace(str(part.path), str(run.path))) from None

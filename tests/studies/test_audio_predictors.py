@@ -41,7 +41,6 @@ from inscape.studies.audio_structure.prediction import (
     TrainConfig,
     load_config,
     load_predictor,
-    part_of,
     save_predictor,
 )
 from inscape.studies.audio_structure.prediction_measures import Measured
@@ -405,12 +404,6 @@ def test_the_predicted_speech_is_split_by_a0_and_cut_by_a2(linear: Inputs, tmp_p
 def test_a_table_leaves_empty_what_was_not_measured(tmp_path: Path) -> None:
     write_rows(tmp_path / "t.csv", [{"name": "a", "x": 1.5}, {"name": "b", "x": math.nan}])
     assert (tmp_path / "t.csv").read_text() == "name,x\na,1.5\nb,\n"
-
-
-def test_other_errors_pass_through_a_part(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), part_of(RunDir(tmp_path), "k1"):
-        raise ZeroDivisionError
-    assert (tmp_path / "k1").is_dir()
 
 
 @pytest.mark.parametrize(

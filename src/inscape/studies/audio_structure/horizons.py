@@ -21,13 +21,13 @@ import numpy as np
 from inscape.core.estimate import Estimate
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.core.study import Context
+from inscape.stopping import part_of
 from inscape.studies.audio_structure.drift import fit_drift
 from inscape.studies.audio_structure.frame_windows import FrameWindows, StepBatches, step_windows
 from inscape.studies.audio_structure.predicted_speech import PredictedSpeech
 from inscape.studies.audio_structure.prediction import (
     DiagConfig,
     PredictorConfig,
-    part_of,
     save_predictor,
     train_predictor,
 )

@@ -28,6 +28,7 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase
 from inscape.device import pick_device
 from inscape.metrics.directional import per_unit
+from inscape.stopping import part_of
 from inscape.studies.audio_structure.frame_windows import FrameWindows
 from inscape.studies.audio_structure.horizons import predictor_path, write_rows
 from inscape.studies.audio_structure.predicted_speech import NEEDS, PredictedSpeech, predicted_speech
@@ -38,7 +39,6 @@ from inscape.studies.audio_structure.prediction import (
     TrainConfig,
     load_config,
     load_predictor,
-    part_of,
     save_predictor,
 )
 from inscape.studies.audio_structure.prediction_figures import CAPTIONS, ROLLOUT_CAPTION, draw_injection, draw_rollout

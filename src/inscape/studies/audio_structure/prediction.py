@@ -10,8 +10,7 @@ Legend: N samples, W window frames, D latent dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from inscape.device import pick_device, seed_everything
 from inscape.nn.context_encoder import Steps
 from inscape.nn.direction_magnitude import DirectionMagnitude
 from inscape.nn.mixture_density import MixtureDensity
-from inscape.stopping import TrainingInterrupted
 from inscape.studies.audio_structure.frame_windows import (
     FrameWindows,
     StepBatches,
@@ -50,7 +48,6 @@ __all__ = [
     "load_predictor",
     "mean_nll",
     "new_predictor",
-    "part_of",
     "save_predictor",
     "train_predictor",
 ]
@@ -260,19 +257,6 @@ def fit_predictor(
             model, batches, loss_terms, fitting, run, seed=seed, device=pick_device(str(device)), evaluate=evaluate
         ).ema
     return ema
-
-
-@contextmanager
-def part_of(run: RunDir, name: str) -> Iterator[RunDir]:
-    """A folder of `run` for a training of its own; when that is interrupted, the message names the whole run."""
-    part = RunDir(run.path / name)
-    part.path.mkdir(parents=True, exist_ok=True)
-    try:
-        yield part
-    except TrainingInterrupted:
-        raise TrainingInterrupted(
-            f"stopped within {name}, and saved; continue with: inscape resume {run.path}"
-        ) from None
 
 
 def save_predictor(model: Predictor, config: PredictorConfig, path: Path) -> None:

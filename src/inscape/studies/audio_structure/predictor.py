@@ -24,6 +24,7 @@ from pathlib import Path
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase
+from inscape.stopping import part_of
 from inscape.studies.audio_structure import horizon_figures
 from inscape.studies.audio_structure.frame_windows import StepBatches
 from inscape.studies.audio_structure.horizons import (
@@ -45,7 +46,6 @@ from inscape.studies.audio_structure.prediction import (
     DiagConfig,
     PredictorConfig,
     TrainConfig,
-    part_of,
     save_predictor,
     train_predictor,
 )

@@ -34,6 +34,7 @@ from inscape.data.latent_store import LatentStore, open_store
 from inscape.data.speech.corpus import Utterance
 from inscape.device import pick_device
 from inscape.pretrained.codec import open_codec
+from inscape.stopping import part_of
 from inscape.studies.audio_structure.drift import fit_drift
 from inscape.studies.audio_structure.frame_windows import StepBatches, step_windows
 from inscape.studies.audio_structure.frames import split_of_utterances
@@ -45,7 +46,6 @@ from inscape.studies.audio_structure.prediction import (
     DiagConfig,
     PredictorConfig,
     TrainConfig,
-    part_of,
     train_predictor,
 )
 from inscape.studies.audio_structure.prediction_measures import measure_predictor

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from inscape.core.rundir import RunDir
 from inscape.core.study import Context
 from inscape.nn.latent_codec import LatentCodec
 from inscape.nn.readout import PooledReadout
+from inscape.stopping import part_of
 from inscape.studies.visual.codec_training import Training, train_codec
 from inscape.studies.visual.model import TrainedCodec
 from inscape.studies.visual.objective import TrainingTuples, past_terms, picture_terms
@@ -71,18 +71,15 @@ def begin_codec(
         ("past", beginning.past, beginning.past_lr, past),
         ("picture", beginning.picture, beginning.picture_lr, picture),
     ):
-        if steps:
-            part = RunDir(context.run.path / name)
-            part.path.mkdir(parents=True, exist_ok=True)
+        if not steps:
+            continue
+        mixture = replace(training.mixture, edited=training.mixture.edited if name == "past" else 1)
+        with part_of(context.run, name) as part:
             codec, _ = train_codec(
                 context,
                 codec,
                 source,
-                replace(
-                    training,
-                    fit=replace(training.fit, steps=steps, lr=rate),
-                    mixture=replace(training.mixture, edited=training.mixture.edited if name == "past" else 1),
-                ),
+                replace(training, fit=replace(training.fit, steps=steps, lr=rate), mixture=mixture),
                 frozen=PICTURE if name == "past" else _all_but(PICTURE, codec.model),
                 terms=terms,
                 run=part,
