@@ -99,6 +99,9 @@ def test_changed_and_pushed_runs_never_pass_for_the_declared_one(tmp_path: Path)
     planted_across_seeds(tmp_path / "runs", 0.01)
     changed = collect(planted_run(tmp_path / "runs", overrides={"recipe": "as planned"}), tmp_path / "results")
     pushed = collect(planted_run(tmp_path / "runs", despite_gate="why not"), tmp_path / "results")
+    corpus = {"data.text": "../texts/own.tsv", "data.codec": "lyra:../assets/lyra"}
+    other = collect(planted_run(tmp_path / "runs", overrides=corpus), tmp_path / "results")
+    assert other.parent.name == "quick+data.text=own.tsv+data.codec=lyra_lyra"
     assert changed.parent.name == "quick+recipe=as_planned"
     assert pushed.parent.name == "quick+despite-gate"
     assert not (changed.parent / "across_seeds.json").exists()

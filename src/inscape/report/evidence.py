@@ -23,6 +23,7 @@ __all__ = ["collect"]
 # What a study writes for readers beside its figures, in a folder of its own.
 REPORTS = ("report.txt", "decision.json", "tables.csv")
 # An absolute path, with a drive or a ~ before it or not; its last part is all that is kept.
+FOLDERS = re.compile(r"(?:[^/\\:\s]*[/\\])+")  # of any path: where a corpus lay says nothing
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)")
 
 
@@ -98,7 +99,8 @@ def _without_paths(content: Any) -> Any:
 
 def _preset_folder(record: Record) -> str:
     changes = [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in record.overrides.items()
+        f"{key}={FOLDERS.sub('', value) if isinstance(value, str) else json.dumps(value)}"
+        for key, value in record.overrides.items()
     ]
     words = [record.preset, *changes, *(["despite-gate"] if record.pushed else [])]
     return "+".join(re.sub(r"[^\w.=-]+", "_", str(_without_paths(word)))[:40] for word in words)
