@@ -11,6 +11,7 @@ from table_only_model import planted_model, planted_prompts
 
 from inscape.compressors.controls import EmptyContext, Replay, other_prompt, travels_alone
 from inscape.compressors.interface import Compressed, Injected, Saved
+from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.pca import Pca
 from inscape.compressors.quantised import Quantised
 from inscape.compressors.stored import load_compressor, restored, restored_projector
@@ -147,6 +148,11 @@ def test_a_file_brings_any_of_them_back(made_of, tmp_path) -> None:
         assert (again.name, again.ratio) == (made_of.name, made_of.ratio)
         rows = [c.inject(LM, c.compress(LM, PROMPTS[0])).rows_MD for c in (made_of, again)]
         assert torch.equal(*rows)
+
+
+def test_sequence_compressors_come_through_the_same_door(tmp_path) -> None:
+    KvPruning(ratio=4.0).save(tmp_path / "it.safetensors")
+    assert isinstance(load_compressor(tmp_path / "it.safetensors"), KvPruning)
 
 
 def test_an_unknown_kind_is_one_line() -> None:

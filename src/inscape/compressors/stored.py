@@ -22,13 +22,17 @@ def restored(saved: Saved) -> Compressor:
     """The compressor of what `saved` gave. ValueError for a kind that this version does not know."""
     from inscape.compressors.adapter import Adapter
     from inscape.compressors.controls import EmptyContext, Replay
+    from inscape.compressors.kv_pruning import KvPruning
     from inscape.compressors.linear_inverse import LinearInverse
+    from inscape.compressors.mean_pooled import MeanPooled
+    from inscape.compressors.memory_tokens import MemoryTokens
     from inscape.compressors.quantised import Quantised
     from inscape.compressors.truncation import EqualBits, EqualVectors
 
     if saved.kind in PROJECTORS:
         return restored_projector(saved)
-    for made in (LinearInverse, Adapter, Quantised, Replay, EmptyContext, EqualVectors, EqualBits):
+    row_wise = (LinearInverse, Adapter, Quantised, Replay)
+    for made in (*row_wise, MeanPooled, MemoryTokens, KvPruning, EmptyContext, EqualVectors, EqualBits):
         if made.kind == saved.kind:
             return made.from_saved(saved)
     raise ValueError(f"a compressor of kind {saved.kind!r} is not known to this version; use the one that wrote it")
