@@ -178,9 +178,7 @@ def bert() -> BertLMHeadModel:
 
 def test_what_sees_the_future_is_refused(lm: LanguageModel, tmp_path: Path) -> None:
     where = saved(lm, bert(), tmp_path / "bert")
-    with pytest.raises(
-        ValueError, match="is no causal language model: what comes later changes what it predicts before$"
-    ):
+    with pytest.raises(ValueError, match=r"is no causal language model: what comes later changes what it predicts .*$"):
         open_language_model(str(where))
     T5Config(vocab_size=257).save_pretrained(tmp_path / "t5")
     lm.tokenizer.save_pretrained(tmp_path / "t5")
