@@ -94,7 +94,7 @@ def _generate(lm: LanguageModel, ids: tuple[int, ...], new_tokens: int, over: Ca
     from transformers import StoppingCriteria, StoppingCriteriaList
 
     class LineIsOver(StoppingCriteria):
-        def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> Any:
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
             done = [over(each) for each in input_ids[:, len(ids) :].tolist()]
             return torch.tensor(done, device=input_ids.device)
 
