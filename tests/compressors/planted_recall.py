@@ -13,7 +13,7 @@ import functools
 import torch
 from torch import Tensor
 
-from inscape.compressors.distillation import Example
+from inscape.compressors.teaching_examples import Example
 from inscape.pretrained.language_model import LanguageModel
 
 FILLERS, VALUES, TOKENS = 8, 8, 8

@@ -12,14 +12,19 @@ from torch import Tensor, nn
 
 from inscape.compressors.distillation import (
     DistillationConfig,
-    Example,
     Objective,
+    Teacher,
+    distil,
+    distillation_terms,
+    first_layers,
+    states_of,
+)
+from inscape.compressors.teaching_examples import (
+    Example,
     answered_by_teacher,
     batch_members,
     batch_of,
-    distil,
-    distillation_terms,
-    states_of,
+    questions_together,
 )
 from inscape.pretrained.language_model import LanguageModel
 from inscape.train import FitConfig
@@ -87,6 +92,52 @@ def test_without_the_questions_terms_its_positions_are_not_looked_at():
     assert list(found) == ["answer_kl", "answer_ce"]
     for name, value in found.items():
         torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-5)
+
+
+def test_a_context_is_encoded_once_for_all_its_questions():
+    lm = random_model()
+    student = student_of(Halved(), lm)
+    shared = [*UNEVEN, UNEVEN[0]._replace(suffix=(16, 9, 2)), UNEVEN[2]._replace(answer=(11,))]
+    assert questions_together(shared, 4) == [[0, 3], [1], [2, 4]]
+    assert questions_together([UNEVEN[0]] * 5, 2) == [[0, 1], [2, 3], [4]]
+    encoded: list[int] = []
+    student.encoder.register_forward_pre_hook(lambda module, given: encoded.append(len(given[1])))
+    found = distillation_terms(lm, student, batch_of(shared), ALL)
+    assert encoded == [3]
+    expected = one_by_one(lm, student, shared)
+    for name in ("answer_kl", "question_kl", "answer_ce"):
+        torch.testing.assert_close(found[name], expected[name] * getattr(ALL, name), atol=1e-5, rtol=1e-5)
+    each_once = one_by_one(lm, student, UNEVEN)["reconstruction"]
+    torch.testing.assert_close(found["reconstruction"], 3 * each_once, atol=1e-5, rtol=1e-5)
+
+
+def test_what_the_teacher_said_is_kept_and_is_what_it_would_say():
+    lm = random_model()
+    student, read = student_of(Halved(), lm), []
+    teacher = Teacher(lm, UNEVEN, [[2, 0]], ALL)
+    handle = lm.model.base_model.register_forward_pre_hook(
+        lambda module, given, named: read.append(len(named["inputs_embeds"])), with_kwargs=True
+    )
+    taught = teacher.states([0, 1, 2])
+    assert read == [2, 1], "in groups that never change; an example in no group is one of its own"
+    assert teacher.states([1]) == taught[1:2]
+    handle.remove()
+    assert read == [2, 1]
+    found = distillation_terms(lm, student, batch_of(UNEVEN), ALL, taught)
+    for name, value in distillation_terms(lm, student, batch_of(UNEVEN), ALL).items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-5)
+
+
+def test_the_first_layers_are_the_model_cut_short():
+    lm, ids_T = random_model(), torch.tensor([1, 2, 3])
+    with torch.no_grad():
+        hidden = lm.model(input_ids=ids_T[None], output_hidden_states=True).hidden_states
+        expected = lm.model.base_model.norm(hidden[1])
+        torch.testing.assert_close(states_of(lm, [lm.rows([1, 2, 3])], depth=1), expected)
+        torch.testing.assert_close(states_of(lm, [lm.rows([1, 2, 3])], depth=2), hidden[2])
+    assert len(lm.model.base_model.layers) == 2
+    with pytest.raises(ValueError, match="allowed: 1 to 2"), first_layers(lm, 3):
+        pass
 
 
 def test_the_context_itself_has_nothing_to_learn():
@@ -159,7 +210,7 @@ def test_the_teacher_answers_for_itself():
 @pytest.mark.parametrize(
     ("prompts", "objective", "line"),
     [
-        (UNEVEN, Objective(), "3 examples do not fill a batch of 4"),
+        (UNEVEN, Objective(), "3 contexts do not fill a batch of 4"),
         ([*UNEVEN, Example((), (1, 2))], Objective(), "no suffix"),
         ([*UNEVEN, Example((), ())], Objective(0, 0, 0, 1), "no context"),
     ],

@@ -69,7 +69,8 @@ def test_the_map_is_the_ridge_regression_of_pooled_rows_on_pooled_states(layer: 
     short = torch.tensor([1])
     found = MeanPooled(2.0, layer=layer).fit(lm, [*ids, short], seed=0)
     with torch.no_grad():
-        states = lm.model(input_ids=ids, output_hidden_states=True).hidden_states[layer]
+        hidden = lm.model(input_ids=ids, output_hidden_states=True).hidden_states
+        states = lm.model.base_model.norm(hidden[1]) if layer == 1 else hidden[2]
     x = np.concatenate([run_means(each, 2.0).double().numpy() for each in states])
     y = np.concatenate([run_means(lm.table_VD[each], 2.0).double().numpy() for each in ids])
     x_mean, deviation, y_mean = x.mean(0), x.std(0), y.mean(0)
@@ -141,7 +142,7 @@ def test_what_cannot_be_compressed_is_one_line():
         MeanPooled(12.0).compress(lm, IDS)
     with pytest.raises(ValueError, match="call fit"):
         MeanPooled(2.0, layer=1).compress(lm, IDS)
-    with pytest.raises(ValueError, match="allowed: 0 to 2"):
+    with pytest.raises(ValueError, match="allowed: 1 to 2"):
         MeanPooled(2.0, layer=3).fit(lm, [IDS], seed=0)
     with pytest.raises(ValueError, match="nothing to fit"):
         MeanPooled(20.0, layer=1).fit(lm, [IDS], seed=0)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from planted_recall import ASK, START, contexts, examples, random_model, recalled, trained_model
 
-from inscape.compressors.distillation import DistillationConfig, Example, Objective
+from inscape.compressors.distillation import DistillationConfig, Objective
 from inscape.compressors.interface import LATENT, Compressor
 from inscape.compressors.mean_pooled import MeanPooled
 from inscape.compressors.memory_tokens import MemoryTokens, layout_of
+from inscape.compressors.teaching_examples import Example
 from inscape.core.rundir import RunDir
 from inscape.pretrained.language_model import LanguageModel
 from inscape.train import FitConfig
@@ -78,11 +79,11 @@ def test_training_starts_at_mean_pooling():
     torch.testing.assert_close(rows_MD, MeanPooled(2.0).compress(lm, IDS).tensors[LATENT])
 
 
-@pytest.mark.parametrize(("layout", "skip"), [("interleaved", True), ("end", False)])
-def test_training_finds_the_value_and_strangers_memory_destroys_it(layout: str, skip: bool, tmp_path: Path):
+@pytest.mark.parametrize(("layout", "skip", "depth"), [("interleaved", True, 1), ("end", False, 0)])
+def test_training_finds_the_value_and_strangers_memory_destroys_it(layout: str, skip: bool, depth: int, tmp_path: Path):
     lm, (ids, values), run = trained_model(), contexts(60, 5), RunDir(tmp_path)
     before, hooks = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}, hooks_of(lm)
-    compressor: MemoryTokens = MemoryTokens(8.0, rank=2, layout=layout, skip=skip)
+    compressor: MemoryTokens = MemoryTokens(8.0, rank=2, layout=layout, skip=skip, depth=depth)
     trained = compressor.distilled(lm, examples(512, 7), QUICK, seed=0, run=run)
     memories = [trained.inject(lm, trained.compress(lm, each)).rows_MD for each in ids]
     assert recalled(lm, memories, values.tolist()) >= 0.85
@@ -94,7 +95,7 @@ def test_training_finds_the_value_and_strangers_memory_destroys_it(layout: str, 
     trained.save(tmp_path / "it.safetensors")
     back = MemoryTokens.load(tmp_path / "it.safetensors")
     assert torch.equal(back.compress(lm, ids[0]).tensors[LATENT], trained.compress(lm, ids[0]).tensors[LATENT])
-    assert (back.name, back.ratio, back.skip) == (trained.name, 8.0, skip)
+    assert (back.name, back.ratio, back.skip, back.depth) == (trained.name, 8.0, skip, depth)
 
 
 def test_contexts_alone_teach_reading_back(tmp_path: Path):
@@ -127,7 +128,13 @@ def test_bits_are_counted_out():
 
 @pytest.mark.parametrize(
     ("changes", "line"),
-    [({"ratio": 0}, "ratio 0"), ({"rank": 0}, "rank=0"), ({"layout": "start"}, "interleaved"), ({"wire": "a"}, "wire")],
+    [
+        ({"ratio": 0}, "ratio 0"),
+        ({"rank": 0}, "rank=0"),
+        ({"depth": -1}, "depth=-1"),
+        ({"layout": "start"}, "interleaved"),
+        ({"wire": "a"}, "wire"),
+    ],
 )
 def test_impossible_settings_are_one_line(changes: dict, line: str):
     with pytest.raises(ValueError, match=line) as caught:
@@ -143,6 +150,6 @@ def test_what_cannot_be_compressed_is_one_line(tmp_path: Path):
         MemoryTokens(2.0).compress(lm, IDS)
     with pytest.raises(ValueError, match="never trained"):
         MemoryTokens(2.0).save(tmp_path / "it.safetensors")
-    short = [Example((START,), (1, 2), (ASK,), (3,))] * 16
+    short = [Example((START,), (1 + i % 4, 1 + i // 4), (ASK,), (3,)) for i in range(16)]
     with pytest.raises(ValueError, match="2 tokens cannot be compressed 4 times"):
         MemoryTokens(4.0, rank=2).distilled(lm, short, QUICK, seed=0)

@@ -2,7 +2,8 @@
 
 Mean pooling and memory tokens differ in how rows come out of a context, and in nothing else; what is done to train them
 is here. The receiver is the frozen language model, fed [prefix rows | compressed rows | suffix rows | answer rows]; its
-teacher is the same model, fed the text, in the same step without gradients. Terms, in nats a token:
+teacher is the same model, fed the text, without gradients. The teacher is read when an example first comes by, and its
+last hidden states are kept: whenever it comes back, only the head runs again. Terms, in nats a token:
 
     answer_kl       KL(teacher || receiver) of the next token where the answer and its end are predicted
     question_kl     the same where the rest of the question is predicted
@@ -19,7 +20,7 @@ all prompts of a batch, V vocabulary, D width of the embedding table.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -31,50 +32,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from inscape.compressors.teaching_examples import (
+    Example,
+    ExampleBatch,
+    batch_members,
+    batch_of,
+    questions_together,
+)
 from inscape.core.rundir import RunDir
-from inscape.data.epochs import epoch_order
-from inscape.nn.row_generation import generate_rows
 from inscape.train import FitConfig, FitResult, fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from jaxtyping import Float, Int
-    from numpy.typing import NDArray
 
     from inscape.pretrained.language_model import LanguageModel
 
 __all__ = [
     "DistillationConfig",
-    "Example",
-    "ExampleBatch",
     "Objective",
-    "answered_by_teacher",
-    "batch_members",
-    "batch_of",
     "distil",
     "distillation_terms",
+    "first_layers",
     "states_of",
 ]
 
-BUCKET = 16  # batches that are sorted by length together: more waste less padding and mix less
 SPANS = ("prefix", "context", "suffix", "answer")
-
-
-class Example(NamedTuple):
-    """One prompt and its answer, in ids. The prefix stands before the context and the suffix ends in "Answer: "."""
-
-    prefix: tuple[int, ...]
-    context: tuple[int, ...]
-    suffix: tuple[int, ...] = ()
-    answer: tuple[int, ...] = ()
-
-
-class ExampleBatch(NamedTuple):
-    """Examples side by side, padded on the right."""
-
-    ids_BN: Tensor
-    spans_B4: Tensor  # lengths of prefix, context, suffix, answer
 
 
 @dataclass(frozen=True)
@@ -101,13 +83,15 @@ class Objective:
 class DistillationConfig:
     """One training of a sequence compressor."""
 
-    batch: int = 8  # prompts a step, over all processes
+    batch: int = 8  # contexts a step, over all processes
+    questions: int = 4  # most questions of one context in a step: it is encoded once for all of them
     objective: Objective = field(default_factory=Objective)
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=1000, lr=1e-3, warmup_steps=50))
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch={self.batch} is out of range; allowed: 1 or more")
+        for name in ("batch", "questions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 1 or more")
 
 
 @final
@@ -136,15 +120,23 @@ def distil(
     kept. Trains on the model's own device. ValueError in one line for examples that cannot teach the objective.
     """
     examples = list(examples)
-    _check_examples(lm, examples, config)
-    lengths = np.array([sum(map(len, example)) for example in examples])
+    units = questions_together(examples, config.questions)
+    _check_examples(lm, examples, len(units), config)
+    lengths = np.array([len(examples[unit[0]].context) for unit in units])
+
+    def members_at(step: int, rank: int = 0, world: int = 1) -> list[int]:
+        return [i for unit in batch_members(lengths, config.batch, seed, step, rank, world) for i in units[unit]]
+
+    first_epoch = [members_at(step) for step in range(len(units) // config.batch)]
+    teacher = Teacher(lm, examples, first_epoch, config.objective)
 
     def batch_at(step: int, rank: int, world: int) -> ExampleBatch:
-        return batch_of([examples[i] for i in batch_members(lengths, config.batch, seed, step, rank, world)])
+        return batch_of(examples, members_at(step, rank, world))
 
     def loss_terms(student: nn.Module, batch: ExampleBatch, step: int) -> dict[str, Tensor]:
         assert isinstance(student, Student)
-        return distillation_terms(lm, student, batch, config.objective)
+        taught = teacher.states(batch.members_B.tolist()) if config.objective.asks else None
+        return distillation_terms(lm, student, batch, config.objective, taught)
 
     def evaluate(average: nn.Module, step: int) -> dict[str, float]:
         return _watch(lm, average, watched, config)
@@ -166,14 +158,27 @@ def distil(
     return result._replace(model=model.encoder, ema=ema.encoder)
 
 
-def distillation_terms(lm: LanguageModel, student: Any, batch: ExampleBatch, objective: Objective) -> dict[str, Tensor]:
-    """The weighted terms of one batch, by name. student: has `encoder` and `begin`."""
-    spans = [Spans(*map(int, row)) for row in batch.spans_B4.tolist()]
-    contexts = [ids[s.prefix : s.tail] for ids, s in zip(batch.ids_BN, spans, strict=True)]
+def distillation_terms(
+    lm: LanguageModel,
+    student: Any,
+    batch: ExampleBatch,
+    objective: Objective,
+    taught: Sequence[Float[Tensor, "K D"]] | None = None,
+) -> dict[str, Tensor]:
+    """The weighted terms of one batch, by name; a context that several prompts share is encoded once.
+
+    student: has `encoder` and `begin`. taught: the teacher's states, as `Teacher` keeps them; read here if not given.
+    """
+    spans = spans_of(batch)
+    whole = [ids[s.prefix : s.tail] for ids, s in zip(batch.ids_BN, spans, strict=True)]
+    place: dict[tuple[int, ...], int] = {}
+    which = [place.setdefault(tuple(ids_T.tolist()), len(place)) for ids_T in whole]
+    contexts = [whole[which.index(c)] for c in range(len(place))]
     memories = student.encoder(lm, contexts)
     terms: dict[str, Tensor] = {}
     if objective.asks:
-        terms |= _answer_terms(lm, batch.ids_BN, spans, memories, objective)
+        taught = _taught(lm, batch, objective) if taught is None else taught
+        terms |= _answer_terms(lm, batch.ids_BN, spans, [memories[c] for c in which], taught, objective)
     if objective.reconstruction:
         begin_1D = student.begin.weight
         terms["reconstruction"] = objective.reconstruction * _reconstruction(lm, contexts, memories, begin_1D)
@@ -196,11 +201,62 @@ class Spans(NamedTuple):
     def end(self) -> int:
         return sum(self)
 
+    def first(self, objective: Objective) -> int:
+        """Which row of the tail is the first whose prediction counts: of the question's rest, or of the answer."""
+        return 0 if objective.question_kl else self.suffix - 1
+
+
+def spans_of(batch: ExampleBatch) -> list[Spans]:
+    """The spans of each prompt."""
+    return [Spans(*map(int, row)) for row in batch.spans_B4.tolist()]
+
+
+@final
+class Teacher:
+    """The teacher's last hidden states (K, D) where it predicts what counts, each example's read once and kept.
+
+    Examples are read in groups that never change, those of the first epoch: how a prompt is rounded depends on its
+    company, and a training that is continued must meet the same numbers.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, examples: Sequence[Example], groups: Sequence[list[int]], objective: Objective
+    ) -> None:
+        self._lm, self._examples, self._objective = lm, examples, objective
+        grouped = {i: group for group in groups for i in group}
+        self._group = [grouped.get(i, [i]) for i in range(len(examples))]
+        self._kept: dict[int, Tensor] = {}
+
+    def states(self, members: Sequence[int]) -> list[Float[Tensor, "K D"]]:
+        """Those of each member."""
+        for i in members:
+            if i not in self._kept:
+                group = self._group[i]
+                batch = batch_of(self._examples, group)
+                batch = ExampleBatch(*(tensor.to(self._lm.device) for tensor in batch))
+                self._kept |= dict(zip(group, _taught(self._lm, batch, self._objective), strict=True))
+        return [self._kept[i] for i in members]
+
+
+@torch.no_grad()
+def _taught(lm: LanguageModel, batch: ExampleBatch, objective: Objective) -> list[Tensor]:
+    """The states of a whole text that predict what counts, for each prompt."""
+    table_VD, spans = lm.table_VD, spans_of(batch)
+    states_BND = states_of(lm, [table_VD[ids[: s.end]] for ids, s in zip(batch.ids_BN, spans, strict=True)])
+    places = [slice(s.tail + s.first(objective), s.end) for s in spans]
+    return [states_ND[place].clone() for states_ND, place in zip(states_BND, places, strict=True)]
+
 
 def states_of(
-    lm: LanguageModel, rows: Sequence[Float[Tensor, "T D"]], positions: Sequence[Int[Tensor, " T"]] | None = None
+    lm: LanguageModel,
+    rows: Sequence[Float[Tensor, "T D"]],
+    positions: Sequence[Int[Tensor, " T"]] | None = None,
+    *,
+    depth: int = 0,
 ) -> Float[Tensor, "B N D"]:
     """The model's last hidden states of rows side by side, padded on the right; those of padding mean nothing.
+
+    depth: how many layers are run before the final norm; 0: all of them.
 
     Under a causal mask padding at the end changes nothing before it, so no mask is needed to hide it. One of ones is
     given with `positions`: without any, transformers takes positions that do not count up by one for several sequences
@@ -211,18 +267,45 @@ def states_of(
     if positions is not None:
         ones_BN = torch.ones(rows_BND.shape[:2], dtype=torch.long, device=rows_BND.device)
         placed = {"position_ids": pad_sequence(list(positions), batch_first=True), "attention_mask": ones_BN}
-    return lm.model.base_model(inputs_embeds=rows_BND, use_cache=False, **placed).last_hidden_state
+    with first_layers(lm, depth):
+        return lm.model.base_model(inputs_embeds=rows_BND, use_cache=False, **placed).last_hidden_state
+
+
+@contextmanager
+def first_layers(lm: LanguageModel, depth: int) -> Iterator[None]:
+    """Within, the model has only its first `depth` layers, and its final norm; with 0 all of them.
+
+    ValueError where there are fewer, or they are not to be found.
+    """
+    if depth == 0:
+        yield
+        return
+    base = lm.model.base_model
+    layers = getattr(base, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ValueError(f"{lm.name} keeps its layers in another place than Llama's: only all of them can be run")
+    if not 1 <= depth <= len(layers):
+        raise ValueError(f"{depth} layers are out of range; allowed: 1 to {len(layers)} for {lm.name}")
+    try:
+        base.layers = layers[:depth]
+        yield
+    finally:
+        base.layers = layers
 
 
 def _answer_terms(
-    lm: LanguageModel, ids_BN: Tensor, spans: Sequence[Spans], memories: Sequence[Tensor], objective: Objective
+    lm: LanguageModel,
+    ids_BN: Tensor,
+    spans: Sequence[Spans],
+    memories: Sequence[Tensor],
+    taught: Sequence[Tensor],
+    objective: Objective,
 ) -> dict[str, Tensor]:
     """KL and cross-entropy at the positions that predict the question's rest (if it counts) and the answer."""
     table_VD = lm.table_VD
-    first = [0 if objective.question_kl else s.suffix - 1 for s in spans]
+    first = [s.first(objective) for s in spans]
     with torch.no_grad():
-        texts = [table_VD[ids[: s.end]] for ids, s in zip(ids_BN, spans, strict=True)]
-        teacher_KV = _logits(lm, texts, [range(s.tail + f, s.end) for f, s in zip(first, spans, strict=True)])
+        log_teacher_KV = lm.model.get_output_embeddings()(torch.cat(list(taught))).float().log_softmax(-1)
     fed, looked = [], []
     for ids, s, f, memory_MD in zip(ids_BN, spans, first, memories, strict=True):
         prefix, tail = table_VD[ids[: s.prefix]], table_VD[ids[s.tail : s.end]]
@@ -230,7 +313,6 @@ def _answer_terms(
         start = s.prefix + len(memory_MD)
         looked.append(range(start + f, start + s.suffix + s.answer))
     log_student_KV = _logits(lm, fed, looked).float().log_softmax(-1)
-    log_teacher_KV = teacher_KV.float().log_softmax(-1)
     # kl_div's backward keeps one tensor of this size where (p * (log p - log q)).sum(-1) keeps three
     kl_K = functional.kl_div(log_student_KV, log_teacher_KV, log_target=True, reduction="none").sum(-1)
     place = [torch.arange(f - s.suffix + 1, s.answer + 1) for f, s in zip(first, spans, strict=True)]
@@ -271,47 +353,9 @@ def _logits(lm: LanguageModel, rows: Sequence[Tensor], looked: Sequence[range]) 
     return lm.model.get_output_embeddings()(states_KD)
 
 
-def answered_by_teacher(
-    lm: LanguageModel, examples: Sequence[Example], *, max_new_tokens: int, stop_ids: Collection[int]
-) -> list[Example]:
-    """The examples with the model's own greedy answers to the whole text in place of theirs; see `generate_rows`."""
-    rows = [lm.rows(example.prefix + example.context + example.suffix) for example in examples]
-    answers = generate_rows(lm, rows, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
-    return [example._replace(answer=tuple(ids)) for example, ids in zip(examples, answers, strict=True)]
-
-
-def batch_of(examples: Sequence[Example]) -> ExampleBatch:
-    """Examples side by side."""
-    ids = [torch.tensor([token for span in example for token in span]) for example in examples]
-    spans_B4 = torch.tensor([[len(span) for span in example] for example in examples])
-    return ExampleBatch(pad_sequence(ids, batch_first=True), spans_B4)
-
-
-def batch_members(
-    lengths: NDArray[np.int64], batch: int, seed: int, step: int, rank: int = 0, world: int = 1
-) -> NDArray[np.int64]:
-    """Which examples meet in a step: a pure function of its arguments that visits each at most once an epoch.
-
-    Examples are drawn in an epoch's order, sorted by length within a few batches' worth so that neighbours need little
-    padding, cut into batches, and the batches are shuffled. What does not fill a batch waits for another epoch.
-    """
-    if batch % world:
-        raise ValueError(f"batch={batch} on {world} processes; allowed: a positive multiple of {world}")
-    batches = len(lengths) // batch
-    epoch, place = divmod(step, batches)
-    order = epoch_order(seed, 2 * epoch, len(lengths))
-    bucket, within = divmod(int(epoch_order(seed, 2 * epoch + 1, batches)[place]), BUCKET)
-    chosen = order[bucket * BUCKET * batch : (bucket + 1) * BUCKET * batch]
-    chosen = chosen[: len(chosen) // batch * batch]
-    chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
-    return chosen[within * batch : (within + 1) * batch][rank::world]
-
-
-def _check_examples(lm: LanguageModel, examples: Sequence[Example], config: DistillationConfig) -> None:
-    if len(examples) < config.batch:
-        raise ValueError(
-            f"{len(examples)} examples do not fill a batch of {config.batch}; give more or a smaller batch"
-        )
+def _check_examples(lm: LanguageModel, examples: Sequence[Example], units: int, config: DistillationConfig) -> None:
+    if units < config.batch:
+        raise ValueError(f"{units} contexts do not fill a batch of {config.batch}; give more, or a smaller batch")
     needed = SPANS[1:] if config.objective.asks else ("context",)
     for example in examples:
         empty = [name for name in needed if not getattr(example, name)]
@@ -331,7 +375,8 @@ def _watch(
     lm: LanguageModel, student: nn.Module, watched: Sequence[Example], config: DistillationConfig
 ) -> dict[str, float]:
     """Means of the terms over the examples watched, batch by batch."""
-    parts = [batch_of(watched[i : i + config.batch]) for i in range(0, len(watched), config.batch)]
+    size = config.batch * config.questions
+    parts = [batch_of(watched[i : i + size]) for i in range(0, len(watched), size)]
     device = lm.device
     found = [
         distillation_terms(lm, student, ExampleBatch(*(t.to(device) for t in part)), config.objective) for part in parts

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from inscape.compressors.distillation import DistillationConfig, Example, distil
+from inscape.compressors.distillation import DistillationConfig, distil, first_layers, states_of
 from inscape.compressors.interface import (
     LATENT,
     Compressed,
@@ -37,6 +36,7 @@ from inscape.compressors.interface import (
     vector_count,
     write_saved,
 )
+from inscape.compressors.teaching_examples import Example
 from inscape.core.rundir import RunDir
 from inscape.nn.lora import LowRankAdapters, linear_sizes
 
@@ -100,22 +100,17 @@ class PooledEncoder(nn.Module):
         return rows if self.layer else [each + row for each, row in zip(pooled, rows, strict=True)]
 
     def states(self, lm: LanguageModel, contexts: Sequence[Int[Tensor, " T"]]) -> list[Float[Tensor, "T D"]]:
-        """States after `layer` layers, of each context read by itself."""
+        """States after `layer` layers and the final norm, of each context read by itself."""
         rows = [lm.table_VD[ids_T] for ids_T in contexts]
         if self.layer == 0:
             return rows
         if self.adapters is None:
             with torch.no_grad():
-                hidden_BND = _hidden(lm, rows, self.layer)
+                states_BND = states_of(lm, rows, depth=self.layer)
         else:
             with self.adapters.applied(lm.model):
-                hidden_BND = _hidden(lm, rows, self.layer)
-        return [hidden_ND[: len(each)] for hidden_ND, each in zip(hidden_BND, rows, strict=True)]
-
-
-def _hidden(lm: LanguageModel, rows: Sequence[Tensor], layer: int) -> Tensor:
-    rows_BND = pad_sequence(list(rows), batch_first=True)  # causal: padding on the right changes nothing before it
-    return lm.model.base_model(inputs_embeds=rows_BND, use_cache=False, output_hidden_states=True).hidden_states[layer]
+                states_BND = states_of(lm, rows, depth=self.layer)
+        return [states_ND[: len(each)] for states_ND, each in zip(states_BND, rows, strict=True)]
 
 
 @final
@@ -124,7 +119,7 @@ class MeanPooled:
     """Means of runs, as a compressor of contexts."""
 
     ratio: float  # tokens a vector, 1 or more
-    layer: int = 0  # whose states are pooled: 0 the table's rows, k after k layers; the last is after the final norm
+    layer: int = 0  # whose states are pooled: 0 the table's rows, k after k layers and the final norm
     rank: int = 0  # of the adapters that `distilled` trains in the encoder; 0 = none, the encoder stays frozen
     wire: str = "float32"  # the type vectors travel in: float32 | float16 | bfloat16
     encoder: PooledEncoder | None = field(default=None, repr=False)
@@ -242,10 +237,8 @@ class MeanPooled:
         return cls.from_saved(read_saved(path, cls.kind))
 
     def _fresh(self, lm: LanguageModel, seed: int) -> PooledEncoder:
-        layers = int(lm.model.config.num_hidden_layers)
-        if self.layer > layers:
-            raise ValueError(f"layer={self.layer} is out of range; allowed: 0 to {layers} for {lm.name}")
-        sizes: dict[str, Sequence[int]] = dict(linear_sizes(lm.model)) if self.rank else {}
+        with first_layers(lm, self.layer):
+            sizes: dict[str, Sequence[int]] = dict(linear_sizes(lm.model)) if self.rank else {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = PooledEncoder(lm.dimension, layer=self.layer, ratio=self.ratio, rank=self.rank, sizes=sizes)

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inscape.compressors.distillation import DistillationConfig, Example, Objective, distil, states_of
+from inscape.compressors.distillation import DistillationConfig, Objective, distil, first_layers, states_of
 from inscape.compressors.interface import (
     LATENT,
     Compressed,
@@ -47,6 +47,7 @@ from inscape.compressors.interface import (
     write_saved,
 )
 from inscape.compressors.mean_pooled import run_bounds, run_means, wire_type
+from inscape.compressors.teaching_examples import Example
 from inscape.core.rundir import RunDir
 from inscape.nn.lora import LowRankAdapters, linear_sizes
 
@@ -84,10 +85,18 @@ class MemoryEncoder(nn.Module):
     """Adapters, the memory tokens' row and the projection: all that is trained, without the model itself."""
 
     def __init__(
-        self, dimension: int, sizes: dict[str, Sequence[int]], *, ratio: float, rank: int, layout: str, skip: bool
+        self,
+        dimension: int,
+        sizes: dict[str, Sequence[int]],
+        *,
+        ratio: float,
+        rank: int,
+        layout: str,
+        skip: bool,
+        depth: int,
     ) -> None:
         super().__init__()
-        self.sizes, self.ratio, self.layout, self.skip = sizes, ratio, layout, skip
+        self.sizes, self.ratio, self.layout, self.skip, self.depth = sizes, ratio, layout, skip, depth
         self.adapters = LowRankAdapters(sizes, rank=rank)
         self.memory = nn.Embedding(1, dimension)  # in units of `scale`
         self.project = nn.Linear(dimension, dimension)
@@ -111,7 +120,7 @@ class MemoryEncoder(nn.Module):
             memory_MD = memory_MD if mean_MD is None else memory_MD + mean_MD
             read.append(torch.cat((table_VD[ids_T], memory_MD.to(table_VD.dtype)))[plan.order_N.to(lm.device)])
         with self.adapters.applied(lm.model):
-            states_BND = states_of(lm, read, [plan.position_N.to(lm.device) for plan in plans])
+            states_BND = states_of(lm, read, [plan.position_N.to(lm.device) for plan in plans], depth=self.depth)
         rows = []
         for states_ND, plan, mean_MD in zip(states_BND, plans, means, strict=True):
             state_MD = states_ND[plan.memory_M.to(states_ND.device)].float()
@@ -129,6 +138,7 @@ class MemoryTokens:
     rank: int = 16  # of the adapters
     layout: str = "interleaved"  # interleaved | end: where memory tokens stand
     skip: bool = True  # start from the means of table rows
+    depth: int = 0  # layers of the model that encode, before its final norm; 0 = all: fewer are cheaper to train
     wire: str = "float32"  # the type vectors travel in: float32 | float16 | bfloat16
     training: DistillationConfig = field(  # of `fit`, which has no questions
         default_factory=lambda: DistillationConfig(objective=Objective(answer_kl=0, question_kl=0, reconstruction=1))
@@ -143,6 +153,8 @@ class MemoryTokens:
         wire_type(self.wire)
         if self.rank < 1:
             raise ValueError(f"rank={self.rank} is out of range; allowed: 1 or more")
+        if self.depth < 0:
+            raise ValueError(f"depth={self.depth} is out of range; allowed: 0 (all layers) or more")
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout={self.layout!r} is not known; use one of {', '.join(LAYOUTS)}")
 
@@ -198,7 +210,7 @@ class MemoryTokens:
         """See `Compressor.saved`. How it was trained is told by the run, not by the file."""
         if self.encoder is None:
             raise ValueError("these memory tokens were never trained: there is nothing to save; call fit or distilled")
-        names = ("ratio", "rank", "layout", "skip", "wire")
+        names = ("ratio", "rank", "layout", "skip", "depth", "wire")
         settings = {name: getattr(self, name) for name in names} | {"sizes": self.encoder.sizes}
         return Saved(self.kind, settings, self.encoder.state_dict())
 
@@ -222,11 +234,14 @@ class MemoryTokens:
         return cls.from_saved(read_saved(path, cls.kind))
 
     def _encoder(self, dimension: int, sizes: dict[str, Sequence[int]]) -> MemoryEncoder:
-        return MemoryEncoder(dimension, sizes, ratio=self.ratio, rank=self.rank, layout=self.layout, skip=self.skip)
+        parts = {"rank": self.rank, "layout": self.layout, "skip": self.skip, "depth": self.depth}
+        return MemoryEncoder(dimension, sizes, ratio=self.ratio, **parts)
 
     def _fresh(self, lm: LanguageModel, seed: int) -> MemoryEncoder:
+        with first_layers(lm, self.depth):
+            sizes: dict[str, Sequence[int]] = dict(linear_sizes(lm.model))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder = self._encoder(lm.dimension, dict(linear_sizes(lm.model)))
+            encoder = self._encoder(lm.dimension, sizes)
         encoder.scale.copy_(lm.table_VD.float().square().mean().sqrt())
         return encoder.to(lm.device)
