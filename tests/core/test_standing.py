@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_study import GATE, PRESETS, MakeWorld, failing, measure
+from planted_study import GATE, PRESETS, MakeWorld, World, failing, measure
 
 from inscape.core.estimate import exact
 from inscape.core.gate import Criterion, Gate, Outcome
@@ -79,6 +80,42 @@ def test_one_failing_seed_shuts_the_gate(world: MakeWorld, presets: Path) -> Non
     w = world(seeds=(0, 1, 2))
     w.run("P1")
     assert w.standing() == (False, ("P1 seed 2: FAIL",))
+
+
+def test_one_seed_may_climb_alone_and_passes_no_gate_by_that(world: MakeWorld) -> None:
+    w = world()
+    w = World(replace(w.study, phases=tuple(replace(phase, seeds=(0, 1, 2)) for phase in w.study.phases)), w.root)
+    assert len(w.run(seed=1)) == 3, "P1 to P3"
+    assert [run.read_json(RunDir.ENV)["despite_gate"] for run in w.run("P2", seed=1)] == [None]
+    for phase in ("P2", "P3"):
+        assert not w.may_run(phase, "quick")
+    assert w.standing() == (False, ("P1 seed 0: not run", "P1 seed 2: not run"))
+    assert w.run("P2", seed=0) == [], "another seed's pass opens nothing for it"
+    assert w.run("P2", seed=7) == [], "nor for a seed that was not declared"
+    assert w.run("P2") == []
+    w.run("P1")
+    assert w.may_run("P2", "quick")
+
+
+def test_a_seed_does_not_climb_past_another_ones_failure(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("quick: {drift: -0.06}\n")
+    w = world(seeds=(0, 1, 2))
+    w.run("P1", seed=0)
+    assert len(w.run("P2", seed=0)) == 1
+    w.run("P1", seed=2)
+    assert w.standing()[1] == ("P1 seed 1: not run", "P1 seed 2: FAIL")
+    assert w.run("P2", seed=0) == []
+
+
+def test_alone_a_seed_is_not_asked_for_a_spread_and_with_all_it_is(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("quick: {drift: -0.02}\n")
+    narrow = Gate((Criterion("spread_of_recall", at_most=0.01, why="planted"),))
+    w = world(seeds=(0, 1, 2), across_seeds=narrow)
+    w.run("P1", seed=0)
+    assert len(w.run("P2", seed=0)) == 1
+    w.run("P1", seed=1)
+    w.run("P1", seed=2)
+    assert w.run("P2", seed=0) == []
 
 
 def test_seeds_of_different_declared_configs_are_not_added_up(world: MakeWorld, presets: Path) -> None:

@@ -62,7 +62,7 @@ def run_study(
         if moot and not request.despite_gate:
             say(f"{study.name}.{phase.code} is skipped: {moot}")
             continue
-        gate = is_open(study, phase, request.preset, request.root, request.corpus)
+        gate = is_open(study, phase, request.preset, request.root, request.corpus, request.seed)
         if not gate.open and request.preset != SMOKE and not request.despite_gate:
             say(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}. Pass those, or give --despite-gate WHY")
             continue
@@ -159,7 +159,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
     declared = phase.preset(request.preset, request.corpus)
     base = with_overrides(declared, request.overrides)
     config = with_remedies(phase, base, remedies)
-    gate = is_open(study, phase, request.preset, request.root, request.corpus)
+    gate = is_open(study, phase, request.preset, request.root, request.corpus, request.seed)
     if not gate.open and request.preset != SMOKE and not request.despite_gate:
         raise ValueError(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}")
     built_on = (*phase.needs, *filter(None, (phase.mends,)))
@@ -251,7 +251,7 @@ def _record_across_seeds(
 
 def _input(study: Study, code: str, request: Request, seed: int) -> RunDir:
     """The run of a needed phase to build on: the same seed's if it counts, else any finished one of this preset."""
-    runs = standing(study, study.phase(code), request.preset, request.root, request.corpus).runs
+    runs = standing(study, study.phase(code), request.preset, request.root, request.corpus, request.seed).runs
     if runs:
         return runs.get(seed, next(iter(runs.values())))
     finished = [

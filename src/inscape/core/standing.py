@@ -3,7 +3,7 @@
 Rules: only the declared config of a preset counts, perhaps with remedies (an overridden run is kept, and opens
 nothing); all declared seeds must pass, under one config; a run counts only under the declaration (gate, seeds,
 across-seeds gate) it was run under, and never if it was pushed past a shut gate; `smoke` opens nothing; a shut gate
-shuts everything that builds on it. `data.*` overrides say what is asked about, not how: the runs on one corpus are a
+shuts everything that builds on it. One seed may climb alone as long as no other has failed (decision 0009). `data.*` overrides say what is asked about, not how: the runs on one corpus are a
 ladder of their own, beside the declared one. Editing verdict.json fools nobody, for it is never read here.
 """
 
@@ -58,8 +58,13 @@ def judge(run: RunDir, gate: Gate | None = None) -> Verdict:
     return gate.judge(metrics)
 
 
-def standing(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = ()) -> Standing:
-    """Has every declared seed of `phase` passed on this corpus, under today's declaration and with one config?"""
+def standing(
+    study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = (), seed: int | None = None
+) -> Standing:
+    """Has every declared seed of `phase` passed on this corpus, under today's declaration and with one config?
+
+    seed: ask for one declared seed alone. It must have passed, and of the others each that was run.
+    """
     if preset == SMOKE:
         return Standing(False, ("smoke runs exercise the code and open nothing",), {})
     phase = phase.on(corpus)
@@ -70,12 +75,11 @@ def standing(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[
             latest.setdefault(env["fingerprint"], {})[env["seed"]] = run
     best = Standing(False, (f"{phase.code} has no finished {preset} run under today's config and gate",), {})
     for runs in latest.values():
+        asked = [s for s in phase.seeds if seed not in phase.seeds or s == seed or s in runs]
         reasons = [
-            f"{phase.code} seed {seed}: {_outcome(runs.get(seed))}"
-            for seed in phase.seeds
-            if _outcome(runs.get(seed)) != Outcome.PASS
+            f"{phase.code} seed {s}: {_outcome(runs.get(s))}" for s in asked if _outcome(runs.get(s)) != Outcome.PASS
         ]
-        if not reasons and phase.across_seeds:
+        if not reasons and phase.across_seeds and len(asked) == len(phase.seeds):
             verdict = judge_across_seeds(phase, runs)
             reasons = [] if verdict.passed else [f"{phase.code} across seeds: {verdict.outcome}"]
         if not reasons:
@@ -84,17 +88,20 @@ def standing(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[
     return best
 
 
-def is_open(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = ()) -> Standing:
+def is_open(
+    study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = (), seed: int | None = None
+) -> Standing:
     """Whether `phase` may run: every phase it needs has passed in this preset, and so have those that they need.
 
     A phase that mends another may run once that one has failed with every seed, and has nothing to do if it passed.
+    seed: whether it may run with this one; see `standing`.
     """
     reasons: list[str] = []
     if phase.mends and preset != SMOKE:
         reasons += _unmended(study, phase, preset, root, corpus)
     for needed in map(study.phase, phase.needs):
-        reasons += is_open(study, needed, preset, root, corpus).reasons
-        reasons += standing(study, needed, preset, root, corpus).reasons
+        reasons += is_open(study, needed, preset, root, corpus, seed).reasons
+        reasons += standing(study, needed, preset, root, corpus, seed).reasons
     return Standing(not reasons, tuple(dict.fromkeys(reasons)), {})
 
 
