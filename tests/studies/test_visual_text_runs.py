@@ -11,6 +11,8 @@ from inscape.core.runner import Request, resume, run_study
 from inscape.core.study import SMOKE
 from inscape.studies import study
 from inscape.studies.visual import codec_training, decoder, imageness, jitter, meaning
+from inscape.studies.visual.sources import DataConfig, open_source
+from inscape.studies.visual.text_meaning import one_of_each_group
 
 VISUAL = study("visual")
 WORDS = ["dog", "cat", "bird", "runs", "sleeps", "sings", "slowly", "loudly", "big", "small", "red", "blue"]
@@ -60,6 +62,15 @@ def test_what_the_gate_of_the_file_asks_was_measured(world, code):
 def test_a_file_of_groups_is_searched_and_one_of_sentences_is_not(world):
     searched = "recall_at_1" in world.runs["P2"].read_json(RunDir.METRICS)
     assert searched == world.request.overrides[0].endswith(".tsv")
+
+
+def test_what_is_read_back_is_one_sentence_of_each_group(world):
+    source = open_source(DataConfig(text=world.request.overrides[0].removeprefix("data.text=")))
+    sentences = one_of_each_group(source, 10_000)
+    pairs = source.held_out_pairs(10_000)
+    assert bool(pairs) == world.request.overrides[0].endswith(".tsv")
+    assert sentences == ([first for first, _ in pairs] if pairs else source.held_out(10_000))
+    assert len(sentences) > 15
 
 
 def test_p2_interrupted_and_resumed_measures_what_it_would_have(world, monkeypatch):

@@ -21,6 +21,7 @@ from inscape.data.questions import build_prompt, draw_scene_questions
 from inscape.device import set_threads
 from inscape.nn.row_generation import generate_rows
 from inscape.pretrained.language_model import LanguageModel, line_is_over, open_language_model
+from inscape.pretrained.plain_generation import generate_from_ids
 
 __all__ = ["run"]
 
@@ -49,10 +50,10 @@ def run(
         return generate_rows(lm, rows, max_new_tokens=new_tokens, stop_ids=lm.end_ids, until=over, batch=batch)
 
     def plain() -> list[list[int]]:
-        return [_generate(lm, ids, new_tokens, over) for ids in asked]
+        return [generate_from_ids(lm, ids, new_tokens, over) for ids in asked]
 
     # The first call is not like the others: kernels are chosen, and memory is asked for.
-    _generate(lm, asked[0], 2, over)
+    generate_from_ids(lm, asked[0], 2, over)
     generate_rows(lm, rows[:2], max_new_tokens=2, stop_ids=())
     seconds: dict[str, list[float]] = {"plain": [], "batched": []}
     answers: dict[str, list[list[int]]] = {}
@@ -86,29 +87,6 @@ def run(
 def _prompts(lm: LanguageModel, count: int, new_tokens: int) -> list[tuple[int, ...]]:
     questions = draw_scene_questions(count, seed=0, split="test")
     return [build_prompt(each, lm.encode, max_tokens=lm.window - new_tokens).ids for each in questions]
-
-
-@torch.inference_mode()
-def _generate(lm: LanguageModel, ids: tuple[int, ...], new_tokens: int, over: Callable[[list[int]], bool]) -> list[int]:
-    """What anybody would write: greedy, one prompt at a time, with transformers' own cache."""
-    from transformers import StoppingCriteria, StoppingCriteriaList
-
-    class LineIsOver(StoppingCriteria):
-        def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
-            done = [over(each) for each in input_ids[:, len(ids) :].tolist()]
-            return torch.tensor(done, device=input_ids.device)
-
-    ids_1T = torch.tensor([ids], device=lm.device)
-    out_1T = lm.model.generate(
-        ids_1T,
-        attention_mask=torch.ones_like(ids_1T),
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        eos_token_id=list(lm.end_ids) or None,
-        stopping_criteria=StoppingCriteriaList([LineIsOver()]),
-        pad_token_id=0,
-    )
-    return out_1T[0, len(ids) :].tolist()
 
 
 def _timed(way: Callable[[], list[list[int]]], device: torch.device) -> tuple[list[list[int]], float]:

@@ -3,8 +3,9 @@
 Rules: only the declared config of a preset counts, perhaps with remedies (an overridden run is kept, and opens
 nothing); all declared seeds must pass, under one config; a run counts only under the declaration (gate, seeds,
 across-seeds gate) it was run under, and never if it was pushed past a shut gate; `smoke` opens nothing; a shut gate
-shuts everything that builds on it. One seed may climb alone as long as no other has failed (decision 0009). `data.*` overrides say what is asked about, not how: the runs on one corpus are a
-ladder of their own, beside the declared one. Editing verdict.json fools nobody, for it is never read here.
+shuts everything that builds on it. One seed may climb alone as long as no other has failed (decision 0009). `data.*`
+overrides say what is asked about, not how: the runs on one corpus are a ladder of their own, beside the declared one.
+Editing verdict.json fools nobody, for it is never read here.
 """
 
 import math

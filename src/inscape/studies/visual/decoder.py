@@ -44,7 +44,7 @@ from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
 from inscape.studies.visual.summary import write_summary
-from inscape.studies.visual.text_meaning import returned
+from inscape.studies.visual.text_meaning import one_of_each_group, returned
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -214,7 +214,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     codec, result = train_codec(context, codec, source, training, frozen=kept if config.freeze else ())
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     if config.data.text:
-        metrics = measure_text(codec, source.held_out(config.measured.sentences))
+        metrics = measure_text(codec, one_of_each_group(source, config.measured.sentences))
     else:
         metrics = measure_decoding(codec, config.measured, facts_of(config.data))
         draw_noise(context.run, metrics, facts_of(config.data), SIGMAS)

@@ -18,7 +18,7 @@ from inscape.studies.visual.meaning_metrics import EncodedPool, encode_pool, rec
 from inscape.studies.visual.model import TrainedCodec, encode
 from inscape.studies.visual.sources import Source
 
-__all__ = ["LENGTHS", "returned", "text_meaning", "text_pool"]
+__all__ = ["LENGTHS", "one_of_each_group", "returned", "text_meaning", "text_pool"]
 
 POOL = 500  # sentences a query is searched among, as in the literature on captions
 LENGTHS = (8, 12, 16, 20, 28, 64)  # words: upper ends of the groups that the curve against length has
@@ -33,9 +33,14 @@ def text_pool(codec: TrainedCodec, source: Source) -> EncodedPool | None:
     return encode_pool(codec, queries, others, np.arange(len(pairs)))
 
 
+def one_of_each_group(source: Source, count: int) -> list[str]:
+    """The first sentence of up to `count` held-out groups; of a file without groups any held-out sentences."""
+    return [first for first, _ in source.held_out_pairs(count)] or source.held_out(count)
+
+
 def text_meaning(codec: TrainedCodec, source: Source, count: int) -> dict[str, Estimate]:
     """Retrieval where the file has groups; and what comes back, token by token."""
-    metrics = returned(codec, source.held_out(count))
+    metrics = returned(codec, one_of_each_group(source, count))
     pool = text_pool(codec, source)
     if pool is not None:
         metrics |= {

@@ -1,0 +1,1 @@
+"""How much of a prompt survives compression into a frozen language model?"""

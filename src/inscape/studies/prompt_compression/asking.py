@@ -1,0 +1,184 @@
+"""What all phases share: which model is asked which questions, and what it answers from whatever it is fed.
+
+One prompt, one decoder: the text run and every compressor answer the same prompts by the same greedy writing, so that
+an answer differs by what was fed and by nothing else.
+
+Legend: T tokens of a prompt, D width of the embedding table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from inscape.compressors.interface import Compressed, Compressor
+from inscape.data.questions import Prompt, Question, build_prompt, draw_scene_questions, squad_subset
+from inscape.data.questions.prompts import answer_of
+from inscape.device import pick_device
+from inscape.nn.row_generation import CachedPrompt, generate_from_caches, generate_rows
+from inscape.pretrained.language_model import DTYPES, LanguageModel, line_is_over, open_language_model
+
+if TYPE_CHECKING:
+    from jaxtyping import Int
+
+__all__ = [
+    "AskingConfig",
+    "Fed",
+    "Heard",
+    "QuestionData",
+    "check_asking",
+    "context_of",
+    "fed_by",
+    "held_out_questions",
+    "ids_of",
+    "listen",
+    "listen_to_text",
+    "open_model",
+    "prompts_of",
+    "training_questions",
+]
+
+DRAWN = 0  # seed of the questions that are asked: the same ones for every seed of a training
+
+
+@dataclass(frozen=True)
+class QuestionData:
+    """Where questions come from."""
+
+    path: str = ""  # a SQuAD file (JSON, plain or .xz) or a data set of the hub; empty: questions about scenes
+    facts_from: int = 3  # scenes: fewest facts of a context
+    facts_to: int = 9  # scenes: most facts of a context; 3 to 9 are 30 to 130 words
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.facts_from <= self.facts_to <= 30:
+            raise ValueError(
+                f"data.facts_from={self.facts_from}, data.facts_to={self.facts_to} are out of range; allowed: 2 to 30, "
+                "the first not above the second"
+            )
+
+
+@dataclass(frozen=True)
+class AskingConfig:
+    """Which language model is asked, and how much."""
+
+    model: str = "smollm2"  # smollm2 | tiny | a Hugging Face id | a folder
+    dtype: str = "float32"  # of its weights: float32 | bfloat16 | float16
+    questions: int = 300  # held-out questions that are asked
+    max_tokens: int = 1024  # of prompt and answer; contexts that do not fit are cut at their end
+    new_tokens: int = 16  # most tokens of an answer
+    batch: int = 16  # prompts that are written to side by side
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"asking.dtype={self.dtype!r} is not known; allowed: {', '.join(DTYPES)}")
+        for name, least in (("questions", 2), ("max_tokens", 64), ("new_tokens", 1), ("batch", 1)):
+            if not least <= getattr(self, name) <= 10**6:
+                raise ValueError(f"asking.{name}={getattr(self, name)} is out of range; allowed: {least} to 1000000")
+        if self.new_tokens >= self.max_tokens:
+            raise ValueError(
+                f"asking.new_tokens={self.new_tokens} leaves no room for a prompt; allowed: below asking.max_tokens "
+                f"({self.max_tokens})"
+            )
+
+
+def check_asking(data: QuestionData, asking: AskingConfig, train: int = 0) -> None:
+    """ValueError on a file that is not there, is damaged or holds too few questions; hub data sets are not fetched."""
+    if data.path and (Path(data.path).exists() or Path(data.path).suffix):
+        squad_subset(data.path, asking.questions, DRAWN, "test")
+        if train:
+            squad_subset(data.path, train, DRAWN, "train")
+
+
+def held_out_questions(data: QuestionData, count: int) -> list[Question]:
+    """Questions of the test split: no training sees their articles or their facts."""
+    return _questions(data, count, DRAWN, "test")
+
+
+def training_questions(data: QuestionData, count: int, seed: int, per_context: int = 1) -> list[Question]:
+    """Questions of the training split; about scenes `per_context` of each context, of a file as many as it has."""
+    return _questions(data, count, seed, "train", per_context)
+
+
+def _questions(data: QuestionData, count: int, seed: int, split: str, per_context: int = 1) -> list[Question]:
+    if data.path:
+        return squad_subset(data.path, count, seed, split)
+    facts = (data.facts_from, data.facts_to)
+    contexts = -(-count // per_context)
+    return draw_scene_questions(contexts, seed=seed, split=split, facts=facts, per_context=per_context)[:count]
+
+
+def open_model(asking: AskingConfig, device: str) -> LanguageModel:
+    """The frozen language model."""
+    return open_language_model(asking.model, device=pick_device(device), dtype=asking.dtype)
+
+
+def prompts_of(lm: LanguageModel, questions: Sequence[Question], asking: AskingConfig) -> list[Prompt]:
+    """Their prompts; what does not fit is cut from the end of the context, never from the question."""
+    room = min(asking.max_tokens, lm.window) - asking.new_tokens
+    return [build_prompt(question, lm.encode, max_tokens=room) for question in questions]
+
+
+def ids_of(lm: LanguageModel, prompt: Prompt) -> Int[Tensor, " T"]:
+    """All ids of a prompt, where the model is."""
+    return torch.tensor(prompt.ids, device=lm.device)
+
+
+def context_of(lm: LanguageModel, prompt: Prompt) -> Int[Tensor, " T"]:
+    """The ids of its context."""
+    return torch.tensor(prompt.context_ids, device=lm.device)
+
+
+Fed = Tensor | CachedPrompt
+
+
+class Heard(NamedTuple):
+    """What was written to each prompt: new ids alone, and the answer in them."""
+
+    ids: list[list[int]]
+    answers: list[str]
+
+
+def fed_by(lm: LanguageModel, compressor: Compressor, prompt: Prompt) -> tuple[Fed, Compressed]:
+    """What the model is fed in place of the prompt, and what travelled for it.
+
+    A compressor of contexts stands for the context alone: what is asked is always told in full.
+    """
+    if not compressor.needs_context_only:
+        sent = compressor.compress(lm, ids_of(lm, prompt))
+        row_TD = compressor.inject(lm, sent).rows_MD
+        assert row_TD is not None
+        return row_TD, sent
+    sent = compressor.compress(lm, context_of(lm, prompt))
+    injected = compressor.inject(lm, sent)
+    suffix_SD = lm.rows(prompt.suffix_ids)
+    if injected.cache is not None:
+        cache, positions_K = injected.cache
+        return CachedPrompt(cache, positions_K, prompt.context_stop, suffix_SD), sent
+    assert injected.rows_MD is not None
+    return torch.cat((lm.rows(prompt.prefix_ids), injected.rows_MD.to(suffix_SD), suffix_SD)), sent
+
+
+def listen(lm: LanguageModel, fed: Sequence[Fed], asking: AskingConfig) -> Heard:
+    """What the model writes to each prompt until its line ends; greedy."""
+    told = {
+        "max_new_tokens": asking.new_tokens,
+        "stop_ids": lm.end_ids,
+        "until": line_is_over(lm),
+        "batch": asking.batch,
+    }
+    if fed and isinstance(fed[0], CachedPrompt):
+        ids = generate_from_caches(lm, [each for each in fed if isinstance(each, CachedPrompt)], **told)
+    else:
+        ids = generate_rows(lm, [each for each in fed if isinstance(each, Tensor)], **told)
+    assert len(ids) == len(fed)
+    return Heard(ids, [answer_of(lm.decode(each)) for each in ids])
+
+
+def listen_to_text(lm: LanguageModel, prompts: Sequence[Prompt], asking: AskingConfig) -> Heard:
+    """The text run: the table's own rows. That it is what ids give is a control of C0."""
+    return listen(lm, [lm.rows(prompt.ids) for prompt in prompts], asking)

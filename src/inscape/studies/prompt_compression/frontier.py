@@ -1,0 +1,209 @@
+"""C3: at which ratio does each way of compressing a prompt still keep the answers?
+
+Method: every compressor of the list is fitted at every ratio and answers the same held-out questions as the text run.
+Row-wise ones make rows narrower and keep their number; the others put fewer vectors in the place of the context. What
+is kept is F1 over the text run's F1 on the same questions, with an interval over contexts. Truncation stands among
+them: what cannot beat the first tokens of the context at the same number of vectors has kept nothing worth its name.
+frontier.json and frontier.csv have every point with its price in bits.
+
+For each compressor and each of 95, 90 and 80 % the answer is the largest ratio at which so much is kept. Its interval
+goes from the largest ratio at which the whole interval lies above, to the largest at which any of it does; 0 is none.
+
+A negative result would mean that nothing that needs no training halves what a model is fed without losing answers.
+
+Cost: quick two minutes on 2 CPU cores once the model is there; each point answers all questions once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inscape.compressors.controls import Replay
+from inscape.compressors.interface import Compressor, row_width
+from inscape.compressors.kv_pruning import KvPruning
+from inscape.compressors.linear_inverse import LinearInverse
+from inscape.compressors.mean_pooled import MeanPooled
+from inscape.compressors.pca import Pca
+from inscape.compressors.quantised import Quantised
+from inscape.compressors.random_orthogonal import RandomOrthogonal
+from inscape.compressors.truncation import EqualVectors
+from inscape.core.estimate import Estimate, bootstrap_mean, exact
+from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir, write_atomically
+from inscape.core.study import Context, Phase
+from inscape.data.questions import Prompt
+from inscape.pretrained.language_model import LanguageModel
+from inscape.studies.prompt_compression.asking import (
+    AskingConfig,
+    Heard,
+    QuestionData,
+    check_asking,
+    context_of,
+    held_out_questions,
+    ids_of,
+    listen_to_text,
+    open_model,
+    prompts_of,
+    training_questions,
+)
+from inscape.studies.prompt_compression.figures import draw_kept
+from inscape.studies.prompt_compression.scoring import measure_answers, tell
+
+__all__ = ["GATE", "LEVELS", "MAKERS", "PHASE", "Config", "Point", "largest_ratio"]
+
+LEVELS = (0.95, 0.9, 0.8)  # shares of the text run's F1
+
+# By name: a compressor of the ratio, given the ids in front of a context.
+MAKERS: dict[str, Callable[[float, tuple[int, ...]], Compressor]] = {
+    "pca": lambda ratio, _: Pca(ratio, wire="float16"),
+    "pca_int8": lambda ratio, _: Quantised(Pca(ratio, wire="float16"), 8),
+    "linear_inverse": lambda ratio, _: LinearInverse(Pca(ratio, wire="float16")),
+    "random_orthogonal": lambda ratio, _: RandomOrthogonal(ratio, wire="float16"),
+    "mean_pooled": lambda ratio, _: MeanPooled(ratio, wire="float16"),
+    "kv_attention": lambda ratio, prefix: KvPruning(ratio, prefix=prefix),
+    "kv_key_norm": lambda ratio, prefix: KvPruning(ratio, score="key_norm", prefix=prefix),
+    "truncation": lambda ratio, _: EqualVectors(ratio),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which compressors at which ratios."""
+
+    data: QuestionData = field(default_factory=QuestionData)
+    asking: AskingConfig = field(default_factory=AskingConfig)
+    train: int = 2000  # training prompts that projections are fitted on
+    compressors: tuple[str, ...] = tuple(MAKERS)
+    ratios: tuple[float, ...] = (
+        1.125,
+        1.5,
+        2.0,
+        4.0,
+        8.0,
+    )  # row-wise ones leave out those that do not divide the width
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.compressors if name not in MAKERS]
+        if unknown or not self.compressors:
+            raise ValueError(f"compressors={self.compressors} are not all known; allowed: {', '.join(MAKERS)}")
+        if not self.ratios or min(self.ratios) < 1 or sorted(set(self.ratios)) != list(self.ratios):
+            raise ValueError(f"ratios={self.ratios} are out of range; allowed: numbers from 1 on, rising")
+        if not 2 <= self.train <= 10**7:
+            raise ValueError(f"train={self.train} is out of range; allowed: 2 to 10000000")
+
+
+GATE = Gate(
+    (
+        Criterion("replay_f1_kept", at_least=1, role="control", source="calibrated", why="uncompressed rows keep "
+                  "everything, to the last answer"),
+        Criterion("text_f1", at_least=0.1, role="control", source="calibrated", why="a share of nothing is no share"),
+        Criterion("ratio_keeping_90", at_least=2, source="calibrated", why="the best that needs no training halves "
+                  "what the model is fed and keeps nine tenths of its F1"),
+    )
+)  # fmt: skip
+
+
+class Point(NamedTuple):
+    """One compressor at one ratio."""
+
+    name: str
+    ratio: float
+    scores: dict[str, Estimate]
+
+
+def measure_points(
+    lm: LanguageModel, config: Config, prompts: Sequence[Prompt], train: Sequence[Prompt], text: Heard, seed: int
+) -> list[Point]:
+    """Every compressor at every ratio that it can keep with this model."""
+    ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train]}
+    points = []
+    for name in config.compressors:
+        for ratio in config.ratios:
+            made = MAKERS[name](ratio, prompts[0].prefix_ids)
+            if not made.needs_context_only and not divides(lm.dimension, ratio):
+                continue
+            fitted = made.fit(lm, ids[made.needs_context_only], seed=seed)
+            told = tell(lm, fitted, prompts, config.asking)
+            scores = measure_answers(told.heard, text, prompts)
+            scores["bits_per_token"] = bootstrap_mean([fitted.bits(s) / s.tokens for s in told.sent], "prompts")
+            points.append(Point(name, ratio, scores))
+    return points
+
+
+def divides(dimension: int, ratio: float) -> bool:
+    """Whether D / ratio is a whole number."""
+    try:
+        return row_width(dimension, ratio) > 0
+    except ValueError:
+        return False
+
+
+def largest_ratio(points: Iterable[Point], level: float) -> Estimate:
+    """The largest ratio at which F1 over the text run's is at least `level`; see the module's words on its interval."""
+    points = list(points)
+    kept = [(point.ratio, point.scores["f1_kept"]) for point in points]
+
+    def largest(side: Callable[[Estimate], float]) -> float:
+        return max((ratio for ratio, estimate in kept if side(estimate) >= level), default=0.0)
+
+    low, value, high = (largest(side) for side in (lambda e: e.low, lambda e: e.value, lambda e: e.high))
+    return Estimate(value, min(low, value), max(high, value), len(points), "ratios")
+
+
+def write_points(run: RunDir, points: Sequence[Point]) -> None:
+    """Every point, as JSON and as a table."""
+    rows: list[dict[str, Any]] = [
+        {"compressor": p.name, "ratio": p.ratio, **{n: e.to_json() for n, e in p.scores.items()}} for p in points
+    ]
+    run.write_json("frontier.json", rows)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = list(points[0].scores) if points else []
+    writer.writerow(["compressor", "ratio", *(f"{n}{end}" for n in names for end in ("", "_low", "_high"))])
+    for p in points:
+        values = [v for n in names for e in (p.scores[n],) for v in (e.value, e.low, e.high)]
+        writer.writerow([p.name, p.ratio, *(f"{value:.6g}" for value in values)])
+    write_atomically(run.path / "frontier.csv", buffer.getvalue())
+
+
+def run(context: Context) -> Mapping[str, Estimate]:
+    """Fit, answer, and say how far each can go."""
+    config: Config = context.config
+    lm = open_model(config.asking, context.device)
+    prompts = prompts_of(lm, held_out_questions(config.data, config.asking.questions), config.asking)
+    train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
+    text = listen_to_text(lm, prompts, config.asking)
+    points = measure_points(lm, config, prompts, train, text, context.seed)
+    write_points(context.run, points)
+    by_name = {name: [p for p in points if p.name == name] for name in dict.fromkeys(p.name for p in points)}
+    curves = {n: [(p.ratio, p.scores["f1_kept"]) for p in of_name] for n, of_name in by_name.items()}
+    draw_kept(context.run, "frontier.png", curves, "ratio: numbers of a row, or tokens a vector", "Share of the text "
+              "run's F1 that is left at each ratio, with its 95 % interval over contexts.")  # fmt: skip
+    replayed = measure_answers(tell(lm, Replay(), prompts, config.asking).heard, text, prompts)
+    metrics = {"text_f1": measure_answers(text, text, prompts)["f1"], "text_exact_match": replayed["exact_match"]}
+    metrics["replay_f1_kept"] = exact(replayed["f1_kept"].value, len(prompts), "prompts")
+    for level in LEVELS:
+        share = f"ratio_keeping_{round(100 * level)}"
+        found = {name: largest_ratio(of_name, level) for name, of_name in by_name.items()}
+        metrics |= {f"{share}_{name}": estimate for name, estimate in found.items()}
+        metrics[share] = max(found.values(), key=lambda estimate: (estimate.low, estimate.value))
+    return metrics
+
+
+PHASE = Phase(
+    code="C3",
+    name="frontier",
+    question="At which ratio does each way of compressing a prompt still keep the answers?",
+    config=Config,
+    presets=Path(__file__).with_suffix(".yaml"),
+    gate=GATE,
+    run=run,
+    needs=("C0",),
+    check=lambda config: check_asking(config.data, config.asking, config.train),
+    failure_means="Nothing that needs no training halves what a model is fed without losing answers.",
+)

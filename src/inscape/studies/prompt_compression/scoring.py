@@ -1,0 +1,113 @@
+"""Scores of what was answered: against the gold answers, and against what the model answers from the whole text.
+
+Legend: T tokens, D width of the embedding table, V rows of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from inscape.compressors.interface import Compressed, Compressor
+from inscape.compressors.projection import rows_of
+from inscape.core.estimate import Estimate, bootstrap_mean, proportion
+from inscape.data.questions import Prompt
+from inscape.metrics.kept_share import kept_share
+from inscape.metrics.next_token import sequence_kl
+from inscape.metrics.qa import f1, grounding, mean_over_questions, metric_max_over_references, score_answers
+from inscape.nn.row_generation import continuation_logits
+from inscape.pretrained.language_model import LanguageModel
+from inscape.studies.prompt_compression.asking import AskingConfig, Fed, Heard, fed_by, ids_of, listen
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+__all__ = [
+    "Told",
+    "f1_of_each",
+    "groups_of",
+    "measure_answers",
+    "measure_divergence",
+    "nearest_ids",
+    "tell",
+    "tokens_recovered",
+]
+
+UNIT = "contexts"  # the independent ones: an article or a scene; questions about one text stand and fall together
+COMPARED = 64  # prompts whose next-token distributions are compared: two more readings of each
+
+
+class Told(NamedTuple):
+    """What a compressor made of the prompts, and what the model answered."""
+
+    fed: list[Fed]
+    sent: list[Compressed]
+    heard: Heard
+
+
+def tell(lm: LanguageModel, compressor: Compressor, prompts: Sequence[Prompt], asking: AskingConfig) -> Told:
+    """Every prompt through the compressor, and answered."""
+    fed, sent = zip(*(fed_by(lm, compressor, prompt) for prompt in prompts), strict=True)
+    return Told(list(fed), list(sent), listen(lm, fed, asking))
+
+
+def groups_of(prompts: Sequence[Prompt]) -> list[str]:
+    """What each prompt's question was drawn with."""
+    return [prompt.question.group for prompt in prompts]
+
+
+def f1_of_each(heard: Heard, prompts: Sequence[Prompt]) -> list[float]:
+    """The official F1 of each answer."""
+    return [
+        metric_max_over_references(f1, answer, prompt.question.answers)
+        for answer, prompt in zip(heard.answers, prompts, strict=True)
+    ]
+
+
+def measure_answers(heard: Heard, text: Heard, prompts: Sequence[Prompt]) -> dict[str, Estimate]:
+    """F1, exact match, the share of the text run's F1 that is left, agreement with it, and grounding."""
+    groups = groups_of(prompts)
+    scores = score_answers(heard.answers, [p.question.answers for p in prompts], groups=groups, unit=UNIT)
+    same = sum(one == other for one, other in zip(heard.ids, text.ids, strict=True))
+    grounded = [grounding(a, p.question.context) for a, p in zip(heard.answers, prompts, strict=True)]
+    return {
+        "f1": scores.f1,
+        "exact_match": scores.exact_match,
+        "f1_kept": kept_share(f1_of_each(heard, prompts), f1_of_each(text, prompts), groups=groups, unit=UNIT),
+        "same_answers": proportion(same, len(prompts), "prompts"),
+        "grounding": mean_over_questions(grounded, groups=groups, unit=UNIT),
+    }
+
+
+def measure_divergence(
+    lm: LanguageModel, fed: Sequence[Fed], text: Heard, prompts: Sequence[Prompt], most: int = COMPARED
+) -> Estimate:
+    """KL of next-token distributions, text run against this one, in nats, along what the text run wrote."""
+    found: list[float] = []
+    for one, ids, prompt in list(zip(fed, text.ids, prompts, strict=True))[:most]:
+        if ids:
+            reference_NV = continuation_logits(lm, lm.rows(prompt.ids), ids)
+            found.append(float(sequence_kl(reference_NV[None], continuation_logits(lm, one, ids)[None])[0]))
+    return bootstrap_mean(found, "prompts")
+
+
+@torch.no_grad()
+def nearest_ids(lm: LanguageModel, row_TD: Float[Tensor, "T D"]) -> Int[Tensor, " T"]:
+    """The id whose table row lies nearest to each row: what a receiver that owns the table would read."""
+    table_VD = lm.table_VD.float()
+    distance_TV = table_VD.square().sum(1) - 2 * row_TD.float() @ table_VD.T
+    return distance_TV.argmin(1)
+
+
+def tokens_recovered(lm: LanguageModel, fed: Sequence[Fed], prompts: Sequence[Prompt]) -> Estimate:
+    """Share of a prompt's tokens whose row lies nearest to the row that was made for it; equal rows count as one."""
+    shares = []
+    for row_TD, prompt in zip(fed, prompts, strict=True):
+        assert isinstance(row_TD, Tensor)
+        ids_T = ids_of(lm, prompt)
+        found_TD, own_TD = rows_of(lm, nearest_ids(lm, row_TD)), rows_of(lm, ids_T)
+        shares.append(float((found_TD == own_TD).all(1).float().mean()))
+    return bootstrap_mean(shares, "prompts")

@@ -1,0 +1,192 @@
+"""C4: can a few vectors that a model has learned to write stand for a context?
+
+Method: fewer vectors than tokens, the only compression that saves places of a model's window. Memory tokens among those
+of the context (ICAE, Ge et al. 2023) or pooled states (arXiv 2510.20797), written by the frozen model itself with
+low-rank adapters (Hu et al. 2021), so that the same model without adapters, fed the vectors in place of the context,
+foretells what it would have foretold from the text (PISCO, Louis et al. 2025). Its teacher's answers are its own greedy
+ones to the text, or the gold ones.
+
+Beside it: the context's first tokens at the same number of vectors, pooled rows that nobody trained, another context's
+vectors, and no context at all.
+
+A negative result would mean that so few vectors do not hold what a question may ask, or that so little training does
+not find how to write them.
+
+Cost: quick about a minute on 2 CPU cores, a training that shows how it is done and no more; see the presets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inscape.compressors.controls import EmptyContext
+from inscape.compressors.distillation import DistillationConfig
+from inscape.compressors.interface import Compressor
+from inscape.compressors.mean_pooled import MeanPooled
+from inscape.compressors.memory_tokens import MemoryTokens
+from inscape.compressors.teaching_examples import Example, answered_by_teacher
+from inscape.compressors.truncation import EqualVectors
+from inscape.core.estimate import Estimate, bootstrap_mean, exact
+from inscape.core.gate import Criterion, Gate
+from inscape.core.study import Context, Phase, Remedy
+from inscape.data.questions import Prompt
+from inscape.metrics.kept_share import mean_difference
+from inscape.pretrained.language_model import LanguageModel
+from inscape.stopping import part_of
+from inscape.studies.prompt_compression.asking import (
+    AskingConfig,
+    Heard,
+    QuestionData,
+    check_asking,
+    held_out_questions,
+    listen_to_text,
+    open_model,
+    prompts_of,
+    training_questions,
+)
+from inscape.studies.prompt_compression.instrument import replay
+from inscape.studies.prompt_compression.reconstruction import REPLAYED, keep_answers, loss_over_first, shuffled
+from inscape.studies.prompt_compression.scoring import (
+    UNIT,
+    f1_of_each,
+    groups_of,
+    measure_answers,
+    measure_divergence,
+    tell,
+)
+
+__all__ = ["COMPRESSOR", "GATE", "PHASE", "Config"]
+
+COMPRESSOR = "sequence_compressor.safetensors"  # in the run
+KINDS, TEACHERS = ("memory_tokens", "mean_pooled"), ("own", "gold")
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training of a sequence compressor."""
+
+    data: QuestionData = field(default_factory=QuestionData)
+    asking: AskingConfig = field(default_factory=AskingConfig)
+    kind: str = "memory_tokens"  # memory_tokens | mean_pooled
+    ratio: float = 4.0  # tokens a vector
+    rank: int = 16  # of the adapters
+    depth: int = 0  # layers of the model that encode; 0 = all
+    train: int = 20_000  # training questions
+    per_context: int = 4  # scenes: questions about each training context; it is encoded once for all of them
+    teacher: str = "own"  # own: the model's greedy answers to the text | gold: the first gold answer
+    training: DistillationConfig = field(default_factory=DistillationConfig)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", KINDS), ("teacher", TEACHERS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not known; allowed: {', '.join(allowed)}")
+        for name, most in (("train", 10**7), ("per_context", 64)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 1 to {most}")
+        untrained(self)
+
+
+GATE = Gate(
+    (
+        Criterion("f1_kept", at_least=0.9, source="calibrated", why="of what the same model answers from the text, at "
+                  "a quarter of the vectors"),
+        Criterion("gain_over_truncation", at_least=0.0, source="calibrated", why="the context's first tokens, as many "
+                  "as there are vectors, cost no training"),
+        Criterion("loss_over_first", at_most=0.99, source="calibrated", why="the loss falls: its last tenth over its "
+                  "first"),
+        Criterion("replay_identical", at_least=1, role="control", source="calibrated", why="fed its own rows, the "
+                  "model must write what it writes when fed ids"),
+        Criterion("text_f1", at_least=0.1, role="control", source="calibrated", why="a share of nothing is no share"),
+        Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="another context's vectors "
+                  "must answer no better than none"),
+    )
+)  # fmt: skip
+
+REMEDIES = (
+    Remedy(("f1_kept",), {"training.fit.steps": lambda steps: 2 * steps}, "if not: train longer"),
+    Remedy(("f1_kept",), {"rank": lambda rank: 2 * rank}, "if not: larger adapters"),
+)
+
+
+def untrained(config: Config) -> MemoryTokens | MeanPooled:
+    """The compressor that is to be trained. ValueError on settings that cannot be."""
+    if config.kind == "memory_tokens":
+        return MemoryTokens(config.ratio, rank=config.rank, depth=config.depth, wire="float16")
+    return MeanPooled(config.ratio, layer=max(1, config.depth), rank=config.rank, wire="float16")
+
+
+def examples_of(lm: LanguageModel, prompts: Sequence[Prompt], config: Config) -> list[Example]:
+    """Prompts with the answers that teach, those without one left out; too short contexts as well."""
+    examples = [
+        Example(p.prefix_ids, p.context_ids, p.suffix_ids, tuple(lm.encode(p.question.answers[0])))
+        for p in prompts
+        if len(p.context_ids) >= config.ratio
+    ]
+    if config.teacher == "own":
+        asking = config.asking
+        examples = answered_by_teacher(lm, examples, max_new_tokens=asking.new_tokens, stop_ids=lm.end_ids)
+    return [example for example in examples if example.answer]
+
+
+def measure(
+    lm: LanguageModel, trained: Compressor, config: Config, prompts: Sequence[Prompt], seed: int
+) -> tuple[dict[str, Estimate], dict[str, list[str]]]:
+    """What the gate asks, and the answers by the name of who gave them."""
+    asking, groups = config.asking, groups_of(prompts)
+    text, told = listen_to_text(lm, prompts, asking), tell(lm, trained, prompts, asking)
+    beside = {
+        "truncated": tell(lm, EqualVectors(config.ratio), prompts, asking).heard,
+        "pooled_rows": tell(lm, MeanPooled(config.ratio), prompts, asking).heard,
+        "shuffled": shuffled(lm, told, prompts, asking, seed),
+        "empty": tell(lm, EmptyContext(), prompts, asking).heard,
+    }
+
+    def gain(one: Heard, other: Heard) -> Estimate:
+        return mean_difference(f1_of_each(one, prompts), f1_of_each(other, prompts), groups=groups, unit=UNIT)
+
+    metrics = {
+        **measure_answers(told.heard, text, prompts),
+        "text_f1": measure_answers(text, text, prompts)["f1"],
+        **{f"{name}_f1": measure_answers(heard, text, prompts)["f1"] for name, heard in beside.items()},
+        "gain_over_truncation": gain(told.heard, beside["truncated"]),
+        "shuffled_gain": gain(beside["shuffled"], beside["empty"]),
+        "next_token_kl": measure_divergence(lm, told.fed, text, prompts),
+        "bits_per_token": bootstrap_mean([trained.bits(sent) / sent.tokens for sent in told.sent], "prompts"),
+        "tokens_per_vector": bootstrap_mean([sent.tokens / sent.vectors for sent in told.sent], "prompts"),
+        "replay_identical": replay(lm, prompts[:REPLAYED], text, asking),
+    }
+    answers = {name: heard.answers for name, heard in beside.items()}
+    return metrics, {"text": text.answers, "vectors": told.heard.answers, **answers}
+
+
+def run(context: Context) -> Mapping[str, Estimate]:
+    """Ask the teacher, train, answer."""
+    config: Config = context.config
+    lm = open_model(config.asking, context.device)
+    questions = training_questions(config.data, config.train, context.seed, config.per_context)
+    examples = examples_of(lm, prompts_of(lm, questions, config.asking), config)
+    with part_of(context.run, "training") as part:
+        trained = untrained(config).distilled(lm, examples, config.training, seed=context.seed, run=part)
+        falls = loss_over_first(part)
+    trained.save(context.run.path / COMPRESSOR)
+    prompts = prompts_of(lm, held_out_questions(config.data, config.asking.questions), config.asking)
+    metrics, answers = measure(lm, trained, config, prompts, context.seed)
+    keep_answers(context.run, prompts, answers)
+    return metrics | {"loss_over_first": falls, "examples": exact(len(examples), len(examples), "questions")}
+
+
+PHASE = Phase(
+    code="C4",
+    name="sequences",
+    question="Can a few vectors that the model has learned to write stand for a context?",
+    config=Config,
+    presets=Path(__file__).with_suffix(".yaml"),
+    gate=GATE,
+    run=run,
+    needs=("C0",),
+    remedies=REMEDIES,
+    check=lambda config: check_asking(config.data, config.asking, config.train),
+    failure_means="So few vectors do not hold what a question may ask, or so little training does not find how.",
+)

@@ -1,0 +1,60 @@
+"""What is left of a score: closed forms, whole groups resampled together, and what was not measured."""
+
+import math
+
+import numpy as np
+import pytest
+
+from inscape.metrics.kept_share import kept_share, mean_difference
+
+
+def test_values_are_the_ratio_and_the_difference_of_means() -> None:
+    kept = kept_share([0.5, 0.0, 1.0], [1.0, 0.5, 1.0])
+    assert kept.value == pytest.approx(1.5 / 2.5)
+    assert kept.n == 3
+    assert mean_difference([0.5, 0.0, 1.0], [1.0, 0.5, 1.0]).value == pytest.approx(-1 / 3)
+
+
+def test_the_same_scores_keep_everything_without_doubt() -> None:
+    scores = np.random.default_rng(0).random(50).tolist()
+    kept, lost = kept_share(scores, scores), mean_difference(scores, scores)
+    assert (kept.value, kept.low, kept.high) == (1, 1, 1)
+    assert (lost.value, lost.low, lost.high) == (0, 0, 0)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
+    draw, covered = np.random.default_rng(1), 0
+    for trial in range(200):
+        reference = draw.random(80)
+        values = 0.8 * reference + draw.normal(0, 0.1, 80)
+        kept = kept_share(values.tolist(), reference.tolist(), seed=trial)
+        covered += kept.low <= 0.8 <= kept.high
+    assert 0.9 <= covered / 200 <= 0.99
+
+
+def test_questions_of_one_group_stand_and_fall_together() -> None:
+    draw = np.random.default_rng(2)
+    by_group = draw.random(12)
+    values, groups = np.repeat(by_group, 20).tolist(), np.repeat(np.arange(12), 20).tolist()
+    alone, together = (mean_difference(values, [0.0] * 240, groups=g) for g in (None, groups))
+    assert together.n == 12
+    assert alone.n == 240
+    assert together.high - together.low > 3 * (alone.high - alone.low)
+    unequal = mean_difference([1.0, 0.0, 0.0], [0.0] * 3, groups=["a", "b", "b"])
+    assert unequal.value == pytest.approx(1 / 3), "the mean stays the one over questions"
+
+
+def test_nothing_to_keep_and_a_single_unit_are_not_measured() -> None:
+    assert not kept_share([0.0, 1.0], [0.0, 0.0]).measured
+    assert not kept_share([], []).measured
+    assert not mean_difference([], []).measured
+    one = kept_share([0.5, 0.5], [1.0, 1.0], groups=["a", "a"])
+    assert one.value == 0.5
+    assert math.isnan(one.low)
+
+
+def test_lists_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="given 1 groups and 2 questions"):
+        kept_share([1.0, 1.0], [1.0, 1.0], groups=["a"])
+    with pytest.raises(ValueError, match="dimension"):
+        mean_difference([1.0], [1.0, 2.0])

@@ -1,0 +1,250 @@
+"""The prompt-compression study in planted worlds: a model whose own answers are the gold ones must pass, noise must
+fail, and each historic mistake must be caught by a control.
+
+The model is the tiny one with random weights. It knows nothing, so a question's gold answer is what it writes itself
+when it reads the whole text: then the text run is always right, and whatever changes what is read shows.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from inscape.compressors import adapter as adapters
+from inscape.compressors.interface import Injected
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Outcome
+from inscape.core.rundir import RunDir
+from inscape.core.runner import Request, resume, run_study
+from inscape.core.standing import judge
+from inscape.core.study import SMOKE
+from inscape.data.questions import draw_scene_questions
+from inscape.metrics.qa import normalise_answer
+from inscape.studies import study
+from inscape.studies.prompt_compression import asking, frontier, instrument, perplexity, reconstruction, sequences
+from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
+from inscape.studies.prompt_compression.frontier import Point, largest_ratio
+
+STUDY = study("prompt-compression")
+PHASES = (instrument, reconstruction, perplexity, frontier, sequences)
+ASKED = 12
+
+
+@pytest.fixture(scope="module")
+def own_answers() -> list:
+    """Questions whose gold answers are the tiny model's."""
+    config = AskingConfig(model="tiny", new_tokens=8)
+    lm = asking.open_model(config, "cpu")
+    drawn = draw_scene_questions(60, split="test", facts=(2, 3))
+    heard = asking.listen_to_text(lm, asking.prompts_of(lm, drawn, config), config)
+    told = [replace_answer(q, a) for q, a in zip(drawn, heard.answers, strict=True) if normalise_answer(a)]
+    assert len(told) >= ASKED
+    return told[:ASKED]
+
+
+def replace_answer(question, answer: str):
+    return question._replace(answers=(answer,))
+
+
+@pytest.fixture
+def world(own_answers, monkeypatch) -> None:
+    for phase in PHASES:
+        monkeypatch.setattr(phase, "held_out_questions", lambda data, count: own_answers[:count])
+
+
+def ran(tmp_path, *codes: str, overrides: tuple[str, ...] = ()) -> dict[str, RunDir]:
+    request = Request(
+        preset=SMOKE,
+        device="cpu",
+        root=tmp_path,
+        overrides=(f"asking.questions={ASKED}", "asking.new_tokens=8", *overrides),
+    )
+    runs = [run_study(STUDY, [STUDY.phase(code)], request, lambda line: None, lambda run: None)[0] for code in codes]
+    return dict(zip(codes, runs, strict=True))
+
+
+def found(run: RunDir, *, without: tuple[str, ...] = ()) -> set[str]:
+    """Metrics of criteria that did not pass."""
+    return {f.criterion.metric for f in judge(run).findings if f.outcome is not Outcome.PASS} - set(without)
+
+
+# --- planted and empty worlds -------------------------------------------------------------------------------------
+
+
+def test_a_model_that_answers_from_its_text_passes_the_instrument(world, tmp_path) -> None:
+    run = ran(tmp_path, "C0")["C0"]
+    assert judge(run).outcome is Outcome.PASS
+    metrics = run.read_json(RunDir.METRICS)
+    assert metrics["text_f1"]["value"] == 1
+    assert metrics["id_equivalence"]["value"] == 1
+    assert {"id_equivalence_at_1", "id_equivalence_at_8"} <= set(metrics)
+    assert {"token ids", "coded ids", "UTF-8"} <= set(run.read_json("ledger.json")["forms"])
+
+
+def test_a_model_that_does_not_know_the_answers_fails_it(tmp_path) -> None:
+    assert found(ran(tmp_path, "C0")["C0"]) == {"text_f1", "gain_of_context"}
+
+
+def test_rows_that_are_whole_keep_every_answer_and_narrow_ones_of_noise_do_not(world, tmp_path) -> None:
+    ran(tmp_path, "C0")
+    exact = ("wire=float32", "adapter.start=linear", "adapter.lr=1e-12", "adapter.dropout=0.0")
+    whole = ran(tmp_path, "C1", overrides=("ratio=1", *exact))["C1"]
+    assert found(whole) == {"loss_over_first"}, "there is nothing to learn"
+    assert whole.read_json(RunDir.METRICS)["f1_kept"]["value"] == 1
+    narrow = ran(tmp_path, "C1", overrides=("ratio=16", *exact))["C1"]
+    assert judge(narrow).outcome is Outcome.FAIL
+    assert {"f1", "f1_kept", "recon_cosine"} <= found(narrow)
+    assert not found(narrow) & {c.metric for c in reconstruction.CONTROLS}
+
+
+def test_the_second_phase_goes_on_from_the_first_and_resumes_bit_for_bit(world, tmp_path, monkeypatch) -> None:
+    first = ran(tmp_path, "C0", "C1")["C1"]
+    whole = ran(tmp_path, "C2")["C2"]
+    terms = perplexity.balanced
+
+    def torn(lm, ids):
+        inner = terms(lm, ids)
+
+        def stop(module, rows, batch, step):
+            if step == 3:
+                raise KeyboardInterrupt
+            return inner(module, rows, batch, step)
+
+        return stop
+
+    monkeypatch.setattr(perplexity, "balanced", torn)
+    before = set(tmp_path.rglob("C2/smoke/*"))
+    with pytest.raises(KeyboardInterrupt):
+        ran(tmp_path, "C2")
+    (path,) = set(tmp_path.rglob("C2/smoke/*")) - before
+    monkeypatch.setattr(perplexity, "balanced", terms)
+    run = RunDir.open(str(path))
+    resume(STUDY, run, lambda run: None)
+    files = [each.path / reconstruction.ADAPTER for each in (whole, run)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert files[0].read_bytes() != (first.path / reconstruction.ADAPTER).read_bytes()
+    assert whole.read_json(RunDir.METRICS)["f1_before"]["value"] == first.read_json(RunDir.METRICS)["f1"]["value"]
+
+
+def test_the_frontier_says_how_far_each_can_go(world, tmp_path) -> None:
+    ran(tmp_path, "C0")
+    run = ran(tmp_path, "C3", overrides=("ratios=[1.0,2.0]", "compressors=[pca,truncation,kv_attention]"))["C3"]
+    metrics = run.read_json(RunDir.METRICS)
+    assert metrics["replay_f1_kept"]["value"] == 1
+    assert metrics["ratio_keeping_95_truncation"]["value"] >= 1, "all tokens are the text"
+    assert metrics["ratio_keeping_95_kv_attention"]["value"] >= 1
+    assert (run.path / "frontier.csv").read_text().count("\n") == 1 + 6
+    assert (run.figures / "frontier.png").is_file()
+
+
+def test_ratios_and_their_intervals() -> None:
+    def point(ratio: float, low: float, value: float, high: float) -> Point:
+        return Point("x", ratio, {"f1_kept": Estimate(value, low, high, 9, "contexts")})
+
+    points = [point(1, 1, 1, 1), point(2, 0.9, 0.97, 1), point(4, 0.5, 0.93, 0.96), point(8, 0.1, 0.2, 0.3)]
+    assert [largest_ratio(points, level).value for level in (0.95, 0.9, 0.8)] == [2, 4, 4]
+    assert (largest_ratio(points, 0.95).low, largest_ratio(points, 0.95).high) == (1, 4)
+    assert largest_ratio(points[3:], 0.9).value == 0
+
+
+def test_sequences_are_trained_and_measured_beside_truncation(world, tmp_path) -> None:
+    ran(tmp_path, "C0")
+    for kind in ("memory_tokens", "mean_pooled"):
+        run = ran(tmp_path, "C4", overrides=(f"kind={kind}",))["C4"]
+        metrics = run.read_json(RunDir.METRICS)
+        assert metrics["tokens_per_vector"]["value"] >= 4
+        assert metrics["replay_identical"]["value"] == 1
+        assert metrics["f1"]["n"] == ASKED
+        assert (run.path / sequences.COMPRESSOR).is_file()
+
+
+# --- historic mistakes, each caught by a control ------------------------------------------------------------------
+
+
+def test_slicing_the_prompt_off_what_rows_gave_is_caught(world, tmp_path, monkeypatch) -> None:
+    generate = asking.generate_rows
+
+    def sliced(lm, rows, **told):
+        return [ids[len(row) :] for ids, row in zip(generate(lm, rows, **told), rows, strict=True)]
+
+    monkeypatch.setattr(asking, "generate_rows", sliced)
+    run = ran(tmp_path, "C0")["C0"]
+    assert judge(run).outcome is Outcome.INVALID
+    assert {"replay_identical", "nothing_written"} <= found(run)
+
+
+def test_cutting_the_end_of_the_prompt_is_caught(world, tmp_path, monkeypatch) -> None:
+    build = asking.build_prompt
+
+    def cut(question, encode, *, max_tokens):
+        whole = build(question, encode, max_tokens=10**6)
+        return whole._replace(ids=whole.ids[: len(whole.ids) // 2])
+
+    monkeypatch.setattr(asking, "build_prompt", cut)
+    run = ran(tmp_path, "C0")["C0"]
+    assert judge(run).outcome is Outcome.INVALID
+    assert "questions_cut" in found(run)
+
+
+def test_norms_of_the_original_rows_are_caught(world, tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "C0")
+    compress, inject = adapters.Adapter.compress, adapters.Adapter.inject
+    seen: list[torch.Tensor] = []
+
+    def watching(self, lm, ids_T):
+        seen.append(lm.table_VD[ids_T].norm(dim=1))
+        return compress(self, lm, ids_T)
+
+    def oracle(self, lm, compressed):
+        row_TD = inject(self, lm, compressed).rows_MD
+        norm_T = seen[-1][: len(row_TD)]
+        return Injected(row_TD * (norm_T / row_TD.norm(dim=1))[:, None])
+
+    monkeypatch.setattr(adapters.Adapter, "compress", watching)
+    monkeypatch.setattr(adapters.Adapter, "inject", oracle)
+    run = ran(tmp_path, "C1")["C1"]
+    assert judge(run).outcome is Outcome.INVALID
+    assert "travels_alone" in found(run)
+
+
+def test_a_text_run_by_another_decoder_is_caught(world, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(instrument, "listen_to_text", lambda lm, prompts, config: asking.listen_to_text(
+        lm, prompts, replace(config, new_tokens=config.new_tokens // 2)))  # fmt: skip
+    run = ran(tmp_path, "C0")["C0"]
+    assert "replay_identical" in found(run)
+    assert judge(run).outcome is Outcome.INVALID
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: QuestionData(facts_from=1), r"data.facts_from=1.*allowed: 2 to 30"),
+        (lambda: QuestionData(facts_from=9, facts_to=3), "the first not above the second"),
+        (lambda: AskingConfig(dtype="int3"), "asking.dtype='int3' is not known"),
+        (lambda: AskingConfig(questions=0), "asking.questions=0 is out of range"),
+        (lambda: AskingConfig(max_tokens=64, new_tokens=64), "leaves no room for a prompt"),
+        (lambda: reconstruction.Config(ratio=0.5), "ratio"),
+        (lambda: frontier.Config(compressors=("zip",)), "allowed: pca"),
+        (lambda: frontier.Config(ratios=(4.0, 2.0)), "rising"),
+        (lambda: sequences.Config(kind="zip"), "allowed: memory_tokens, mean_pooled"),
+        (lambda: sequences.Config(ratio=0.5), "ratio"),
+        (lambda: instrument.Config(widths=()), "widths"),
+    ],
+)
+def test_impossible_settings_are_one_line(make, line: str) -> None:
+    with pytest.raises(ValueError, match=line) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_too_small_stops_before_anything_is_written(tmp_path) -> None:
+    for name in ("missing.json", "small.json"):
+        (tmp_path / "small.json").write_text('{"data": []}')
+        with pytest.raises(ValueError, match=name):
+            ran(tmp_path / "runs", "C0", overrides=(f"data.path={tmp_path / name}",))
+        assert not (tmp_path / "runs").exists()
+    with pytest.raises(ValueError, match="does not divide rows"):
+        ran(tmp_path / "runs", "C1", overrides=("ratio=7",))
