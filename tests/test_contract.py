@@ -280,6 +280,11 @@ STRUCTURE = (
     "variance_against_size",
     "variance_ratio",
 )
+ADAPTER = {f"training/{name}" for name in TRAINED} | {
+    "adapter.safetensors",
+    "answers.json",
+    "training/diagnostics.jsonl",
+}
 HORIZONS = ("direction_by_horizon", "likelihood_by_horizon", "worst_frames")
 OWN_FILES = {  # what a phase writes beside what every run has
     "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
@@ -322,6 +327,12 @@ OWN_FILES = {  # what a phase writes beside what every run has
     | {f"latents_0/{name}" for name in ("latents_index.parquet", "plan.json", "verification.json")}
     | {f"latents_0/shards/00000.{name}" for name in ("energy.npy", "json", "latents.npy")}
     | {"representations.csv", "figures/captions.json", "figures/representations.png"},
+    "prompt-compression.C0": {"answers.json", "ledger.json", "figures/captions.json", "figures/ledger.png"},
+    "prompt-compression.C1": ADAPTER,
+    "prompt-compression.C2": ADAPTER,
+    "prompt-compression.C3": {"frontier.json", "frontier.csv", "figures/captions.json", "figures/frontier.png"},
+    "prompt-compression.C4": {f"training/{name}" for name in TRAINED}
+    | {"answers.json", "sequence_compressor.safetensors"},
 }
 
 

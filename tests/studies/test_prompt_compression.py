@@ -1,8 +1,8 @@
 """The prompt-compression study in planted worlds: a model whose own answers are the gold ones must pass, noise must
 fail, and each historic mistake must be caught by a control.
 
-The model is the tiny one with random weights. It knows nothing, so a question's gold answer is what it writes itself
-when it reads the whole text: then the text run is always right, and whatever changes what is read shows.
+The model is the tiny one with random weights. It knows nothing, so the gold answers are those that it writes itself
+when it reads the whole text (asking.gold=own): the text run is always right, and whatever changes what is read shows.
 """
 
 from dataclasses import replace
@@ -18,38 +18,13 @@ from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, resume, run_study
 from inscape.core.standing import judge
 from inscape.core.study import SMOKE
-from inscape.data.questions import draw_scene_questions
-from inscape.metrics.qa import normalise_answer
 from inscape.studies import study
 from inscape.studies.prompt_compression import asking, frontier, instrument, perplexity, reconstruction, sequences
 from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
 from inscape.studies.prompt_compression.frontier import Point, largest_ratio
 
 STUDY = study("prompt-compression")
-PHASES = (instrument, reconstruction, perplexity, frontier, sequences)
-ASKED = 12
-
-
-@pytest.fixture(scope="module")
-def own_answers() -> list:
-    """Questions whose gold answers are the tiny model's."""
-    config = AskingConfig(model="tiny", new_tokens=8)
-    lm = asking.open_model(config, "cpu")
-    drawn = draw_scene_questions(60, split="test", facts=(2, 3))
-    heard = asking.listen_to_text(lm, asking.prompts_of(lm, drawn, config), config)
-    told = [replace_answer(q, a) for q, a in zip(drawn, heard.answers, strict=True) if normalise_answer(a)]
-    assert len(told) >= ASKED
-    return told[:ASKED]
-
-
-def replace_answer(question, answer: str):
-    return question._replace(answers=(answer,))
-
-
-@pytest.fixture
-def world(own_answers, monkeypatch) -> None:
-    for phase in PHASES:
-        monkeypatch.setattr(phase, "held_out_questions", lambda data, count: own_answers[:count])
+ASKED = 40
 
 
 def ran(tmp_path, *codes: str, overrides: tuple[str, ...] = ()) -> dict[str, RunDir]:
@@ -71,7 +46,7 @@ def found(run: RunDir, *, without: tuple[str, ...] = ()) -> set[str]:
 # --- planted and empty worlds -------------------------------------------------------------------------------------
 
 
-def test_a_model_that_answers_from_its_text_passes_the_instrument(world, tmp_path) -> None:
+def test_a_model_that_answers_from_its_text_passes_the_instrument(tmp_path) -> None:
     run = ran(tmp_path, "C0")["C0"]
     assert judge(run).outcome is Outcome.PASS
     metrics = run.read_json(RunDir.METRICS)
@@ -82,10 +57,20 @@ def test_a_model_that_answers_from_its_text_passes_the_instrument(world, tmp_pat
 
 
 def test_a_model_that_does_not_know_the_answers_fails_it(tmp_path) -> None:
-    assert found(ran(tmp_path, "C0")["C0"]) == {"text_f1", "gain_of_context"}
+    run = ran(tmp_path, "C0", overrides=("asking.gold=given",))["C0"]
+    assert found(run) == {"text_f1", "gain_of_context"}
+    assert run.read_json(RunDir.METRICS)["text_gold_f1"]["value"] == 0
 
 
-def test_rows_that_are_whole_keep_every_answer_and_narrow_ones_of_noise_do_not(world, tmp_path) -> None:
+def test_rows_that_are_not_the_prompts_own_are_caught(tmp_path, monkeypatch) -> None:
+    rows = asking.LanguageModel.rows
+    monkeypatch.setattr(asking.LanguageModel, "rows", lambda lm, ids: rows(lm, [30] * len(ids)))
+    run = ran(tmp_path, "C0")["C0"]
+    assert "replay_identical" in found(run)
+    assert judge(run).outcome is Outcome.INVALID
+
+
+def test_rows_that_are_whole_keep_every_answer_and_narrow_ones_of_noise_do_not(tmp_path) -> None:
     ran(tmp_path, "C0")
     exact = ("wire=float32", "adapter.start=linear", "adapter.lr=1e-12", "adapter.dropout=0.0")
     whole = ran(tmp_path, "C1", overrides=("ratio=1", *exact))["C1"]
@@ -97,7 +82,7 @@ def test_rows_that_are_whole_keep_every_answer_and_narrow_ones_of_noise_do_not(w
     assert not found(narrow) & {c.metric for c in reconstruction.CONTROLS}
 
 
-def test_the_second_phase_goes_on_from_the_first_and_resumes_bit_for_bit(world, tmp_path, monkeypatch) -> None:
+def test_the_second_phase_goes_on_from_the_first_and_resumes_bit_for_bit(tmp_path, monkeypatch) -> None:
     first = ran(tmp_path, "C0", "C1")["C1"]
     whole = ran(tmp_path, "C2")["C2"]
     terms = perplexity.balanced
@@ -126,7 +111,7 @@ def test_the_second_phase_goes_on_from_the_first_and_resumes_bit_for_bit(world, 
     assert whole.read_json(RunDir.METRICS)["f1_before"]["value"] == first.read_json(RunDir.METRICS)["f1"]["value"]
 
 
-def test_the_frontier_says_how_far_each_can_go(world, tmp_path) -> None:
+def test_the_frontier_says_how_far_each_can_go(tmp_path) -> None:
     ran(tmp_path, "C0")
     run = ran(tmp_path, "C3", overrides=("ratios=[1.0,2.0]", "compressors=[pca,truncation,kv_attention]"))["C3"]
     metrics = run.read_json(RunDir.METRICS)
@@ -147,33 +132,35 @@ def test_ratios_and_their_intervals() -> None:
     assert largest_ratio(points[3:], 0.9).value == 0
 
 
-def test_sequences_are_trained_and_measured_beside_truncation(world, tmp_path) -> None:
+def test_sequences_are_trained_and_measured_beside_truncation(tmp_path) -> None:
     ran(tmp_path, "C0")
     for kind in ("memory_tokens", "mean_pooled"):
         run = ran(tmp_path, "C4", overrides=(f"kind={kind}",))["C4"]
         metrics = run.read_json(RunDir.METRICS)
         assert metrics["tokens_per_vector"]["value"] >= 4
         assert metrics["replay_identical"]["value"] == 1
-        assert metrics["f1"]["n"] == ASKED
+        assert ASKED - 5 <= metrics["f1"]["n"] <= ASKED, "but for empty answers"
         assert (run.path / sequences.COMPRESSOR).is_file()
 
 
 # --- historic mistakes, each caught by a control ------------------------------------------------------------------
 
 
-def test_slicing_the_prompt_off_what_rows_gave_is_caught(world, tmp_path, monkeypatch) -> None:
+def test_slicing_the_prompt_off_what_rows_gave_is_caught(tmp_path, monkeypatch) -> None:
     generate = asking.generate_rows
 
     def sliced(lm, rows, **told):
         return [ids[len(row) :] for ids, row in zip(generate(lm, rows, **told), rows, strict=True)]
 
     monkeypatch.setattr(asking, "generate_rows", sliced)
-    run = ran(tmp_path, "C0")["C0"]
+    with pytest.raises(ValueError, match="tiny writes nothing to 40 of 40 questions"):
+        ran(tmp_path, "C0")
+    run = ran(tmp_path, "C0", overrides=("asking.gold=given",))["C0"]
     assert judge(run).outcome is Outcome.INVALID
     assert {"replay_identical", "nothing_written"} <= found(run)
 
 
-def test_cutting_the_end_of_the_prompt_is_caught(world, tmp_path, monkeypatch) -> None:
+def test_cutting_the_end_of_the_prompt_is_caught(tmp_path, monkeypatch) -> None:
     build = asking.build_prompt
 
     def cut(question, encode, *, max_tokens):
@@ -186,7 +173,7 @@ def test_cutting_the_end_of_the_prompt_is_caught(world, tmp_path, monkeypatch) -
     assert "questions_cut" in found(run)
 
 
-def test_norms_of_the_original_rows_are_caught(world, tmp_path, monkeypatch) -> None:
+def test_norms_of_the_original_rows_are_caught(tmp_path, monkeypatch) -> None:
     ran(tmp_path, "C0")
     compress, inject = adapters.Adapter.compress, adapters.Adapter.inject
     seen: list[torch.Tensor] = []
@@ -207,9 +194,11 @@ def test_norms_of_the_original_rows_are_caught(world, tmp_path, monkeypatch) -> 
     assert "travels_alone" in found(run)
 
 
-def test_a_text_run_by_another_decoder_is_caught(world, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(instrument, "listen_to_text", lambda lm, prompts, config: asking.listen_to_text(
-        lm, prompts, replace(config, new_tokens=config.new_tokens // 2)))  # fmt: skip
+def test_a_text_run_by_another_decoder_is_caught(tmp_path, monkeypatch) -> None:
+    listen = asking.listen_to_text
+    shorter = {"new_tokens": 4}
+    monkeypatch.setattr(asking, "listen_to_text", lambda lm, prompts, config: listen(
+        lm, prompts, replace(config, **shorter)))  # fmt: skip
     run = ran(tmp_path, "C0")["C0"]
     assert "replay_identical" in found(run)
     assert judge(run).outcome is Outcome.INVALID
@@ -246,5 +235,10 @@ def test_a_file_that_is_not_there_or_too_small_stops_before_anything_is_written(
         with pytest.raises(ValueError, match=name):
             ran(tmp_path / "runs", "C0", overrides=(f"data.path={tmp_path / name}",))
         assert not (tmp_path / "runs").exists()
-    with pytest.raises(ValueError, match="does not divide rows"):
-        ran(tmp_path / "runs", "C1", overrides=("ratio=7",))
+
+
+def test_a_ratio_that_cannot_be_met_leaves_no_run_behind(tmp_path) -> None:
+    ran(tmp_path, "C0")
+    with pytest.raises(ValueError, match="ratio 7 does not divide rows of 32 numbers; allowed: 1, 2, 4"):
+        ran(tmp_path, "C1", overrides=("ratio=7",))
+    assert not list(tmp_path.rglob("C1/smoke/*"))

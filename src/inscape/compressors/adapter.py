@@ -92,6 +92,7 @@ class AdapterConfig:
     lr: float = 5e-4  # peak rate of AdamW, falling by a cosine
     clip_norm: float = 1.0  # largest gradient norm
     weight_decay: float = 0.01  # of matrices
+    log_every: int = 10  # steps between training lines of the log
     eval_every: int = 0  # steps between evaluations; 0 = only where one is given, at the end
     checkpoint_every: int = 0  # steps between checkpoints; 0 = only at the end
 
@@ -114,6 +115,7 @@ class AdapterConfig:
             clip_norm=self.clip_norm,
             ema_decay=0.0,
             precision="float32",
+            log_every=self.log_every,
             eval_every=self.eval_every,
             checkpoint_every=self.checkpoint_every,
         )

@@ -20,6 +20,7 @@ from inscape.compressors.interface import Compressed, Compressor
 from inscape.data.questions import Prompt, Question, build_prompt, draw_scene_questions, squad_subset
 from inscape.data.questions.prompts import answer_of
 from inscape.device import pick_device
+from inscape.metrics.qa import normalise_answer
 from inscape.nn.row_generation import CachedPrompt, generate_from_caches, generate_rows
 from inscape.pretrained.language_model import DTYPES, LanguageModel, line_is_over, open_language_model
 
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from jaxtyping import Int
 
 __all__ = [
+    "Asked",
     "AskingConfig",
     "Fed",
     "Heard",
     "QuestionData",
+    "ask",
     "check_asking",
     "context_of",
     "fed_by",
@@ -43,6 +46,7 @@ __all__ = [
     "training_questions",
 ]
 
+GOLDS = ("given", "own")
 DRAWN = 0  # seed of the questions that are asked: the same ones for every seed of a training
 
 
@@ -69,6 +73,7 @@ class AskingConfig:
     model: str = "smollm2"  # smollm2 | tiny | a Hugging Face id | a folder
     dtype: str = "float32"  # of its weights: float32 | bfloat16 | float16
     questions: int = 300  # held-out questions that are asked
+    gold: str = "given"  # given: the questions' own answers are right | own: what the model writes from the whole text
     max_tokens: int = 1024  # of prompt and answer; contexts that do not fit are cut at their end
     new_tokens: int = 16  # most tokens of an answer
     batch: int = 16  # prompts that are written to side by side
@@ -76,6 +81,8 @@ class AskingConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"asking.dtype={self.dtype!r} is not known; allowed: {', '.join(DTYPES)}")
+        if self.gold not in GOLDS:
+            raise ValueError(f"asking.gold={self.gold!r} is not known; allowed: {', '.join(GOLDS)}")
         for name, least in (("questions", 2), ("max_tokens", 64), ("new_tokens", 1), ("batch", 1)):
             if not least <= getattr(self, name) <= 10**6:
                 raise ValueError(f"asking.{name}={getattr(self, name)} is out of range; allowed: {least} to 1000000")
@@ -177,6 +184,33 @@ def listen(lm: LanguageModel, fed: Sequence[Fed], asking: AskingConfig) -> Heard
         ids = generate_rows(lm, [each for each in fed if isinstance(each, Tensor)], **told)
     assert len(ids) == len(fed)
     return Heard(ids, [answer_of(lm.decode(each)) for each in ids])
+
+
+class Asked(NamedTuple):
+    """The held-out prompts, and the text run's answers to them."""
+
+    prompts: list[Prompt]
+    text: Heard
+
+
+def ask(lm: LanguageModel, data: QuestionData, asking: AskingConfig) -> Asked:
+    """The held-out questions, answered from the whole text: what everything is compared with.
+
+    Where the model's own answers are the gold ones, a question to which it writes nothing that can be compared is left
+    out. ValueError where fewer than two questions are left.
+    """
+    prompts = prompts_of(lm, held_out_questions(data, asking.questions), asking)
+    text = listen_to_text(lm, prompts, asking)
+    if asking.gold == "given":
+        return Asked(prompts, text)
+    kept = [i for i, answer in enumerate(text.answers) if normalise_answer(answer)]
+    if len(kept) < 2:
+        raise ValueError(
+            f"{asking.model} writes nothing to {len(prompts) - len(kept)} of {len(prompts)} questions, so its own "
+            "answers cannot be the gold ones; set asking.gold=given, or take another model"
+        )
+    own = [prompts[i]._replace(question=prompts[i].question._replace(answers=(text.answers[i],))) for i in kept]
+    return Asked(own, Heard([text.ids[i] for i in kept], [text.answers[i] for i in kept]))
 
 
 def listen_to_text(lm: LanguageModel, prompts: Sequence[Prompt], asking: AskingConfig) -> Heard:

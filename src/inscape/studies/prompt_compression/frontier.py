@@ -1,7 +1,8 @@
 """C3: at which ratio does each way of compressing a prompt still keep the answers?
 
 Method: every compressor of the list is fitted at every ratio and answers the same held-out questions as the text run.
-Row-wise ones make rows narrower and keep their number; the others put fewer vectors in the place of the context. What
+Row-wise ones make rows narrower and keep their number; the others put fewer vectors in the place of the context (pooled
+rows; caches of keys and values, pruned as in SnapKV, Li et al. 2024). What
 is kept is F1 over the text run's F1 on the same questions, with an interval over contexts. Truncation stands among
 them: what cannot beat the first tokens of the context at the same number of vectors has kept nothing worth its name.
 frontier.json and frontier.csv have every point with its price in bits.
@@ -42,11 +43,10 @@ from inscape.studies.prompt_compression.asking import (
     AskingConfig,
     Heard,
     QuestionData,
+    ask,
     check_asking,
     context_of,
-    held_out_questions,
     ids_of,
-    listen_to_text,
     open_model,
     prompts_of,
     training_questions,
@@ -175,9 +175,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Fit, answer, and say how far each can go."""
     config: Config = context.config
     lm = open_model(config.asking, context.device)
-    prompts = prompts_of(lm, held_out_questions(config.data, config.asking.questions), config.asking)
+    prompts, text = ask(lm, config.data, config.asking)
     train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
-    text = listen_to_text(lm, prompts, config.asking)
     points = measure_points(lm, config, prompts, train, text, context.seed)
     write_points(context.run, points)
     by_name = {name: [p for p in points if p.name == name] for name in dict.fromkeys(p.name for p in points)}

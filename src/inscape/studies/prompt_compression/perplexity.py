@@ -2,8 +2,8 @@
 
 Method: phase 2 of the plan, and only where phase 1 did not validate the hypothesis. The adapter of C1 goes on with two
 terms: the squared error of its rows, and the cross-entropy of the prompt's own ids when the frozen model is fed the
-made rows (never an answer: what is trained must be what is measured). Each term is divided by its running mean, so that
-both weigh alike whatever their units.
+made rows (never an answer: what is trained must be what is measured; Bengio et al. 2015 on why). Each term is divided
+by its running mean, so that both weigh alike whatever their units.
 
 A negative result would mean that a prompt can be foretold from rows that do not let its question be answered.
 
@@ -42,8 +42,8 @@ from inscape.studies.prompt_compression.asking import (
     AskingConfig,
     Heard,
     QuestionData,
+    ask,
     check_asking,
-    held_out_questions,
     ids_of,
     open_model,
     prompts_of,
@@ -142,7 +142,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     lm = open_model(asking, context.device)
     before = Adapter.load(context.inputs["C1"].path / ADAPTER)
     assert before.module is not None
-    prompts = prompts_of(lm, held_out_questions(config.data, asking.questions), asking)
+    asked = ask(lm, config.data, asking)
+    prompts = asked.prompts
     train = prompts_of(lm, training_questions(config.data, config.train, context.seed), asking)
     watched, train = train[: min(config.watched, len(train) // 2)], train[min(config.watched, len(train) // 2) :]
     ids = [ids_of(lm, prompt) for prompt in train]
@@ -163,7 +164,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     del before.module._buffers[MEANS], module._buffers[MEANS]
     compressor = Adapter(before.inner, config.adapter, module)
     compressor.save(context.run.path / ADAPTER)
-    metrics, answers = measure_adapter(lm, compressor, prompts, train, asking, context.seed)
+    metrics, answers = measure_adapter(lm, compressor, asked, train, asking, context.seed)
     old = tell(lm, before, prompts, asking).heard
     keep_answers(context.run, prompts, answers | {"adapter of C1": old.answers})
     now, then = f1_of_each(Heard([], answers["adapter"]), prompts), f1_of_each(old, prompts)

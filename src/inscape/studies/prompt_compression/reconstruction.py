@@ -1,10 +1,10 @@
 """C1: if the rows that a model is fed are close to its own, does it answer as it would have answered?
 
-Method: phase 1 of the plan. Token rows are projected to d = D / ratio numbers (PCA, fitted on the rows of min(5000,
-n / 2) training prompts), and a small adapter learns to make rows of them by mean squared error alone. Then the model is
-fed the rows of held-out prompts and writes its answers. The length of a prompt is not compressed, only its width.
-Beside it stand receivers that need no training: the transposed projection, the linear inverse in closed form, a random
-projection; and the context's first tokens, as many as the same bits would carry as ids.
+Method: phase 1 of the plan. Token rows are projected to d = D / ratio numbers (PCA, Pearson 1901, fitted on the rows
+of min(5000, n / 2) training prompts), and a small adapter learns to make rows of them by mean squared error alone. Then
+the model is fed the rows of held-out prompts and writes its answers. The length of a prompt is not compressed, only its
+width. Beside it stand receivers that need no training: the transposed projection, the linear inverse in closed form, a
+random projection; and the context's first tokens, as many as the same bits would carry as ids.
 
 A negative result would mean that a small error in every row is a large one in what is read: rows by themselves are not
 what has to be preserved.
@@ -14,6 +14,7 @@ Cost: quick about two minutes on 2 CPU cores once the model is there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,14 +41,14 @@ from inscape.optimization import learning_rate
 from inscape.pretrained.language_model import LanguageModel
 from inscape.stopping import part_of
 from inscape.studies.prompt_compression.asking import (
+    Asked,
     AskingConfig,
     Heard,
     QuestionData,
+    ask,
     check_asking,
-    held_out_questions,
     ids_of,
     listen,
-    listen_to_text,
     open_model,
     prompts_of,
     training_questions,
@@ -64,9 +65,22 @@ from inscape.studies.prompt_compression.scoring import (
     tokens_recovered,
 )
 
-__all__ = ["ADAPTER", "CONTROLS", "GATE", "PHASE", "Config", "diary", "loss_over_first", "measure_adapter"]
+__all__ = [
+    "ADAPTER",
+    "CONTROLS",
+    "GATE",
+    "PHASE",
+    "REPLAYED",
+    "Config",
+    "diary",
+    "keep_answers",
+    "loss_over_first",
+    "measure_adapter",
+    "shuffled",
+]
 
 ADAPTER = "adapter.safetensors"  # in the run: the fitted compressor
+WIRES = ("float32", "float16", "bfloat16")
 REPLAYED = 16  # prompts answered from ids as well
 
 
@@ -86,7 +100,12 @@ class Config:
         for name in ("train", "watched"):
             if not 2 <= getattr(self, name) <= 10**7:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 2 to 10000000")
-        Pca(self.ratio, wire=self.wire)
+        if not (math.isfinite(self.ratio) and self.ratio >= 1):
+            raise ValueError(
+                f"ratio={self.ratio} is out of range; allowed: numbers from 1 on that divide the model's rows"
+            )
+        if self.wire not in WIRES:
+            raise ValueError(f"wire={self.wire!r} is not known; allowed: {', '.join(WIRES)}")
 
 
 CONTROLS = (
@@ -165,13 +184,13 @@ def shuffled(lm: LanguageModel, told: Told, prompts: Sequence[Prompt], asking: A
 def measure_adapter(
     lm: LanguageModel,
     compressor: Adapter,
-    prompts: Sequence[Prompt],
+    asked: Asked,
     train: Sequence[Prompt],
     asking: AskingConfig,
     seed: int,
 ) -> tuple[dict[str, Estimate], dict[str, list[str]]]:
     """Everything that the gates of C1 and C2 ask of a fitted adapter, and the answers by the name of who gave them."""
-    text = listen_to_text(lm, prompts, asking)
+    prompts, text = asked
     told, empty = tell(lm, compressor, prompts, asking), tell(lm, EmptyContext(), prompts, asking).heard
     others = shuffled(lm, told, prompts, asking, seed)
     groups, ids = groups_of(prompts), [ids_of(lm, prompt) for prompt in prompts]
@@ -214,13 +233,13 @@ def baselines(
     lm: LanguageModel,
     compressor: Adapter,
     config: Config,
-    prompts: Sequence[Prompt],
+    asked: Asked,
     train: Sequence[Prompt],
     seed: int,
 ) -> dict[str, Estimate]:
     """F1 of receivers that need no training, and of the text that the same bits carry."""
     ids = [ids_of(lm, prompt) for prompt in train]
-    text = listen_to_text(lm, prompts, config.asking)
+    prompts, text = asked
     found = {}
     for name, each in (
         ("pca", compressor.inner),
@@ -234,12 +253,21 @@ def baselines(
     return found
 
 
+def keep_answers(run: RunDir, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]], most: int = 32) -> None:
+    """Questions with their answers, to be read."""
+    rows = [
+        {"question": p.question.question, "gold": p.question.answers[0], **{n: a[i] for n, a in answers.items()}}
+        for i, p in enumerate(prompts[:most])
+    ]
+    run.write_json("answers.json", rows)
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Fit the projection, train the adapter, answer."""
     config: Config = context.config
     asking = config.asking
     lm = open_model(asking, context.device)
-    prompts = prompts_of(lm, held_out_questions(config.data, asking.questions), asking)
+    asked = ask(lm, config.data, asking)
     train = prompts_of(lm, training_questions(config.data, config.train, context.seed), asking)
     watched, train = train[: min(config.watched, len(train) // 2)], train[min(config.watched, len(train) // 2) :]
     ids = [ids_of(lm, prompt) for prompt in train]
@@ -250,25 +278,16 @@ def run(context: Context) -> Mapping[str, Estimate]:
         falls = loss_over_first(part)
     compressor = Adapter(pca, config.adapter, module)
     compressor.save(context.run.path / ADAPTER)
-    metrics, answers = measure_adapter(lm, compressor, prompts, train, asking, context.seed)
-    metrics |= baselines(lm, compressor, config, prompts, train, context.seed)
+    metrics, answers = measure_adapter(lm, compressor, asked, train, asking, context.seed)
+    metrics |= baselines(lm, compressor, config, asked, train, context.seed)
     metrics |= {
         "loss_over_first": falls,
         "explained_variance": exact(pca.explained, pca.token_rows, "token rows"),
         "compression_ratio": exact(config.ratio, 1, "rows"),
         "parameters": exact(sum(p.numel() for p in module.parameters()), 1, "adapters"),
     }
-    keep_answers(context.run, prompts, answers)
+    keep_answers(context.run, asked.prompts, answers)
     return metrics
-
-
-def keep_answers(run: RunDir, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]], most: int = 32) -> None:
-    """Questions with their answers, to be read."""
-    rows = [
-        {"question": p.question.question, "gold": p.question.answers[0], **{n: a[i] for n, a in answers.items()}}
-        for i, p in enumerate(prompts[:most])
-    ]
-    run.write_json("answers.json", rows)
 
 
 PHASE = Phase(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 __all__ = [
+    "UNIT",
     "Told",
     "f1_of_each",
     "groups_of",

@@ -36,12 +36,12 @@ from inscape.metrics.kept_share import mean_difference
 from inscape.pretrained.language_model import LanguageModel
 from inscape.stopping import part_of
 from inscape.studies.prompt_compression.asking import (
+    Asked,
     AskingConfig,
     Heard,
     QuestionData,
+    ask,
     check_asking,
-    held_out_questions,
-    listen_to_text,
     open_model,
     prompts_of,
     training_questions,
@@ -131,11 +131,11 @@ def examples_of(lm: LanguageModel, prompts: Sequence[Prompt], config: Config) ->
 
 
 def measure(
-    lm: LanguageModel, trained: Compressor, config: Config, prompts: Sequence[Prompt], seed: int
+    lm: LanguageModel, trained: Compressor, config: Config, asked: Asked, seed: int
 ) -> tuple[dict[str, Estimate], dict[str, list[str]]]:
     """What the gate asks, and the answers by the name of who gave them."""
-    asking, groups = config.asking, groups_of(prompts)
-    text, told = listen_to_text(lm, prompts, asking), tell(lm, trained, prompts, asking)
+    (prompts, text), asking = asked, config.asking
+    groups, told = groups_of(prompts), tell(lm, trained, prompts, asking)
     beside = {
         "truncated": tell(lm, EqualVectors(config.ratio), prompts, asking).heard,
         "pooled_rows": tell(lm, MeanPooled(config.ratio), prompts, asking).heard,
@@ -165,15 +165,15 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Ask the teacher, train, answer."""
     config: Config = context.config
     lm = open_model(config.asking, context.device)
+    asked = ask(lm, config.data, config.asking)
     questions = training_questions(config.data, config.train, context.seed, config.per_context)
     examples = examples_of(lm, prompts_of(lm, questions, config.asking), config)
     with part_of(context.run, "training") as part:
         trained = untrained(config).distilled(lm, examples, config.training, seed=context.seed, run=part)
         falls = loss_over_first(part)
     trained.save(context.run.path / COMPRESSOR)
-    prompts = prompts_of(lm, held_out_questions(config.data, config.asking.questions), config.asking)
-    metrics, answers = measure(lm, trained, config, prompts, context.seed)
-    keep_answers(context.run, prompts, answers)
+    metrics, answers = measure(lm, trained, config, asked, context.seed)
+    keep_answers(context.run, asked.prompts, answers)
     return metrics | {"loss_over_first": falls, "examples": exact(len(examples), len(examples), "questions")}
 
 
