@@ -156,6 +156,17 @@ def test_the_reworded_one_shares_fewer_pairs_of_words_than_a_random_wording():
     assert ours < 0.9 * shared_pairs(tuples.paraphrase_BT, tuples.sentence_BT).mean()
 
 
+def test_of_more_rewordings_the_chosen_one_shares_less_and_the_rest_stays_as_it_was():
+    few, many = (drawn(size=256, rewordings=n) for n in (3, 12))
+    shared = [shared_pairs(t.paraphrase_BT, t.reworded_BT) for t in (few, many)]
+    assert (shared[1] <= shared[0]).all()
+    assert shared[1].mean() < 0.9 * shared[0].mean()
+    for name in TOKENS[:3]:
+        assert texts(getattr(few, name)) == texts(getattr(many, name))
+    with pytest.raises(ValueError, match="rewordings 0"):
+        drawn(rewordings=0)
+
+
 def test_partners_are_worded_independently():
     """Else the hard negative would be the sentence in its paraphrase's very words, but for the edit."""
     tuples = drawn(size=600, facts=only(2))

@@ -59,6 +59,7 @@ def texts(source, tokens_BT) -> list[str]:
         ({"swaps": -1}, "mixture.swaps=-1"),
         ({"edited": 0}, "mixture.edited=0"),
         ({"edited": 64}, "mixture.edited=64"),
+        ({"rewordings": 0}, "mixture.rewordings=0"),
         ({"swaps": 101}, "mixture.swaps=101"),
         ({"paraphrases": 1.1}, "mixture.paraphrases=1.1"),
         ({"edits": -0.1}, "mixture.edits=-0.1"),

@@ -30,7 +30,7 @@ __all__ = ["SWAPS", "Tuples", "tuples_at"]
 
 SWAPS = ("arguments", "binding", "across")  # the same words in other places: what a bag of words cannot tell apart
 BUCKETS = (16, 20, 24, 32, 36, 40, 48, 56, 64)  # tokens; sentences of 1, 2, 3 facts have at most 20, 37, 54
-REWORDINGS = 3
+REWORDINGS = 3  # of which one is chosen as a target, if nothing else is said
 _FACTS_STREAM = 3 << 32
 _NEXT, _STAND_IN = 1 << 40, 1 << 50  # between the numbers of a family's edits, and to those of scenes that stand in
 
@@ -45,7 +45,7 @@ class Tuples(NamedTuple):
     sentence_BT: np.ndarray
     paraphrase_BT: np.ndarray
     canonical_BT: np.ndarray
-    reworded_BT: np.ndarray  # of three more wordings, the one that shares the fewest pairs of words with the paraphrase
+    reworded_BT: np.ndarray  # of some more wordings, the one that shares the fewest pairs of words with the paraphrase
     edit_E: np.ndarray  # index into EDITS for each row from F on; -1: none
 
 
@@ -60,15 +60,19 @@ def tuples_at(
     facts: Sequence[float] = (1, 1, 1),
     swaps: int = 2,
     edited: int = 1,
+    rewordings: int = REWORDINGS,
     split: str | None = "train",
 ) -> Tuples:
     """The slice of rank `rank` of the `size` tuples of step `step`: a pure function of its arguments.
 
     facts: weights of steps with 1, 2 and 3 facts. swaps: how many times as often as the other edits SWAPS are drawn, on
-    top of once. edited: edited scenes in a family. ValueError if `size` is not a multiple of (1 + edited) `world`, or
-    on weights that are not a distribution.
+    top of once. edited: edited scenes in a family. rewordings: how many `reworded_BT` is chosen from; more make it less
+    like the paraphrase. ValueError if `size` is not a multiple of (1 + edited) `world`, or on weights that are not a
+    distribution.
     """
     family = 1 + edited
+    if rewordings < 1:
+        raise ValueError(f"rewordings {rewordings}: wanted 1 or more")
     if edited < 1 or size < 2 * family * world or size % (family * world) or not 0 <= rank < world:
         raise ValueError(
             f"size {size}, edited {edited}, rank {rank}, world {world}: size must be a multiple of (1 + edited) x world"
@@ -87,10 +91,10 @@ def tuples_at(
         draw_wordings(scenes_BF, seed, index_B, stream=stream_B),
         draw_wordings(scenes_BF, seed, index_B, stream=stream_B + 1),
         canonical_wordings(scenes_BF),
-        *(draw_wordings(scenes_BF, seed, index_B, stream=stream_B + 4 * n) for n in range(1, 1 + REWORDINGS)),
+        *(draw_wordings(scenes_BF, seed, index_B, stream=stream_B + 4 * n) for n in range(1, 1 + rewordings)),
     ]
     tokens_BT, _ = tokenise(table, np.concatenate(rows), buckets=BUCKETS)
-    sentence_BT, paraphrase_BT, canonical_BT, *others = np.split(tokens_BT, 3 + REWORDINGS)
+    sentence_BT, paraphrase_BT, canonical_BT, *others = np.split(tokens_BT, 3 + rewordings)
     shared_NB = np.stack([shared_pairs(paraphrase_BT, other_BT) for other_BT in others])
     reworded_BT = np.stack(others)[shared_NB.argmin(0), np.arange(len(sentence_BT))]
     return Tuples(sentence_BT, paraphrase_BT, canonical_BT, reworded_BT, edit_E)

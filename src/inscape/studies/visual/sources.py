@@ -48,7 +48,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What tuples are made of; facts, swaps and edited act with the grammar, edits with a text file."""
+    """What tuples are made of; facts, swaps, edited and rewordings act with the grammar, edits with a text file."""
 
     one: float = 1.0  # weight of steps with scenes of one fact
     two: float = 1.0  # of two facts
@@ -56,6 +56,7 @@ class Mixture:
     swaps: int = 2  # how much oftener than other edits arguments and attributes are swapped
     edited: int = 1  # scenes one edit away that are drawn for each given one; the batch keeps what z confuses most
     paraphrases: float = 0.0  # share of targets that are another wording instead of the canonical one
+    rewordings: int = 3  # wordings that such a target is chosen from: the one least like what it is decoded from
     edits: float = 0.0  # text file: hard negatives made from the text (word and order swaps), as a share of the batch
 
     def __post_init__(self) -> None:
@@ -64,8 +65,9 @@ class Mixture:
             raise ValueError(f"mixture.one, two, three={weights} are out of range; allowed: 0 or more, not all 0")
         if not 0 <= self.swaps <= 100:
             raise ValueError(f"mixture.swaps={self.swaps} is out of range; allowed: 0 to 100")
-        if not 1 <= self.edited <= 63:
-            raise ValueError(f"mixture.edited={self.edited} is out of range; allowed: 1 to 63")
+        for name in ("edited", "rewordings"):
+            if not 1 <= getattr(self, name) <= 63:
+                raise ValueError(f"mixture.{name}={getattr(self, name)} is out of range; allowed: 1 to 63")
         for name in ("paraphrases", "edits"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"mixture.{name}={getattr(self, name)} is out of range; allowed: 0 to 1")
@@ -157,6 +159,7 @@ class _Grammar:
             facts=facts,
             swaps=mixture.swaps,
             edited=mixture.edited,
+            rewordings=mixture.rewordings,
         )
         row_B = np.arange(len(drawn.sentence_BT)) + rank * len(drawn.sentence_BT)
         reworded_B = fast.uniforms(seed, _TARGETS + step, row_B, 1)[:, 0] < mixture.paraphrases
