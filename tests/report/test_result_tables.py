@@ -50,6 +50,19 @@ def test_the_tables_say_what_the_evidence_says(tmp_path: Path) -> None:
     assert "| spread of accuracy at most 0.05 | across seeds | | 0.01 ✓ | |" in tables
 
 
+def test_a_verdict_without_all_declared_seeds_is_not_in_yet(tmp_path: Path) -> None:
+    collect(planted_run(tmp_path / "runs", seed=1, words={"seeds": [0, 1, 2]}), tmp_path / "results")
+    changed = planted_run(tmp_path / "runs", seed=1, words={"seeds": [0, 1, 2]}, overrides={"steps": 3})
+    collect(changed, tmp_path / "results")
+    declared, own = (
+        line for line in result_tables(tmp_path / "results", tmp_path).splitlines() if "[visual.P1]" in line
+    )
+    assert "| 1 (of 0, 1, 2) |" in declared
+    assert declared.endswith("| ✓ pass; not in yet: seeds 0, 2 |")
+    assert "| 1 |" in own
+    assert own.endswith("| ✓ pass |")
+
+
 def test_every_row_has_as_many_cells_as_its_head(tmp_path: Path) -> None:
     planted_across_seeds(tmp_path / "runs", 0.01)
     for seed in (0, 1, 2):

@@ -71,13 +71,29 @@ def _summary(group: Sequence[Record], link_from: Path) -> str:
     cells = (
         f"[{first.study}.{first.phase}]({relative_link(place, link_from)}) {_plain(first.about.get('phase_name', ''))}",
         _plain(", ".join(place.name.split("+"))),
-        ", ".join(str(record.seed) for record in group),
+        ", ".join(str(record.seed) for record in group) + (f" (of {_seeds_of(first)})" if _missing(group) else ""),
         _by_seed(group, [_half(record, "plan") for record in group]),
         _by_seed(group, [_half(record, "calibrated") for record in group]),
         _shown(across.outcome) if across else "",
-        _by_seed(group, [record.outcome for record in group]),
+        _by_seed(group, [record.outcome for record in group]) + _to_run(group),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _missing(group: Sequence[Record]) -> list[int]:
+    """Declared seeds that nothing was committed of; none of a config that was changed by hand: it opens no gate."""
+    declared = group[0].about.get("seeds", []) if group[0].declared else []
+    return [seed for seed in declared if seed not in {record.seed for record in group}]
+
+
+def _seeds_of(record: Record) -> str:
+    return ", ".join(map(str, record.about["seeds"]))
+
+
+def _to_run(group: Sequence[Record]) -> str:
+    """All declared seeds must pass, so of fewer the verdict is not in yet."""
+    missing = _missing(group)
+    return f"; not in yet: seed{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))}" if missing else ""
 
 
 def _details(group: Sequence[Record]) -> list[str]:
