@@ -29,7 +29,8 @@ from inscape.studies.visual.meaning_metrics import (
     worst,
 )
 from inscape.studies.visual.model import TrainedCodec, encode
-from inscape.studies.visual.paraphrasing import Candidate, candidates, meaning_of, paraphrases
+from inscape.studies.visual.paraphrasing import Candidate, candidates, chosen, meaning_of, paraphrases
+from inscape.studies.visual.roundtrip_terms import RoundTrip
 from inscape.studies.visual.sources import DataConfig, open_source
 
 SOURCE = open_source(DataConfig(facts=1))
@@ -306,7 +307,10 @@ def test_p4_fails_a_sentence_hidden_in_the_fine_detail_of_v():
 
 
 def p5(kind: type[PlantedModel]) -> dict[str, Outcome]:
-    return outcomes(roundtrip.GATE, roundtrip.measure_round_trip(codec_of(kind), SMALL, (1,), k=2, seed=0))
+    measured = replace(SMALL, sentences=64)
+    return outcomes(
+        roundtrip.GATE, roundtrip.measure_round_trip(codec_of(kind), measured, (1,), RoundTrip(candidates=2), seed=0)
+    )
 
 
 def test_p5_passes_the_planted_world():
@@ -356,6 +360,20 @@ def test_paraphrases_are_distinct_right_and_never_the_sentence_itself():
     assert {meaning_of(text) for text in texts} == {meaning_of(sentence)}
     assert paraphrases(codec_of(Parrot), [sentence], 5) == [[]]
     assert paraphrases(codec_of(Inventive), [sentence], 5) == [[]]
+
+
+def test_of_round_trips_as_good_the_one_least_like_the_sentence_is_taken():
+    sentence = "a red ball is on the blue block"
+    copy, other = (
+        Candidate("a red ball is on one blue block", 0.998),
+        Candidate("the blue cube supports a sphere", 0.99),
+    )
+    wrong = Candidate("four green cones", 0.97)
+    assert chosen(sentence, [other, copy, wrong]) == copy, "the best alone, as the plan has it"
+    assert chosen(sentence, [copy, wrong, other], tie=0.01) == other
+    assert chosen(sentence, [copy, wrong], tie=0.01) == copy, "a worse round trip is none"
+    with pytest.raises(ValueError, match=r"round_trip.tie=-1 is out of range"):
+        RoundTrip(tie=-1)
 
 
 class Mute(PlantedModel):

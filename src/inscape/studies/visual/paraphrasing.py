@@ -16,13 +16,14 @@ from torch import Tensor
 
 from inscape.data.scenes import Scene, parse
 from inscape.data.tokenizer import PARAPHRASE
+from inscape.metrics.text import rouge_l
 from inscape.studies.visual.coding import Reading, embed, embed_sentences, encodable, say
 from inscape.studies.visual.model import TrainedCodec, encode
 
 if TYPE_CHECKING:
     from inscape.nn.constraint import Constraint
 
-__all__ = ["Candidate", "candidates", "meaning_of", "paraphrases"]
+__all__ = ["Candidate", "candidates", "chosen", "meaning_of", "paraphrases"]
 
 TOP_P = 0.9  # the plan's
 TEMPERATURE = 1.0
@@ -51,6 +52,17 @@ def candidates(
     cosines = _round_trip(codec, latent_NCHW, said, k)
     rows = [Candidate(text, float(cosine)) for text, cosine in zip(said, cosines, strict=True)]
     return [rows[i : i + k] for i in range(0, len(rows), k)]
+
+
+def chosen(sentence: str, row: Sequence[Candidate], tie: float = 0.0) -> Candidate:
+    """The candidate with the best round trip; of those within `tie` of its cosine the one least like the sentence.
+
+    z of two wordings is never quite the same, and nearest of all to that of a near copy: cosines that close say which
+    words were kept, and not which meaning.
+    """
+    best = max(candidate.cosine for candidate in row)
+    as_good = [candidate for candidate in row if candidate.cosine >= best - tie]
+    return min(as_good, key=lambda candidate: (rouge_l(sentence, candidate.text) if tie else 0.0, -candidate.cosine))
 
 
 def _round_trip(codec: TrainedCodec, latent_NCHW: Tensor, said: Sequence[str], k: int) -> np.ndarray:

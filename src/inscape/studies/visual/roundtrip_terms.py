@@ -33,6 +33,7 @@ class RoundTrip:
     candidates: int = 4  # sentences sampled from each V; the plan's k
     top_p: float = 0.9  # nucleus they are sampled from
     sentences: int = 16  # sentences of each batch that make the trip
+    tie: float = 0.0  # candidates within so much of the best cosine are as good: the least like the input is measured
     longest_copy: int = 3  # runs of so many tokens may be shared with the input; longer ones are copies
 
     def __post_init__(self) -> None:
@@ -42,6 +43,8 @@ class RoundTrip:
         for name in ("candidates", "sentences", "longest_copy"):
             if not 1 <= getattr(self, name) <= 4096:
                 raise ValueError(f"round_trip.{name}={getattr(self, name)} is out of range; allowed: 1 to 4096")
+        if not 0 <= self.tie <= 1:
+            raise ValueError(f"round_trip.tie={self.tie} is out of range; allowed: 0 to 1")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"round_trip.top_p={self.top_p} is out of range; allowed: above 0, up to 1")
 
