@@ -13,7 +13,7 @@ Cost: see the presets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +22,12 @@ import numpy as np
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
+from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.bounds import least_rouge_l
 from inscape.data.scenes.pools import codec_set
 from inscape.metrics.scene_graph import score_scenes
 from inscape.metrics.text import copy_rate, mean_rouge_l
+from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.codec_training import Training, train_codec
 from inscape.studies.visual.coding import Reading
 from inscape.studies.visual.decoding_metrics import free_running
@@ -33,7 +35,7 @@ from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
-from inscape.studies.visual.paraphrasing import candidates, chosen, meaning_of, paraphrases
+from inscape.studies.visual.paraphrasing import Candidate, candidates, chosen, meaning_of, paraphrases
 from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
 from inscape.studies.visual.summary import write_summary
@@ -88,21 +90,24 @@ def measure_round_trip(
 ) -> dict[str, Estimate]:
     """Of k samples the best round trip, checked by the parser; and five paraphrases of each sentence.
 
-    Both of a quarter of the sentences that are read back.
+    Both of a quarter of the sentences that are read back, and sampled under the grammar's automaton, as `VisualCodec`
+    samples them; `graph_f1_free` is without it.
     """
+    grammar = TokenConstraint(scene_automaton(codec.tokenizer), codec.tokenizer.vocab_size)
     found: dict[str, dict[int, Estimate]] = {}
     for n in facts:
         whole = codec_set(measured.of(n).sentences, facts=n, seed=1, split=HELD_OUT)
         few = max(8, len(whole.sentences) // 4)
         sentences, scenes = list(whole.sentences[:few]), list(whole.scenes[:few])
-        drawn = candidates(codec, sentences, round_trip.candidates, seed=seed)
-        best = [chosen(sentence, row, round_trip.tie) for sentence, row in zip(sentences, drawn, strict=True)]
+        best = _best(codec, sentences, round_trip, seed, grammar)
+        free = [candidate.text for candidate in _best(codec, sentences, round_trip, seed, None)]
         said = [candidate.text for candidate in best]
         scores = score_scenes(said, scenes)
-        asked = paraphrases(codec, sentences, ASKED, seed=seed + 1)
+        asked = paraphrases(codec, sentences, ASKED, seed=seed + 1, constraint=grammar)
         latent = encode(codec.to_latent, list(whole.sentences))
         measures = {
             "graph_f1": scores.graph_f1,
+            "graph_f1_free": score_scenes(free, scenes).graph_f1,
             "scene_exact_of_paraphrase": scores.exact,
             "graph_f1_of_strangers": score_scenes(said, scenes[1:] + scenes[:1]).graph_f1,
             "rouge_l": mean_rouge_l(sentences, said),
@@ -120,6 +125,14 @@ def measure_round_trip(
         largest = name in ("rouge_l", "copy_rate", "graph_f1_of_strangers")
         metrics |= by_facts(name, estimates) | {name: worst(estimates, measured.decide, largest=largest)}
     return metrics
+
+
+def _best(
+    codec: TrainedCodec, sentences: Sequence[str], round_trip: RoundTrip, seed: int, grammar: TokenConstraint | None
+) -> list[Candidate]:
+    """The chosen one of k samples for each sentence."""
+    drawn = candidates(codec, list(sentences), round_trip.candidates, seed=seed, constraint=grammar)
+    return [chosen(sentence, row, round_trip.tie) for sentence, row in zip(sentences, drawn, strict=True)]
 
 
 def examples(codec: TrainedCodec, sentences: list[str], seed: int) -> list[dict[str, object]]:
