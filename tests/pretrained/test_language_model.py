@@ -190,7 +190,7 @@ def test_what_sees_the_future_is_refused(lm: LanguageModel, tmp_path: Path) -> N
 def test_without_an_embedding_table_nothing_can_be_fed(lm: LanguageModel) -> None:
     class Tableless(nn.Module):
         def get_input_embeddings(self) -> nn.Module:
-            raise NotImplementedError
+            raise NotImplementedError  # as transformers does for a model without such a layer
 
     for model in (Tableless(), nn.Identity()):
         with pytest.raises(ValueError, match=r"^the language model odd has no embedding table, .*; use smollm2, tiny"):

@@ -151,7 +151,7 @@ def embedding_of(model: Any, name: str) -> Any:
     """The layer that turns ids into rows. ValueError if there is none with a table."""
     try:
         layer = model.get_input_embeddings()
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # transformers raises the latter where a model has no such layer
         layer = None
     weight = getattr(layer, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:

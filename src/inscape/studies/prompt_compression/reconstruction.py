@@ -115,7 +115,7 @@ CONTROLS = (
               "token to who owns the table: what is lost, is lost by the receiver"),
     Criterion("travels_alone", at_least=1, role="control", source="calibrated", why="a receiver that is given the "
               "original rows' norms was told what nobody sent"),
-    Criterion("shuffled_gain", at_most=0.2, role="control", source="calibrated", why="another prompt's latent must "
+    Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="another prompt's latent must "
               "answer no better than an empty context"),
 )  # fmt: skip
 
