@@ -90,8 +90,8 @@ def measure_round_trip(
 ) -> dict[str, Estimate]:
     """Of k samples the best round trip, checked by the parser; and five paraphrases of each sentence.
 
-    Both of a quarter of the sentences that are read back, and sampled under the grammar's automaton, as `VisualCodec`
-    samples them; `graph_f1_free` is without it.
+    Both of a quarter of the sentences that are read back, and sampled freely; `graph_f1_in_grammar` is of samples under
+    the grammar's automaton, as `VisualCodec` draws them.
     """
     grammar = TokenConstraint(scene_automaton(codec.tokenizer), codec.tokenizer.vocab_size)
     found: dict[str, dict[int, Estimate]] = {}
@@ -99,15 +99,15 @@ def measure_round_trip(
         whole = codec_set(measured.of(n).sentences, facts=n, seed=1, split=HELD_OUT)
         few = max(8, len(whole.sentences) // 4)
         sentences, scenes = list(whole.sentences[:few]), list(whole.scenes[:few])
-        best = _best(codec, sentences, round_trip, seed, grammar)
-        free = [candidate.text for candidate in _best(codec, sentences, round_trip, seed, None)]
+        best = _best(codec, sentences, round_trip, seed, None)
+        ruled = [candidate.text for candidate in _best(codec, sentences, round_trip, seed, grammar)]
         said = [candidate.text for candidate in best]
         scores = score_scenes(said, scenes)
-        asked = paraphrases(codec, sentences, ASKED, seed=seed + 1, constraint=grammar)
+        asked = paraphrases(codec, sentences, ASKED, seed=seed + 1)
         latent = encode(codec.to_latent, list(whole.sentences))
         measures = {
             "graph_f1": scores.graph_f1,
-            "graph_f1_free": score_scenes(free, scenes).graph_f1,
+            "graph_f1_in_grammar": score_scenes(ruled, scenes).graph_f1,
             "scene_exact_of_paraphrase": scores.exact,
             "graph_f1_of_strangers": score_scenes(said, scenes[1:] + scenes[:1]).graph_f1,
             "rouge_l": mean_rouge_l(sentences, said),
