@@ -76,9 +76,11 @@ def test_rows_that_are_whole_keep_every_answer_and_narrow_ones_of_noise_do_not(t
     whole = ran(tmp_path, "C1", overrides=("ratio=1", *exact))["C1"]
     assert found(whole) == {"loss_over_first"}, "there is nothing to learn"
     assert whole.read_json(RunDir.METRICS)["f1_kept"]["value"] == 1
+    assert whole.read_json(RunDir.METRICS)["explained_variance_held_out"]["value"] == pytest.approx(1)
     narrow = ran(tmp_path, "C1", overrides=("ratio=16", *exact))["C1"]
     assert judge(narrow).outcome is Outcome.FAIL
     assert {"f1", "f1_kept", "recon_cosine"} <= found(narrow)
+    assert narrow.read_json(RunDir.METRICS)["explained_variance_held_out"]["value"] < 0.7
     assert not found(narrow) & {c.metric for c in reconstruction.CONTROLS}
 
 

@@ -2,9 +2,9 @@
 
 Method: every compressor of the list is fitted at every ratio and answers the same held-out questions as the text run.
 Row-wise ones make rows narrower and keep their number; the others put fewer vectors in the place of the context (pooled
-rows; caches of keys and values, pruned as in SnapKV, Li et al. 2024). What
-is kept is F1 over the text run's F1 on the same questions, with an interval over contexts. Truncation stands among
-them: what cannot beat the first tokens of the context at the same number of vectors has kept nothing worth its name.
+rows; caches of keys and values, pruned as in SnapKV, Li et al. 2024). What is kept is F1 over the text run's F1 on the
+same questions, with an interval over contexts. Truncation stands among them: what cannot beat the first tokens of the
+context at the same number of vectors has kept nothing worth its name.
 frontier.json and frontier.csv have every point with its price in bits.
 
 For each compressor and each of 95, 90 and 80 % the answer is the largest ratio at which so much is kept. Its interval
@@ -79,13 +79,7 @@ class Config:
     asking: AskingConfig = field(default_factory=AskingConfig)
     train: int = 2000  # training prompts that projections are fitted on
     compressors: tuple[str, ...] = tuple(MAKERS)
-    ratios: tuple[float, ...] = (
-        1.125,
-        1.5,
-        2.0,
-        4.0,
-        8.0,
-    )  # row-wise ones leave out those that do not divide the width
+    ratios: tuple[float, ...] = (1.125, 1.5, 2.0, 4.0, 8.0)  # row-wise: those that divide the width
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.compressors if name not in MAKERS]

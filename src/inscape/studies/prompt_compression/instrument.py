@@ -51,7 +51,7 @@ from inscape.studies.prompt_compression.asking import (
     training_questions,
 )
 from inscape.studies.prompt_compression.figures import draw_ledger
-from inscape.studies.prompt_compression.scoring import UNIT, f1_of_each, groups_of, measure_answers, tell
+from inscape.studies.prompt_compression.scoring import UNIT, f1_of_each, groups_of, keep_answers, measure_answers, tell
 
 __all__ = ["GATE", "PHASE", "Config", "id_equivalence", "replay"]
 
@@ -64,12 +64,7 @@ class Config:
     asking: AskingConfig = field(default_factory=AskingConfig)
     replayed: int = 64  # prompts that are answered from ids as well
     train: int = 2000  # training prompts: of the projections, and of the frequencies of coded ids
-    widths: tuple[int, ...] = (
-        1,
-        8,
-        72,
-        288,
-    )  # numbers a row is projected to; those that are wider than it are left out
+    widths: tuple[int, ...] = (1, 8, 72, 288)  # numbers a row is projected to; wider than it: left out
 
     def __post_init__(self) -> None:
         for name in ("replayed", "train"):
@@ -186,11 +181,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     costs = ledger(lm, prompts, train)
     context.run.write_json("ledger.json", costs)
     draw_ledger(context.run, costs)
-    shown = [
-        {"question": p.question.question, "gold": p.question.answers[0], "text": t, "empty": e}
-        for p, t, e in zip(prompts, text.answers, empty.answers, strict=True)
-    ]
-    context.run.write_json("answers.json", shown[:32])
+    keep_answers(context.run, prompts, {"text": text.answers, "empty": empty.answers})
     return metrics
 
 

@@ -53,11 +53,10 @@ from inscape.studies.prompt_compression.reconstruction import (
     ADAPTER,
     CONTROLS,
     diary,
-    keep_answers,
     loss_over_first,
     measure_adapter,
 )
-from inscape.studies.prompt_compression.scoring import UNIT, f1_of_each, groups_of, tell
+from inscape.studies.prompt_compression.scoring import UNIT, f1_of_each, groups_of, keep_answers, tell
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int

@@ -15,11 +15,12 @@ Cost: quick about two minutes on 2 CPU cores once the model is there.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from inscape.compressors.adapter import Adapter, AdapterConfig, train_adapter
 from inscape.compressors.controls import EmptyContext, other_prompt, travels_alone
@@ -27,6 +28,7 @@ from inscape.compressors.diagnostics import DIAGNOSTICS, append_diagnostics, pea
 from inscape.compressors.interface import Compressor
 from inscape.compressors.linear_inverse import LinearInverse
 from inscape.compressors.pca import Pca
+from inscape.compressors.projection import explained_share, moments_of_prompts, projected
 from inscape.compressors.random_orthogonal import RandomOrthogonal
 from inscape.compressors.truncation import EqualBits
 from inscape.core.estimate import Estimate, bootstrap_mean, exact
@@ -59,6 +61,7 @@ from inscape.studies.prompt_compression.scoring import (
     Told,
     f1_of_each,
     groups_of,
+    keep_answers,
     measure_answers,
     measure_divergence,
     tell,
@@ -73,7 +76,6 @@ __all__ = [
     "REPLAYED",
     "Config",
     "diary",
-    "keep_answers",
     "loss_over_first",
     "measure_adapter",
     "shuffled",
@@ -150,7 +152,7 @@ def diary(
     train: int,
     watched: Sequence[Prompt],
     asking: AskingConfig,
-):
+) -> Callable[[EmbeddingAdapter, int], Mapping[str, float]]:
     """What an evaluation does: a few questions are answered, and the plan's line is written."""
 
     def evaluate(module: EmbeddingAdapter, step: int) -> Mapping[str, float]:
@@ -219,11 +221,16 @@ def measure_adapter(
 
 def projected_width(compressor: Adapter) -> int:
     """d."""
-    assert compressor.inner.projection is not None
-    return compressor.inner.projection.basis_Dd.shape[1]
+    return projected(compressor.inner).basis_Dd.shape[1]
 
 
-def alone(lm: LanguageModel, compressor: Compressor, ids) -> bool:
+def held_out_variance(lm: LanguageModel, pca: Pca, prompts: Sequence[Prompt]) -> Estimate:
+    """Share of the variance of rows that PCA was not fitted on: fitted on too few, it explains those and no others."""
+    moments = moments_of_prompts(lm, [ids_of(lm, prompt) for prompt in prompts])
+    return exact(explained_share(projected(pca), moments), moments.token_rows, "token rows")
+
+
+def alone(lm: LanguageModel, compressor: Compressor, ids: Sequence[Tensor]) -> bool:
     """`travels_alone` on two prompts, cut to one length."""
     length = min(len(ids[0]), len(ids[1]))
     return travels_alone(compressor, lm, ids[0][:length], ids[1][:length])
@@ -253,15 +260,6 @@ def baselines(
     return found
 
 
-def keep_answers(run: RunDir, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]], most: int = 32) -> None:
-    """Questions with their answers, to be read."""
-    rows = [
-        {"question": p.question.question, "gold": p.question.answers[0], **{n: a[i] for n, a in answers.items()}}
-        for i, p in enumerate(prompts[:most])
-    ]
-    run.write_json("answers.json", rows)
-
-
 def run(context: Context) -> Mapping[str, Estimate]:
     """Fit the projection, train the adapter, answer."""
     config: Config = context.config
@@ -283,6 +281,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     metrics |= {
         "loss_over_first": falls,
         "explained_variance": exact(pca.explained, pca.token_rows, "token rows"),
+        "explained_variance_held_out": held_out_variance(lm, pca, asked.prompts),
         "compression_ratio": exact(config.ratio, 1, "rows"),
         "parameters": exact(sum(p.numel() for p in module.parameters()), 1, "adapters"),
     }

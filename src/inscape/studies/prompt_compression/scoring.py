@@ -5,7 +5,7 @@ Legend: T tokens, D width of the embedding table, V rows of the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from inscape.compressors.interface import Compressed, Compressor
 from inscape.compressors.projection import rows_of
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
+from inscape.core.rundir import RunDir
 from inscape.data.questions import Prompt
 from inscape.metrics.kept_share import kept_share
 from inscape.metrics.next_token import sequence_kl
@@ -30,6 +31,7 @@ __all__ = [
     "Told",
     "f1_of_each",
     "groups_of",
+    "keep_answers",
     "measure_answers",
     "measure_divergence",
     "nearest_ids",
@@ -112,3 +114,12 @@ def tokens_recovered(lm: LanguageModel, fed: Sequence[Fed], prompts: Sequence[Pr
         found_TD, own_TD = rows_of(lm, nearest_ids(lm, row_TD)), rows_of(lm, ids_T)
         shares.append(float((found_TD == own_TD).all(1).float().mean()))
     return bootstrap_mean(shares, "prompts")
+
+
+def keep_answers(run: RunDir, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]], most: int = 32) -> None:
+    """Questions with their answers, to be read."""
+    rows = [
+        {"question": p.question.question, "gold": p.question.answers[0], **{n: a[i] for n, a in answers.items()}}
+        for i, p in enumerate(prompts[:most])
+    ]
+    run.write_json("answers.json", rows)

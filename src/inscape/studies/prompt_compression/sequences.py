@@ -47,11 +47,12 @@ from inscape.studies.prompt_compression.asking import (
     training_questions,
 )
 from inscape.studies.prompt_compression.instrument import replay
-from inscape.studies.prompt_compression.reconstruction import REPLAYED, keep_answers, loss_over_first, shuffled
+from inscape.studies.prompt_compression.reconstruction import REPLAYED, loss_over_first, shuffled
 from inscape.studies.prompt_compression.scoring import (
     UNIT,
     f1_of_each,
     groups_of,
+    keep_answers,
     measure_answers,
     measure_divergence,
     tell,
