@@ -63,7 +63,8 @@ def _empty_folder(tmp_path, monkeypatch):
         ("encode text --weights missing.safetensors", "missing.safetensors does not exist"),
     ],
 )
-def test_nonsense_is_refused_in_one_line(capsys, tmp_path, words, said):
+def test_nonsense_is_refused_in_one_line(capsys, tmp_path, monkeypatch, words, said):
+    monkeypatch.setattr("inscape.codec.SHIPPED", tmp_path / "missing")  # as in a package without weights
     assert said in refused(capsys, *words.split())
     assert list(tmp_path.iterdir()) == []
 
