@@ -386,3 +386,18 @@ def test_numbers_out_of_range_are_refused(codec, n, seed):
 
 def test_numpy_sees_latents_as_it_sees_tensors(codec):
     assert np.asarray(codec.encode(SENTENCES)).shape == (3, 6, 32, 32)
+
+
+def test_the_shipped_weights_are_small_and_read_back_what_they_were_given():
+    shipped = codec_module.SHIPPED
+    assert shipped.stat().st_size <= 12_000_000
+    assert "P5" in shipped.with_suffix(".md").read_text(), "with their card"
+    texts = [
+        "a red ball is on the blue block",
+        "a blue ball is on the red block",
+        "two green cones are inside a white ring",
+    ]
+    codec = VisualCodec.from_pretrained()
+    assert codec.decode(codec.encode(texts)) == texts
+    swapped = codec.encode(texts)[[1, 0, 2]]
+    assert codec.decode(swapped) == [texts[1], texts[0], texts[2]], "from V alone"
