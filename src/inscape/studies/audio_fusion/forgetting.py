@@ -1,0 +1,139 @@
+"""Is the model's way with text left alone by learning to hear?
+
+Method: without audio a listener is the frozen model itself, and that is checked; what can be harmed is text that is
+read while a sound is present. Listeners are trained alike under five variants: captions alone (none), KL to the frozen model
+(soft; Li & Hoiem 2016), Fisher-weighted anchors (fisher; Kirkpatrick et al. 2017), gradients projected off those of
+other text (nullspace; Farajtabar et al. 2020), and all three (full). For each: how the perplexity of other held-out text
+changes when a clip is heard beside it, and what is left of the captions' CIDEr.
+
+A negative result would mean that hearing costs the model its text, whatever is done about it.
+
+Cost: quick about two minutes on 2 CPU cores: five trainings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from inscape.core.estimate import Estimate, bootstrap_mean, exact
+from inscape.core.gate import Criterion, Gate
+from inscape.core.study import Context, Phase, Remedy
+from inscape.metrics.cider import DocumentFrequencies
+from inscape.metrics.kept_share import kept_share
+from inscape.studies.audio_fusion.figures import draw_retention
+from inscape.studies.audio_fusion.identity import check_all
+from inscape.studies.audio_fusion.language import LanguageConfig, other_texts
+from inscape.studies.audio_fusion.listener import PHASE1, Listener, ListenerConfig, of_sounds, write_captions
+from inscape.studies.audio_fusion.measures import UNIT, scores
+from inscape.studies.audio_fusion.retention import RETENTIONS, text_losses
+from inscape.studies.audio_fusion.sounds import SoundConfig
+from inscape.studies.audio_fusion.training import TrainingConfig
+from inscape.studies.audio_fusion.trial import Bench, open_bench, train_trial
+
+__all__ = ["GATE", "PHASE", "Config"]
+
+HELD_OUT_TEXTS = 10**6  # seed of the text that no training looked at
+
+
+@dataclass(frozen=True)
+class Config:
+    """Five trainings that differ in what keeps text."""
+
+    data: SoundConfig = field(default_factory=SoundConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    listener: ListenerConfig = PHASE1
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    texts: int = 500  # sentences whose perplexity is measured
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.texts <= 10**6:
+            raise ValueError(f"texts={self.texts} is out of range; allowed: 10 to 1000000")
+
+
+GATE = Gate(
+    (
+        Criterion("perplexity_ratio_full", at_most=1.05, source="calibrated", why="perplexity of other text beside a "
+                  "sound, over the frozen model's"),
+        Criterion("cider_kept_full", at_least=0.9, source="calibrated", why="of the CIDEr of captions alone: text that "
+                  "is kept by not hearing is no success"),
+        Criterion("ratio_without_audio", at_most=1, role="control", source="calibrated", why="without audio a listener "
+                  "is the frozen model"),
+        Criterion("cider_none", at_least=30, role="control", source="calibrated", why="where nothing was learned "
+                  "nothing could be forgotten"),
+    )
+)  # fmt: skip
+
+REMEDIES = (Remedy(("perplexity_ratio_full",), {"training.retention_weight": lambda weight: 10 * weight},
+                   "if not: ten times the weight"),)  # fmt: skip
+
+
+def perplexity_ratio(heard: list[float], frozen: list[float]) -> Estimate:
+    """Perplexity over the frozen model's, with an interval over texts."""
+    found = bootstrap_mean([a - b for a, b in zip(heard, frozen, strict=True)], "texts")
+    return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n, "texts")
+
+
+def measure_variant(
+    bench: Bench, listener: Listener, texts: list[str], frozen: list[float]
+) -> tuple[Estimate, np.ndarray]:
+    """How text suffers, and the CIDEr of each held-out clip in percent."""
+    asked, held_out = bench.language, bench.held_out
+    losses = text_losses(bench.lm, listener, texts, held_out, asked.batch)
+    said = write_captions(
+        bench.lm,
+        listener,
+        of_sounds(held_out),
+        held_out.size,
+        prompt=asked.prompt,
+        new_tokens=asked.new_tokens,
+        batch=asked.batch,
+    )
+    return perplexity_ratio(losses, frozen), scores(said, held_out, DocumentFrequencies.of(held_out.captions))
+
+
+def run(context: Context) -> Mapping[str, Estimate]:
+    """Five trainings, and what each left of text and of hearing."""
+    config: Config = context.config
+    bench = open_bench(context, config)
+    texts = other_texts(config.texts, context.seed + HELD_OUT_TEXTS)
+    frozen = text_losses(bench.lm, None, texts, bench.held_out, bench.language.batch)
+    metrics: dict[str, Estimate] = {"frozen_nats": bootstrap_mean(frozen, "texts")}
+    cider: dict[str, np.ndarray] = {}
+    for kind in RETENTIONS:
+        training = replace(config.training, retention=kind)
+        trained = train_trial(bench, config.listener, training, context.run, context.seed, part=kind)
+        ratio, cider[kind] = measure_variant(bench, trained.listener, texts, frozen)
+        metrics |= {
+            f"perplexity_ratio_{kind}": ratio,
+            f"cider_{kind}": bootstrap_mean(cider[kind].tolist(), UNIT),
+            f"cider_kept_{kind}": kept_share(cider[kind].tolist(), cider["none"].tolist(), unit=UNIT),
+        }
+        if kind == RETENTIONS[-1]:
+            again = text_losses(bench.lm, None, texts, bench.held_out, bench.language.batch)
+            metrics["ratio_without_audio"] = exact(
+                math.exp(max(a - b for a, b in zip(again, frozen, strict=True))), len(texts), "texts"
+            )
+    draw_retention(
+        context.run, {kind: (metrics[f"perplexity_ratio_{kind}"], metrics[f"cider_{kind}"]) for kind in RETENTIONS}
+    )
+    return metrics
+
+
+PHASE = Phase(
+    code="retention",
+    name="retention",
+    question="Is the model's way with text left alone by learning to hear?",
+    config=Config,
+    presets=Path(__file__).with_suffix(".yaml"),
+    gate=GATE,
+    run=run,
+    needs=("identity", "connectivity"),
+    remedies=REMEDIES,
+    check=check_all,
+    failure_means="Hearing costs the model its text, whatever is done about it.",
+)

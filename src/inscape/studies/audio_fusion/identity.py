@@ -1,0 +1,180 @@
+"""Is the model itself until it hears, and is everything that should learn free to?
+
+Method: the sounds are read, broken files set aside, and the splits searched for leaks; a frozen language model is
+opened (or, for the short presets, a small one is trained on captions alone). Then each way of letting a frozen model hear is
+put into it: prefix tokens, gated cross-attention (Alayrac et al. 2022), zero-init attention (Zhang et al. 2023), and
+low-rank cross-attention with a residual gate. At the start, and with the gate shut whatever was learned, its logits
+must be those of the untouched model bit for bit; a clip without a single frame must change nothing; and no parameter may be
+random and frozen, as freshly made key and output projections are when everything but the low-rank part is frozen.
+
+True counts of trained parameters of the plan's two configs, for the model they were written for, are put beside the
+plan's claims.
+
+A negative result would mean that the instrument is broken: what is measured later would be the damage done by putting a
+listener in, or by weights that never learned.
+
+Cost: quick about a minute on 2 CPU cores, most of it the small language model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inscape.core.estimate import Estimate, exact
+from inscape.core.gate import Criterion, Gate
+from inscape.core.study import Context, Phase
+from inscape.nn.fusion import KINDS
+from inscape.nn.parameter_audit import audit, gradient_reach
+from inscape.pretrained.language_model import LanguageModel
+from inscape.studies.audio_fusion.language import OWN, LanguageConfig, check_language, open_language, train_own
+from inscape.studies.audio_fusion.listener import (
+    PHASE1,
+    Listener,
+    ListenerConfig,
+    caption_ids,
+    new_listener,
+    side_by_side,
+)
+from inscape.studies.audio_fusion.measures import gate_0_difference, logit_difference
+from inscape.studies.audio_fusion.plan_sizes import CLAIMED, plan_sizes
+from inscape.studies.audio_fusion.sounds import (
+    LEAKS,
+    SoundConfig,
+    Sounds,
+    batch_of,
+    check_sounds,
+    open_sounds,
+    prepare_sounds,
+)
+from inscape.studies.audio_fusion.training import CaptionBatch, caption_loss
+
+__all__ = ["GATE", "PHASE", "Config", "check_all"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which sounds and which model; the listener whose fusion is put in, in each of its kinds."""
+
+    data: SoundConfig = field(default_factory=SoundConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    listener: ListenerConfig = PHASE1
+
+
+GATE = Gate(
+    (
+        Criterion("init_difference", at_most=0, source="calibrated", why="largest difference of a logit at the start, "
+                  "over all kinds: an exact identity, or the model was changed before it learned"),
+        Criterion("gate_0_difference", at_most=0, source="calibrated", why="the same with the gate shut, after all "
+                  "weights were moved at random"),
+        Criterion("random_frozen", at_most=0, source="calibrated", why="parameters that are random and never learn"),
+        Criterion("without_gradient", at_most=0, source="calibrated", why="trained parameters that the loss does not "
+                  "reach"),
+        Criterion("silent_difference", at_most=0, source="calibrated", why="a clip without frames adds nothing"),
+        Criterion("open_difference", at_least=1e-6, role="control", source="calibrated", why="with the gate open and "
+                  "weights moved the logits must change: else nothing was put in"),
+        Criterion("leaks", at_most=0, role="control", source="calibrated", why="no held-out clip may be trained on"),
+    )
+)  # fmt: skip
+
+
+def moved(listener: Listener, seed: int) -> Listener:
+    """The listener with every trained weight moved at random, as training would."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in listener.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw).to(parameter.device))
+    return listener
+
+
+def without_gradient(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str) -> int:
+    """How many trained parameters a caption's loss does not reach."""
+    rows = list(range(min(4, sounds.size)))
+    asked, ids = caption_ids(lm, prompt, [sounds.captions[i][0] for i in rows])
+    batch = CaptionBatch(*batch_of(sounds, rows), *(each.to(lm.device) for each in side_by_side(asked, ids)))
+    listener.zero_grad(set_to_none=True)
+    caption_loss(lm, listener, batch).backward()
+    missed = len(gradient_reach(listener))
+    listener.zero_grad(set_to_none=True)
+    return missed
+
+
+def measure_kind(lm: LanguageModel, config: ListenerConfig, sounds: Sounds, prompt: str, seed: int) -> dict[str, float]:
+    """The figures of one kind of fusion."""
+    listener = new_listener(config, sounds, lm, seed).eval()
+    found = audit(listener, pretrained={"language_model": lm.model})
+    start = logit_difference(lm, listener, sounds, prompt, heard=True).value
+    moved(listener, seed)
+    return {
+        "init_difference": start,
+        "gate_0_difference": gate_0_difference(lm, listener, sounds, prompt).value,
+        "random_frozen": sum(each.kind == "random-frozen" for each in found.parameters),
+        "without_gradient": without_gradient(lm, listener, sounds, prompt),
+        "silent_difference": logit_difference(lm, listener, sounds, prompt, heard=False).value,
+        "open_difference": logit_difference(lm, listener, sounds, prompt, heard=True).value,
+        "trained_parameters": found.by_kind()["trained"],
+    }
+
+
+def worst(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
+    """Over the kinds: the largest of each figure that should be 0, the smallest of what the open gate changes."""
+    names = [name for name in next(iter(kinds.values())) if name != "trained_parameters"]
+    found = {
+        name: exact(
+            (min if name == "open_difference" else max)(each[name] for each in kinds.values()), len(kinds), "kinds"
+        )
+        for name in names
+    }
+    counts = {f"trained_{kind}": exact(each["trained_parameters"], 1, "kind") for kind, each in kinds.items()}
+    return found | counts
+
+
+def run(context: Context) -> Mapping[str, Estimate]:
+    """Read the sounds, open or train the model, put every kind of fusion in, and count."""
+    config: Config = context.config
+    counts = prepare_sounds(config.data, context.run, seed=context.seed, device=context.device)
+    train, held_out = (open_sounds(context.run, split) for split in ("train", "held_out"))
+    if config.language.model == OWN:
+        captions = [said for each in train.captions for said in each]
+        train_own(config.language, captions, context.run, seed=context.seed, device=context.device)
+    lm = open_language(config.language, context.run, context.device)
+    kinds = {
+        kind: measure_kind(lm, _of_kind(config.listener, kind), held_out, config.language.prompt, context.seed)
+        for kind in KINDS
+    }
+    sizes = plan_sizes()
+    context.run.write_json("kinds.json", kinds)
+    context.run.write_json("plan_sizes.json", {"counted": sizes, "claimed": CLAIMED})
+    leaks: Any = context.run.read_json(LEAKS)
+    return worst(kinds) | {
+        "leaks": exact(float(leaks["leaks"]), held_out.size, "clips"),
+        "set_aside": exact(counts["set_aside"], train.size + held_out.size, "clips"),
+        **{f"{name}_trained_millions": exact(each["total"] / 1e6, 1, "config") for name, each in sizes.items()},
+    }
+
+
+def _of_kind(config: ListenerConfig, kind: str) -> ListenerConfig:
+    return replace(config, fusion=replace(config.fusion, kind=kind))
+
+
+def check_all(config: Config) -> None:
+    """ValueError on what the config names and is not there."""
+    check_language(config.language)
+    check_sounds(config.data)
+
+
+PHASE = Phase(
+    code="identity",
+    name="identity",
+    question="Is the model itself until it hears, and is everything that should learn free to?",
+    config=Config,
+    presets=Path(__file__).with_suffix(".yaml"),
+    gate=GATE,
+    run=run,
+    check=check_all,
+    failure_means="The instrument is broken: what is measured later would be damage, or weights that never learned.",
+)

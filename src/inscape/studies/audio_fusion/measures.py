@@ -1,0 +1,245 @@
+"""What a listener's captions are worth, and whether they come from listening.
+
+The same clips are written of under six conditions: their own sound; another clip's (shuffled); silence; no audio at
+all; with the gate shut; and by someone who always says the one caption that fits the training clips best. A caption
+model that does not listen is as good under all of them.
+
+Legend: B batch, T frames, F features, N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from inscape.core.estimate import Estimate, bootstrap_mean, exact, proportion
+from inscape.core.gate import Criterion
+from inscape.core.rundir import RunDir
+from inscape.data.sounds.world import attribute_f1, parse_caption
+from inscape.metrics.captions import measure_captions
+from inscape.metrics.cider import DocumentFrequencies, cider_d
+from inscape.metrics.kept_share import kept_share, mean_difference
+from inscape.pretrained.language_model import LanguageModel
+from inscape.studies.audio_fusion.language import LanguageConfig
+from inscape.studies.audio_fusion.listener import (
+    Hearing,
+    Listener,
+    caption_ids,
+    caption_states,
+    hearing,
+    log_probabilities,
+    of_sounds,
+    side_by_side,
+    write_captions,
+)
+from inscape.studies.audio_fusion.sounds import Sounds, batch_of
+from inscape.studies.audio_fusion.training import CaptionBatch, Trained, caption_loss
+
+__all__ = [
+    "LISTENING",
+    "UNIT",
+    "Judged",
+    "by_condition",
+    "gate_0_difference",
+    "gradient_norms",
+    "keep_captions",
+    "layer_figures",
+    "logit_difference",
+    "measure_listening",
+    "prefers_right_clip",
+    "scores",
+]
+
+UNIT = "clips"
+CONSTANTS = 200  # training captions of which the best constant one is chosen
+COMPARED = 16  # clips whose logits are compared
+PERCENT = 100.0  # CIDEr as the tables of papers give it
+
+LISTENING = (
+    Criterion("three_times_no_audio", at_least=0, source="calibrated", why="CIDEr less three times that of the same "
+              "model without audio"),
+    Criterion("over_constant", at_least=1, source="calibrated", why="CIDEr over that of the one training caption that "
+              "fits best: what needs no ears"),
+    Criterion("degenerate_share", at_most=0.05, source="calibrated", why="captions that repeat or are empty"),
+    Criterion("gain_lost_when_shuffled", at_least=0.8, role="control", source="calibrated", why="given another clip's "
+              "sound, the gain over no audio must go: else the captions do not come from the sound"),
+    Criterion("silence_over_constant", at_most=5, role="control", source="calibrated", why="of silence nothing can be "
+              "said that is right of a clip"),
+    Criterion("prefers_right_clip", at_least=0.75, role="control", source="calibrated", why="a caption must be more "
+              "probable with its own clip than with a wrong one"),
+    Criterion("gain_over_no_audio", at_least=1, role="control", source="calibrated", why="CIDEr with the sound less "
+              "CIDEr without"),
+    Criterion("gate_0_difference", at_most=0, role="control", source="calibrated", why="with the gate shut a trained "
+              "listener must be the frozen model, bit for bit"),
+    Criterion("silent_difference", at_most=0, role="control", source="calibrated", why="a clip without a single frame "
+              "must change nothing, where uniform attention over nothing would"),
+    Criterion("leaks", at_most=0, role="control", source="calibrated", why="no held-out clip may be a training clip"),
+    Criterion("smallest_gradient_norm", at_least=1e-9, role="control", source="plan"),
+)  # fmt: skip
+
+
+class Judged(NamedTuple):
+    """Captions by condition, and CIDEr-D of each clip in percent under each."""
+
+    captions: dict[str, list[str]]
+    cider: dict[str, np.ndarray]
+
+
+def scores(captions: Sequence[str], sounds: Sounds, frequencies: DocumentFrequencies) -> np.ndarray:
+    """CIDEr-D of each caption, in percent."""
+    return PERCENT * cider_d(captions, sounds.captions, frequencies=frequencies)
+
+
+def by_condition(
+    lm: LanguageModel, listener: Listener, sounds: Sounds, trained_on: Sounds, config: LanguageConfig, silence_TF
+) -> Judged:
+    """The clips under every condition."""
+    count = sounds.size
+    order = np.roll(np.arange(count), count // 2 or 1).tolist()
+    silent: Hearing = lambda first, last: _repeated(silence_TF, last - first)  # noqa: E731
+    heard: dict[str, Hearing] = {
+        "own": of_sounds(sounds),
+        "shuffled": of_sounds(sounds, order),
+        "silence": silent,
+        "no_audio": lambda first, last: None,
+    }
+    written = {
+        name: write_captions(
+            lm, listener, each, count, prompt=config.prompt, new_tokens=config.new_tokens, batch=config.batch
+        )
+        for name, each in heard.items()
+    }
+    frequencies = DocumentFrequencies.of(sounds.captions)
+    written["constant"] = [best_constant(trained_on)] * count
+    return Judged(written, {name: scores(said, sounds, frequencies) for name, said in written.items()})
+
+
+def best_constant(trained_on: Sounds) -> str:
+    """Of some training captions the one that, said of every training clip, scores highest."""
+    references = trained_on.captions[:CONSTANTS]
+    frequencies = DocumentFrequencies.of(references)
+    tried = [said[0] for said in references]
+    means = [float(cider_d([said] * len(references), references, frequencies=frequencies).mean()) for said in tried]
+    return tried[int(np.argmax(means))]
+
+
+def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
+    """The metrics that the gate's criteria name, and those of papers' tables beside them."""
+    own, none = judged.cider["own"], judged.cider["no_audio"]
+
+    def difference(first: np.ndarray, second: np.ndarray) -> Estimate:
+        return mean_difference(first.tolist(), second.tolist(), unit=UNIT)
+
+    metrics = dict(measure_captions(judged.captions["own"], sounds.captions, frequencies=None, unit=UNIT))
+    metrics["exact"] = proportion(
+        sum(said in each for said, each in zip(judged.captions["own"], sounds.captions, strict=True)), sounds.size, UNIT
+    )
+    for name in ("shuffled", "silence", "no_audio", "constant"):
+        metrics[f"{name}_cider"] = bootstrap_mean(judged.cider[name].tolist(), UNIT)
+    metrics |= {
+        "three_times_no_audio": difference(own, 3 * none),
+        "over_constant": difference(own, judged.cider["constant"]),
+        "gain_over_no_audio": difference(own, none),
+        "silence_over_constant": difference(judged.cider["silence"], judged.cider["constant"]),
+        "gain_lost_when_shuffled": kept_share(
+            (own - judged.cider["shuffled"]).tolist(), (own - none).tolist(), unit=UNIT
+        ),
+    }
+    if sounds.is_world:
+        truths = [parse_caption(each[0]) for each in sounds.captions]
+        for name in ("own", "shuffled"):
+            found = [attribute_f1(said, truth) for said, truth in zip(judged.captions[name], truths, strict=True)]
+            metrics["attribute_f1" if name == "own" else "shuffled_attribute_f1"] = bootstrap_mean(found, UNIT)
+    if any(sounds.labels):
+        metrics["class_named"] = _class_named(judged.captions["own"], sounds.labels)
+        metrics["shuffled_class_named"] = _class_named(judged.captions["shuffled"], sounds.labels)
+    return metrics
+
+
+def _class_named(captions: Sequence[str], labels: Sequence[str]) -> Estimate:
+    """Share of captions that name the clip's class and no other."""
+    classes = sorted(set(labels))
+    right = [
+        [name for name in classes if name.replace("_", " ") in said] == [label]
+        for said, label in zip(captions, labels, strict=True)
+    ]
+    return proportion(sum(right), len(right), UNIT)
+
+
+def prefers_right_clip(lm: LanguageModel, listener: Listener, sounds: Sounds, config: LanguageConfig) -> Estimate:
+    """How often a clip's caption is more probable with its own sound than with a wrong one."""
+    said = [each[0] for each in sounds.captions]
+    order = np.roll(np.arange(len(said)), 1).tolist()
+    own, wrong = (
+        log_probabilities(lm, listener, heard, said, prompt=config.prompt, batch=config.batch)
+        for heard in (of_sounds(sounds), of_sounds(sounds, order))
+    )
+    return proportion(sum(a > b for a, b in zip(own, wrong, strict=True)), len(said), UNIT)
+
+
+def gate_0_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str) -> Estimate:
+    """Largest difference of any logit between the frozen model and a listener with its gate shut."""
+    strength = listener.fusion.strength
+    try:
+        listener.fusion.strength = 0.0
+        return logit_difference(lm, listener, sounds, prompt, heard=True)
+    finally:
+        listener.fusion.strength = strength
+
+
+@torch.no_grad()
+def logit_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str, *, heard: bool) -> Estimate:
+    """Largest difference of any logit from the frozen model's, hearing clips, or clips without a frame."""
+    rows = np.arange(min(COMPARED, sounds.size))
+    asked, ids = caption_ids(lm, prompt, [sounds.captions[i][0] for i in rows])
+    ids_BN = side_by_side(asked, ids)[0].to(lm.device)
+    features_BTF, mask_BT = batch_of(sounds, rows)
+    head = lm.model.get_output_embeddings()
+    plain_BNV = head(caption_states(lm, ids_BN))
+    with hearing(lm, listener, (features_BTF, mask_BT if heard else torch.zeros_like(mask_BT))):
+        fused_BNV = head(caption_states(lm, ids_BN))
+    return exact(float((plain_BNV - fused_BNV).abs().max()), len(rows), UNIT)
+
+
+def gradient_norms(lm: LanguageModel, trained: Trained) -> dict[str, float]:
+    """Norm of the caption loss's gradient in projector and fusion, at the last weights."""
+    model = trained.last
+    model.zero_grad(set_to_none=True)
+    caption_loss(lm, model, trained.batch).backward()
+    found = {}
+    for part in ("projector", "fusion"):
+        each = [p.grad for p in getattr(model, part).parameters() if p.grad is not None]
+        found[part] = float(torch.stack([g.float().square().sum() for g in each]).sum().sqrt()) if each else 0.0
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+@torch.no_grad()
+def layer_figures(lm: LanguageModel, listener: Listener, batch: CaptionBatch) -> dict[str, float]:
+    """Hidden and added RMS, their ratio, gate and attention entropy of each layer, by "layer_8_ratio"."""
+    with hearing(lm, listener, (batch.features_BTF, batch.heard_BT), measure=True) as attached:
+        caption_states(lm, batch.ids_BN)
+        measured: Mapping = attached.measurements()
+    return {
+        f"layer_{layer}_{name}": float(value)
+        for layer, each in measured.items()
+        for name, value in each._asdict().items()
+        if value is not None
+    }
+
+
+def keep_captions(run: RunDir, judged: Judged, sounds: Sounds) -> None:
+    """What was said of every clip under every condition, beside what should be."""
+    rows = [
+        {"references": list(sounds.captions[i]), "label": sounds.labels[i]}
+        | {name: said[i] for name, said in judged.captions.items()}
+        for i in range(sounds.size)
+    ]
+    run.write_json("captions.json", rows)
+
+
+def _repeated(features_TF: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return features_TF.expand(count, -1, -1), torch.ones(count, len(features_TF), dtype=torch.bool)

@@ -1,0 +1,274 @@
+"""What is heard: clips of sound as features of a frozen audio encoder, with captions, by split.
+
+Three sources: the built-in sound world, which needs nothing; a folder with a sub-folder for each class (as ESC-50); a
+folder of audio with captions in CSV files (as AudioCaps). The first phase reads the sounds, sets broken files aside,
+looks for leaks between the splits, and keeps features in its run; every later phase reads those.
+
+Every phase's config has the same `data`, since overrides given to the whole study are given to each of its phases.
+
+Legend: N clips, B batch, T frames, F width of the encoder's features, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inscape.core.rundir import RunDir
+from inscape.data.sounds.leaks import audit_leaks
+from inscape.data.sounds.manifests import SoundClip, load_clips, read_audiocaps, read_classes
+from inscape.data.sounds.synthesis import synthesise
+from inscape.data.sounds.world import SoundScene, captions, scenes
+from inscape.extras import load_extra
+from inscape.pretrained.audio_encoders import AUDIO_ENCODERS, open_audio_encoder
+
+if TYPE_CHECKING:
+    from inscape.pretrained.codec import AudioCodec
+
+__all__ = [
+    "CLIPS",
+    "LEAKS",
+    "SPLITS",
+    "SoundConfig",
+    "Sounds",
+    "batch_of",
+    "check_sounds",
+    "features_of_silence",
+    "open_sounds",
+    "prepare_sounds",
+    "statistics_of",
+]
+
+SPLITS = ("train", "validation", "held_out")
+CLIPS, LEAKS, FEATURES, SILENCE = "clips_{}.json", "leaks.json", "features_{}.npy", "features_silence.npy"
+AT_ONCE = 64  # clips that are in memory as waveforms
+MEASURED = 2000  # clips whose frames give the statistics
+WATCHED = 64  # validation clips of the built-in world
+
+
+@dataclass(frozen=True)
+class SoundConfig:
+    """The clips, their split, and the encoder that hears them."""
+
+    path: str = (
+        ""  # folder of sounds: a sub-folder for each class, or audio named in `captions`; empty: the built-in world
+    )
+    captions: str = ""  # CSV as AudioCaps': audiocap_id, youtube_id, start_time, caption, of the training clips
+    held_out_captions: str = ""  # the same of the held-out clips
+    train_folds: tuple[int, ...] = (1, 2, 3)  # of a folder of classes: the first digit of a file's name
+    held_out_folds: tuple[int, ...] = (4,)
+    encoder: str = "log-mel:25"  # kind or kind:where, see inscape.pretrained.audio_encoders
+    seconds: float = 4.0  # clips are cut, or filled up with silence that is masked, to this length
+    train: int = 4000  # most training clips; of the built-in world as many as are made
+    held_out: int = 500  # most held-out clips
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "seconds": (0.1 <= self.seconds <= 60, "0.1 to 60"),
+            "train": (8 <= self.train <= 10**7, "8 to 10000000"),
+            "held_out": (4 <= self.held_out <= 10**6, "4 to 1000000"),
+            "encoder": (self.encoder.partition(":")[0] in AUDIO_ENCODERS, ", ".join(AUDIO_ENCODERS)),
+        }
+        for name, (holds, words) in allowed.items():
+            if not holds:
+                raise ValueError(f"data.{name}={getattr(self, name)!r} is out of range; allowed: {words}")
+        if bool(self.captions) != bool(self.held_out_captions):
+            raise ValueError(
+                "data.captions and data.held_out_captions belong together: give a CSV of captions for each, or neither"
+            )
+        if self.captions and not self.path:
+            raise ValueError("data.captions names captions without sounds: give their folder with data.path=FOLDER")
+        if set(self.train_folds) & set(self.held_out_folds):
+            raise ValueError(
+                f"data.train_folds={self.train_folds} and data.held_out_folds={self.held_out_folds} share a fold: "
+                "nothing may be trained on that is tested on"
+            )
+
+
+class Sounds(NamedTuple):
+    """The clips of one split as an encoder hears them, and what is said of them."""
+
+    features_NTF: np.ndarray  # float16, in a file; frames beyond a clip's own are 0
+    frames_N: np.ndarray  # how many frames of each clip are its own
+    captions: list[tuple[str, ...]]  # each clip's, the canonical one first
+    labels: list[str]  # the class of each clip; empty where there are none
+    is_world: bool  # captions are of the built-in world, and can be parsed
+
+    @property
+    def size(self) -> int:
+        """Clips."""
+        return len(self.captions)
+
+    def first(self, count: int) -> Sounds:
+        """The first clips."""
+        part = slice(0, count)
+        return Sounds(
+            self.features_NTF[part], self.frames_N[part], self.captions[part], self.labels[part], self.is_world
+        )
+
+
+def check_sounds(data: SoundConfig) -> None:
+    """ValueError if what `data` names is not there, or needs a package that is not installed."""
+    if not data.path:
+        return
+    for package in ("soundfile", "soxr"):
+        load_extra(package, "audio", "reading audio")
+    for split in ("train", "held_out"):
+        _listed(data, split)
+
+
+def prepare_sounds(data: SoundConfig, run: RunDir, *, seed: int, device: str) -> dict[str, Any]:
+    """Features and captions of every split into `run`; what is whole already is left. Returns counts for the report.
+
+    ValueError in one line if a split holds no usable clip, or the encoder is not to be had.
+    """
+    encoder = open_audio_encoder(data.encoder, device=device)
+    listed = {split: _listed(data, split) for split in SPLITS} if data.path else {}
+    if data.path:
+        report = audit_leaks(listed["train"] + listed["validation"], listed["held_out"])
+        run.write_json(LEAKS, {"leaks": report.leaks, "lines": report.lines, "caption_overlap": report.caption_overlap})
+    else:
+        run.write_json(LEAKS, {"leaks": _shared_scenes(data, seed), "lines": []})
+    set_aside: list[dict[str, str]] = []
+    for split in SPLITS:
+        if (run.path / CLIPS.format(split)).is_file():
+            continue
+        source = (
+            _from_files(listed[split], data, encoder, set_aside) if data.path else _of_world(data, split, seed, encoder)
+        )
+        _keep_split(run, split, source, data, encoder)
+    silence_TF = encoder.encode([np.zeros(round(data.seconds * encoder.sample_rate), dtype=np.float32)])[0]
+    np.save(run.path / SILENCE, silence_TF.astype(np.float16))
+    if set_aside or not (run.path / "quarantine.json").is_file():
+        run.write_json("quarantine.json", set_aside)
+    return {"set_aside": len(run.read_json("quarantine.json") or [])}
+
+
+def open_sounds(run: RunDir, split: str) -> Sounds:
+    """The clips of a split that the first phase kept in `run`. ValueError if they are missing or damaged."""
+    kept = run.read_json(CLIPS.format(split))
+    try:
+        features_NTF = np.load(run.path / FEATURES.format(split), mmap_mode="r", allow_pickle=False)
+        found = Sounds(
+            features_NTF,
+            np.array(kept["frames"], dtype=np.int64),
+            [tuple(each) for each in kept["captions"]],
+            list(kept["labels"]),
+            bool(kept["is_world"]),
+        )
+        if not len(found.features_NTF) == len(found.frames_N) == len(found.captions) > 0:
+            raise ValueError("clips and features differ in number")
+    except (OSError, TypeError, KeyError, ValueError) as error:
+        raise ValueError(f"{run.path} holds no whole split {split} ({error}): run the phase identity again") from None
+    return found
+
+
+def features_of_silence(run: RunDir) -> Tensor:
+    """What the encoder makes of a silent clip, (T, F)."""
+    return torch.from_numpy(np.load(run.path / SILENCE, allow_pickle=False).astype(np.float32))
+
+
+def batch_of(sounds: Sounds, rows: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
+    """Features (B, T, F) of these clips, float32, and which of their frames are theirs, (B, T)."""
+    rows = np.asarray(rows)
+    features_BTF = torch.from_numpy(np.asarray(sounds.features_NTF[rows], dtype=np.float32))
+    mask_BT = torch.arange(features_BTF.shape[1]) < torch.from_numpy(sounds.frames_N[rows])[:, None]
+    return features_BTF, mask_BT
+
+
+def statistics_of(sounds: Sounds) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature over the first clips' frames, (F); a deviation is never 0."""
+    features_BTF, mask_BT = batch_of(sounds, np.arange(min(sounds.size, MEASURED)))
+    frames_MF = features_BTF[mask_BT].double()
+    return frames_MF.mean(0).float(), frames_MF.std(0).clamp_min(1e-4).float()
+
+
+class _Heard(NamedTuple):
+    """A few clips, encoded."""
+
+    features: list[np.ndarray]
+    captions: list[tuple[str, ...]]
+    labels: list[str]
+
+
+def _of_world(data: SoundConfig, split: str, seed: int, encoder: AudioCodec) -> Iterator[_Heard]:
+    drawn = _scenes(data, split, seed)
+    for at in range(0, len(drawn), AT_ONCE):
+        some = drawn[at : at + AT_ONCE]
+        waves = [
+            synthesise(scene, _clip_seed(seed, split, at + i), encoder.sample_rate, data.seconds)
+            for i, scene in enumerate(some)
+        ]
+        yield _Heard(encoder.encode(waves), [captions(scene) for scene in some], [""] * len(some))
+
+
+def _scenes(data: SoundConfig, split: str, seed: int) -> list[SoundScene]:
+    """A scene for each clip: distinct ones until all have been drawn, then the same again, which sound different."""
+    count = {"train": data.train, "validation": WATCHED, "held_out": data.held_out}[split]
+    whole = scenes(split, None, seed)
+    return [whole[i % len(whole)] for i in range(count)]
+
+
+def _clip_seed(seed: int, split: str, index: int) -> int:
+    return (seed * len(SPLITS) + SPLITS.index(split)) * 10**7 + index
+
+
+def _shared_scenes(data: SoundConfig, seed: int) -> int:
+    """How many held-out scenes were trained on; 0 by how the world is split, and looked at all the same."""
+    trained = {*_scenes(data, "train", seed), *_scenes(data, "validation", seed)}
+    return len(trained & set(_scenes(data, "held_out", seed)))
+
+
+def _listed(data: SoundConfig, split: str) -> list[SoundClip]:
+    """The clips of files of a split: one in sixteen of the training clips is watched and not trained on."""
+    folder = Path(data.path).expanduser()
+    if data.captions:
+        table = data.held_out_captions if split == "held_out" else data.captions
+        found = list(read_audiocaps(table, folder).clips)
+    else:
+        folds = data.held_out_folds if split == "held_out" else data.train_folds
+        found = list(read_classes(folder, folds=folds).clips)
+    if split == "held_out":
+        return found[:: max(1, len(found) // data.held_out)][: data.held_out]
+    watched = found[::16]
+    return watched[: 4 * WATCHED] if split == "validation" else [c for i, c in enumerate(found) if i % 16][: data.train]
+
+
+def _from_files(
+    clips: Sequence[SoundClip], data: SoundConfig, encoder: AudioCodec, set_aside: list[dict[str, str]]
+) -> Iterator[_Heard]:
+    for at in range(0, len(clips), AT_ONCE):
+        loaded = load_clips(clips[at : at + AT_ONCE], encoder.sample_rate, data.seconds)
+        set_aside += [{"path": each.path, "reason": each.reason} for each in loaded.quarantined]
+        if loaded.clips:
+            waves = [wave_S[:length] for wave_S, length in zip(loaded.waveform_NS, loaded.length_N, strict=True)]
+            captions, labels = [clip.captions for clip in loaded.clips], [clip.label for clip in loaded.clips]
+            yield _Heard(encoder.encode(waves), captions, labels)
+
+
+def _keep_split(run: RunDir, split: str, source: Iterator[_Heard], data: SoundConfig, encoder: AudioCodec) -> None:
+    """Features first, the list of clips last: a split without its list is not whole."""
+    most = int(np.ceil(round(data.seconds * encoder.sample_rate) / round(encoder.sample_rate / encoder.rate_hz)))
+    rows, frames, captions, labels = [], [], [], []
+    for heard in source:
+        block_BTF = np.zeros((len(heard.features), most, encoder.dimension), dtype=np.float16)
+        for i, latent_TF in enumerate(heard.features):
+            kept = min(most, len(latent_TF))
+            block_BTF[i, :kept] = latent_TF[:kept]
+            frames.append(kept)
+        rows.append(block_BTF)
+        captions += heard.captions
+        labels += heard.labels
+    if not captions:
+        raise ValueError(f"no usable clip is in the split {split} of {data.path}: see what was set aside, or give more")
+    np.save(run.path / FEATURES.format(split), np.concatenate(rows))
+    run.write_json(
+        CLIPS.format(split),
+        {"frames": frames, "captions": captions, "labels": labels, "is_world": not data.path},
+    )
