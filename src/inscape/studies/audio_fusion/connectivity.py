@@ -1,7 +1,7 @@
 """Does sound reach the words at all?
 
-Method: a listener is trained on a few clips until it knows them, as any connected network can (Zhang et al.
-2017), with one caption each, and must write that very caption of each. What cannot learn 512 clips by heart has a broken wire:
+Method: a listener is trained on a few clips until it knows them, as any connected network can (Zhang et al. 2017), with
+one caption each, and must write that very caption of each. What cannot learn 512 clips by heart has a broken wire:
 frozen random projections, a scale that a layer norm cancels, one vector for a whole clip. Beside it stand the norms of
 the gradients, the share of what is added to each layer, and the same captions taught with other clips' sounds, which
 must not be written when the right ones are heard.

@@ -1,10 +1,10 @@
 """Is the model's way with text left alone by learning to hear?
 
 Method: without audio a listener is the frozen model itself, and that is checked; what can be harmed is text that is
-read while a sound is present. Listeners are trained alike under five variants: captions alone (none), KL to the frozen model
-(soft; Li & Hoiem 2016), Fisher-weighted anchors (fisher; Kirkpatrick et al. 2017), gradients projected off those of
-other text (nullspace; Farajtabar et al. 2020), and all three (full). For each: how the perplexity of other held-out text
-changes when a clip is heard beside it, and what is left of the captions' CIDEr.
+read while a sound is present. Listeners are trained alike under five variants: captions alone (none), KL to the frozen
+model (soft; Li & Hoiem 2016), Fisher-weighted anchors (fisher; Kirkpatrick et al. 2017), gradients projected off those
+of other text (nullspace; Farajtabar et al. 2020), and all three (full). For each: how the perplexity of other held-out
+text changes when a clip is heard beside it, and what is left of the captions' CIDEr.
 
 A negative result would mean that hearing costs the model its text, whatever is done about it.
 

@@ -1,11 +1,12 @@
 """Is the model itself until it hears, and is everything that should learn free to?
 
 Method: the sounds are read, broken files set aside, and the splits searched for leaks; a frozen language model is
-opened (or, for the short presets, a small one is trained on captions alone). Then each way of letting a frozen model hear is
-put into it: prefix tokens, gated cross-attention (Alayrac et al. 2022), zero-init attention (Zhang et al. 2023), and
-low-rank cross-attention with a residual gate. At the start, and with the gate shut whatever was learned, its logits
-must be those of the untouched model bit for bit; a clip without a single frame must change nothing; and no parameter may be
-random and frozen, as freshly made key and output projections are when everything but the low-rank part is frozen.
+opened (or, for the short presets, a small one is trained on captions alone). Then each way of letting a frozen model
+hear is put into it: prefix tokens, gated cross-attention (Alayrac et al. 2022), zero-init attention (Zhang et al.
+2023), and low-rank cross-attention with a residual gate. At the start, and with the gate shut whatever was learned, its
+logits must be those of the untouched model bit for bit; a clip without a single frame must change nothing; and no
+parameter may be random and frozen, as freshly made key and output projections are when everything but the low-rank part
+is frozen.
 
 True counts of trained parameters of the plan's two configs, for the model they were written for, are put beside the
 plan's claims.

@@ -46,7 +46,7 @@ class OwnConfig:
     batch: int = 64  # texts a step
     texts: int = 4000  # sentences of the scene grammar among them
     fit: FitConfig = field(
-        default_factory=lambda: FitConfig(steps=500, lr=2e-3, warmup_steps=50, ema_decay=0.98, precision="float32")
+        default_factory=lambda: FitConfig(steps=300, lr=2e-3, warmup_steps=30, ema_decay=0.98, precision="float32")
     )
 
     def __post_init__(self) -> None:

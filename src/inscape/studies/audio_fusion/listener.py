@@ -60,7 +60,7 @@ class ListenerConfig:
     """What is trained."""
 
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
-    fusion: FusionConfig = field(default_factory=FusionConfig)
+    fusion: FusionConfig = field(default_factory=lambda: FusionConfig(layers=(8, 16, 24, 32)))
     lr_projector: float = 1e-3  # peak learning rate of the projector
     lr_adapter: float = 5e-4  # peak learning rate of the fusion
 

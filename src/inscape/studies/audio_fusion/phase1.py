@@ -2,8 +2,8 @@
 
 Method: the plan's run. Projector and low-rank cross-attention (Hu et al. 2021) are trained on captions of training
 clips with the frozen model behind them, 20 epochs, batches of 128, label smoothing 0.1; captions of held-out clips are
-scored by CIDEr-D (Vedantam et al. 2015) with document frequencies of the whole held-out set. The plan's table has two configs,
-`baseline` and `phase1`; `model` says which is trained.
+scored by CIDEr-D (Vedantam et al. 2015) with document frequencies of the whole held-out set. The plan's table has two
+configs, `baseline` and `phase1`; `model` says which is trained.
 
 A score says nothing of listening: captions of sounds are alike, and a model that has never heard one writes them well.
 So the same clips are written of with other clips' sounds, in silence, without audio and by one constant caption, and

@@ -1,8 +1,8 @@
 """How a listener is trained: captions behind a prompt, teacher-forced, through the frozen model's layers.
 
 The plan's training: AdamW, weight decay 0.01, gradient norm at most 1, label smoothing 0.1, batches of 4 gathered 32
-times. Where memory does not suffice the batch is halved and gathered twice as often, it is said, and training goes on with the
-same clips a step.
+times. Where memory does not suffice the batch is halved and gathered twice as often, it is said, and training goes on
+with the same clips a step.
 
 Legend: B batch, T frames, F features, N tokens of prompt and caption, M predicted tokens of a batch, V vocabulary.
 """

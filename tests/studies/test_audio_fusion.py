@@ -1,0 +1,368 @@
+"""The audio-fusion study in planted worlds: features that tell the caption must be heard and pass, noise must not, and
+each known defect of the original must be caught by a control.
+
+The planted world has eight words; a clip's first frames tell one, its last frames another, its caption is the two in
+order. Held-out clips hold pairs that no training clip holds.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from inscape.core.config import to_dict
+from inscape.core.gate import Outcome
+from inscape.core.rundir import RunDir
+from inscape.core.runner import Request, resume, run_study
+from inscape.core.standing import judge
+from inscape.core.study import SMOKE
+from inscape.pretrained.language_model import open_language_model
+from inscape.studies import study
+from inscape.studies.audio_fusion import fixes, listener, sounds, training
+from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, load_listener, write_captions
+from inscape.studies.audio_fusion.measures import LISTENING, best_constant
+from inscape.studies.audio_fusion.plan_sizes import CLAIMED, plan_sizes
+from inscape.studies.audio_fusion.sounds import SoundConfig, open_sounds
+from inscape.studies.audio_fusion.training import TrainingConfig, fit_within_memory
+
+STUDY = study("audio-fusion")
+WORDS = ("bell", "drum", "horn", "flute", "siren", "whistle", "cough", "thunder")
+FRAMES, CLIPS = 6, {"train": 192, "validation": 8, "held_out": 96}
+PLANTED = (
+    "language.own.fit.steps=120",
+    "language.own.fit.warmup_steps=10",
+    "language.own.fit.lr=5e-3",
+    "language.own.width=32",
+    "language.own.batch=32",
+)
+LEARNING = (
+    "training.fit.steps=250",
+    "training.batch=32",
+    "training.fit.warmup_steps=10",
+    "training.fit.checkpoint_every=0",
+    "training.fit.ema_decay=0.9",
+    "training.label_smoothing=0",
+)
+HEARING = (
+    "fusion.rank=16",
+    "projector.tokens=6",
+    "projector.bottleneck=32",
+    "lr_projector=5e-3",
+    "lr_adapter=5e-3",
+)
+
+
+def pairs(split: str) -> list[tuple[int, int]]:
+    """Every pair of two different words, a fifth of them held out."""
+    held_out = [(i, j) for i in range(8) for j in range(8) if i != j and (3 * i + j) % 5 == 0]
+    trained = [(i, j) for i in range(8) for j in range(8) if i != j and (3 * i + j) % 5]
+    some = held_out if split == "held_out" else trained
+    return [some[i % len(some)] for i in range(CLIPS[split])]
+
+
+def plant(monkeypatch, *, told: bool) -> None:
+    """Put the planted clips in the place of the sound world's; told: features say which words the caption has."""
+
+    def heard(data, split, seed, encoder) -> Iterator[sounds._Heard]:
+        draw = np.random.default_rng([seed, sounds.SPLITS.index(split)])
+        features, captions = [], []
+        for first, second in pairs(split):
+            frames_TF = 0.1 * draw.normal(size=(FRAMES, encoder.dimension))
+            if told:
+                frames_TF[: FRAMES // 2, first] += 1
+                frames_TF[FRAMES // 2 :, second] += 1
+            features.append(frames_TF.astype(np.float32))
+            captions.append((f"a {WORDS[first]} then a {WORDS[second]}", f"first a {WORDS[first]} , a {WORDS[second]}"))
+        yield sounds._Heard(features, captions, [""] * len(captions))
+
+    monkeypatch.setattr(sounds, "_of_world", heard)
+    keep = sounds._keep_split
+
+    def kept(run, split, source, data, encoder) -> None:
+        keep(run, split, source, replace(data, seconds=FRAMES / encoder.rate_hz), encoder)
+        path = run.path / sounds.CLIPS.format(split)  # these captions are not the sound world's, and cannot be parsed
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"is_world": False}))
+
+    monkeypatch.setattr(sounds, "_keep_split", kept)
+
+
+def ran(tmp_path, *codes: str, overrides: tuple[str, ...] = (), own: dict[str, tuple[str, ...]] | None = None):
+    """Runs of these phases; `own`: overrides of one phase beside those of all."""
+    runs = {}
+    for code in codes:
+        request = Request(preset=SMOKE, device="cpu", root=tmp_path, overrides=(*overrides, *(own or {}).get(code, ())))
+        runs[code] = run_study(STUDY, [STUDY.phase(code)], request, lambda line: None, lambda run: None)[0]
+    return runs
+
+
+def prefixed(where: str) -> tuple[str, ...]:
+    return tuple(f"{where}.{each}" for each in HEARING)
+
+
+def outcomes(run: RunDir) -> dict[str, Outcome]:
+    return {f.criterion.metric: f.outcome for f in judge(run).findings}
+
+
+def value(run: RunDir, name: str) -> float:
+    return run.read_json(RunDir.METRICS)[name]["value"]
+
+
+# --- planted and empty worlds -------------------------------------------------------------------------------------
+
+
+def test_what_can_be_heard_is_heard_and_passes(tmp_path, monkeypatch) -> None:
+    plant(monkeypatch, told=True)
+    own = {"phase1": (*LEARNING, *prefixed("phase1"))}
+    run = ran(tmp_path, "identity", "connectivity", "phase1", overrides=PLANTED, own=own)["phase1"]
+    assert value(run, "exact") > 0.9
+    failed = {name for name, outcome in outcomes(run).items() if outcome is not Outcome.PASS}
+    assert not failed, {name: run.read_json(RunDir.METRICS)[name] for name in failed}
+    rows = run.read_json("captions.json")
+    assert {"own", "shuffled", "silence", "no_audio", "constant", "references"} <= set(rows[0])
+    assert len({row["constant"] for row in rows}) == 1
+    assert (run.figures / "conditions.png").is_file()
+
+
+def test_noise_is_not_heard_and_does_not_pass(tmp_path, monkeypatch) -> None:
+    plant(monkeypatch, told=False)
+    own = {"phase1": (*LEARNING, "training.fit.steps=80", *prefixed("phase1"))}
+    run = ran(tmp_path, "identity", "connectivity", "phase1", overrides=PLANTED, own=own)["phase1"]
+    assert judge(run).outcome is Outcome.INVALID
+    found = outcomes(run)
+    assert found["gain_lost_when_shuffled"] is Outcome.INVALID
+    assert found["prefers_right_clip"] is Outcome.INVALID
+    assert value(run, "exact") < 0.3
+    assert value(run, "cider") > 30, "captions that nobody heard still score: this is what the controls are for"
+
+
+def test_one_global_vector_cannot_tell_the_order(tmp_path, monkeypatch) -> None:
+    plant(monkeypatch, told=True)
+    own = {"phase1": (*LEARNING, *prefixed("phase1"), "phase1.projector.kind=mlp")}
+    run = ran(tmp_path, "identity", "connectivity", "phase1", overrides=PLANTED, own=own)["phase1"]
+    assert value(run, "exact") < 0.8, "the mean of a clip does not say which word came first"
+
+
+# --- the instrument -----------------------------------------------------------------------------------------------
+
+
+def test_every_kind_is_the_model_itself_and_nothing_is_random_and_frozen(tmp_path) -> None:
+    run = ran(tmp_path, "identity")["identity"]
+    assert judge(run).outcome is Outcome.PASS
+    kinds = run.read_json("kinds.json")
+    assert set(kinds) == {"prefix", "gated_cross_attention", "zero_init_attention", "lora_cross_attention"}
+    assert all(each["init_difference"] == 0 and each["open_difference"] > 0 for each in kinds.values())
+    assert run.read_json("plan_sizes.json")["claimed"] == CLAIMED
+
+
+def test_a_frozen_random_projection_is_refused_before_training(tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "identity")
+    made = listener.Fusion
+
+    def frozen(config, model) -> nn.Module:  # what get_peft_model does: everything but the low-rank part
+        fusion = made(config, model)
+        for name, parameter in fusion.named_parameters():
+            parameter.requires_grad_("query" in name)
+        return fusion
+
+    monkeypatch.setattr(listener, "Fusion", frozen)
+    with pytest.raises(ValueError, match="would stay random"):
+        ran(tmp_path, "connectivity")
+
+
+def test_a_listener_that_is_not_itself_at_the_start_fails_identity(tmp_path, monkeypatch) -> None:
+    new = listener.new_listener
+
+    def moved(*given):
+        found = new(*given)
+        with torch.no_grad():
+            for parameter in found.fusion.parameters():
+                parameter.add_(0.1)
+        return found
+
+    monkeypatch.setattr("inscape.studies.audio_fusion.identity.new_listener", moved)
+    run = ran(tmp_path, "identity")["identity"]
+    assert outcomes(run)["init_difference"] is Outcome.FAIL
+
+
+def test_the_plans_two_configs_stand_side_by_side() -> None:
+    config = STUDY.phase("phase1").preset("full")
+    table = to_dict(config)
+    for name, rank, tokens, layers, scale, gate, warmup, rates in (
+        ("baseline", 8, 16, [6, 12, 24], 2, (0.05, 0.3), 2000, (2e-4, 1e-4)),
+        ("phase1", 64, 32, [8, 16, 24, 32], 10, (0.3, 1.0), 0, (1e-3, 5e-4)),
+    ):
+        each = table[name]
+        assert (each["fusion"]["rank"], each["projector"]["tokens"]) == (rank, tokens)
+        assert (each["fusion"]["layers"], each["projector"]["scale"]) == (layers, scale)
+        assert (each["fusion"]["residual_init"], each["fusion"]["residual_max"]) == gate
+        assert each["fusion"]["gate_warmup"] == warmup
+        assert (each["lr_projector"], each["lr_adapter"]) == rates
+    assert (table["training"]["batch"], table["training"]["fit"]["accumulate"], table["training"]["epochs"]) == (
+        4,
+        32,
+        20,
+    )
+    assert (config.training.label_smoothing, config.training.fit.weight_decay, config.training.fit.clip_norm) == (
+        0.1,
+        0.01,
+        1,
+    )
+
+
+def test_true_counts_are_not_the_plans_claims() -> None:
+    sizes = plan_sizes()
+    assert sizes["phase1"]["projector"] == 168_462_336
+    assert sizes["phase1"]["total"] == 176_326_660
+    assert sizes["phase1"]["total"] < 0.5 * CLAIMED["phase1"]["total"]
+    assert sizes["baseline"]["total"] < 0.5 * CLAIMED["baseline"]["total"]
+
+
+def test_each_fix_changes_what_it_says_and_all_make_one_of_the_other() -> None:
+    made = fixes.variants(BASELINE, PHASE1)
+    assert len(made) == 10
+    assert len({json.dumps(to_dict(each)) for each in made.values()}) == 10
+    config = BASELINE
+    for fix in fixes.FIXES.values():
+        config = fix(config, PHASE1)
+    assert config == PHASE1
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+def test_two_learning_rates_move_projector_and_fusion_apart() -> None:
+    lm = open_language_model("tiny")
+    config = replace(PHASE1, fusion=replace(PHASE1.fusion, layers=(1, 2), rank=2))
+    made = listener.Listener(config, 8, lm)
+    assert made.learning_rate_shares == {"fusion": pytest.approx(0.5)}
+
+
+def test_out_of_memory_halves_the_batch_gathers_twice_and_goes_on(capsys) -> None:
+    tried = []
+
+    def attempt(batch: int, accumulate: int):
+        tried.append((batch, accumulate))
+        if batch > 2:
+            raise torch.OutOfMemoryError
+        return "done"
+
+    assert fit_within_memory(attempt, 8, 4) == "done"
+    assert tried == [(8, 4), (4, 8), (2, 16)]
+    assert "out of memory: 2 clips at once from here on, gathered 16 times a step" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="cannot be halved"):
+        fit_within_memory(lambda batch, accumulate: attempt(9, 1), 1, 1)
+
+
+def test_the_same_clips_make_a_step_however_they_are_gathered(tmp_path) -> None:
+    first = ran(tmp_path, "identity")["identity"]
+    some, lm = open_sounds(first, "train"), open_language_model("tiny")
+    whole = training._batches(lm, TrainingConfig(batch=8), some, "so :", 0, 8)(1, 0, 1)
+    halves = [training._batches(lm, TrainingConfig(batch=8), some, "so :", 0, 4)(step, 0, 1) for step in (2, 3)]
+    assert torch.equal(whole.features_BTF, torch.cat([each.features_BTF for each in halves]))
+    for i, row in enumerate(whole.ids_BN):
+        half = halves[i // 4].ids_BN[i % 4]
+        assert row[whole.counted_BN[i]].tolist() == half[halves[i // 4].counted_BN[i % 4]].tolist()
+
+
+def test_a_run_that_was_killed_resumes_bit_for_bit(tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "identity")
+    ran(tmp_path, "connectivity")
+    whole = ran(tmp_path, "phase1")["phase1"]
+    loss = training.caption_loss
+
+    def torn(*given):
+        if torn.left == 0:
+            raise KeyboardInterrupt
+        torn.left -= 1
+        return loss(*given)
+
+    torn.left = 2
+    monkeypatch.setattr(training, "caption_loss", torn)
+    before = set(tmp_path.rglob("phase1/smoke/*-s0"))
+    with pytest.raises(KeyboardInterrupt):
+        ran(tmp_path, "phase1")
+    (path,) = set(tmp_path.rglob("phase1/smoke/*-s0")) - before
+    monkeypatch.setattr(training, "caption_loss", loss)
+    resume(STUDY, RunDir.open(path), lambda run: None)
+    assert (path / "listener.safetensors").read_bytes() == (whole.path / "listener.safetensors").read_bytes()
+
+
+def test_a_listener_comes_back_from_its_file_with_its_gates(tmp_path) -> None:
+    runs = ran(tmp_path, "identity", "connectivity", "phase1", own={"phase1": ("model=baseline",)})
+    from inscape.studies.audio_fusion.language import open_language
+
+    config = STUDY.phase("phase1").preset(SMOKE)
+    lm = open_language(config.language, runs["identity"], "cpu")
+    found, made = load_listener(runs["phase1"].path / "listener.safetensors", lm)
+    assert made.fusion.layers == (2,)
+    held_out = open_sounds(runs["identity"], "held_out")
+    said = write_captions(
+        lm, found, listener.of_sounds(held_out), held_out.size, prompt=config.language.prompt, new_tokens=6, batch=8
+    )
+    assert said == [row["own"] for row in runs["phase1"].read_json("captions.json")]
+    with pytest.raises(ValueError, match="holds no listener for tiny"):
+        load_listener(runs["phase1"].path / "listener.safetensors", open_language_model("tiny"))
+    (tmp_path / "broken").write_bytes(b"x")
+    with pytest.raises(ValueError, match="holds no listener"):
+        load_listener(tmp_path / "broken", lm)
+
+
+def test_later_phases_run_and_say_what_they_measured(tmp_path) -> None:
+    runs = ran(tmp_path, "identity", "connectivity", "phase1", "phase2", "retention", "fixes")
+    kept = runs["retention"].read_json(RunDir.METRICS)
+    assert {f"perplexity_ratio_{kind}" for kind in ("none", "soft", "fisher", "nullspace", "full")} <= set(kept)
+    assert kept["ratio_without_audio"]["value"] == 1
+    assert outcomes(runs["fixes"])["gain_of_all"] is not Outcome.PASS, "three steps teach nothing"
+    assert "gain_over_phase1" in runs["phase2"].read_json(RunDir.METRICS)
+    assert (runs["retention"].figures / "retention.png").is_file()
+    assert (runs["fixes"].figures / "fixes.png").is_file()
+
+
+# --- measures and doors -------------------------------------------------------------------------------------------
+
+
+def test_the_constant_caption_is_the_one_that_fits_most_clips() -> None:
+    common, rare = ("a dog barks loudly here",), ("rain falls on a tin roof",)
+    made = sounds.Sounds(
+        np.zeros((5, 1, 1)), np.ones(5), [common, rare, common, common, ("bells ring far away now",)], [""] * 5, False
+    )
+    assert best_constant(made) == common[0]
+
+
+def test_a_gate_asks_for_every_control() -> None:
+    controls = {c.metric for c in LISTENING if c.role == "control"}
+    assert {
+        "gain_lost_when_shuffled",
+        "silence_over_constant",
+        "prefers_right_clip",
+        "gain_over_no_audio",
+        "gate_0_difference",
+        "leaks",
+    } <= controls
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seconds": 0}, "data.seconds=0"),
+        ({"encoder": "ears"}, "data.encoder='ears'"),
+        ({"captions": "a.csv"}, "belong together"),
+        ({"captions": "a.csv", "held_out_captions": "b.csv"}, "data.path=FOLDER"),
+        ({"train_folds": (1, 4)}, "share a fold"),
+        ({"train": 0}, "data.train=0"),
+    ],
+)
+def test_nonsense_about_sounds_is_answered_in_one_line(changes, said) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        SoundConfig(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_leaves_no_run(tmp_path) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        ran(tmp_path, "identity", overrides=("data.path=nowhere",))
+    assert not list(tmp_path.rglob("config.yaml"))
