@@ -26,8 +26,8 @@ def kept_share(
     """mean(values) / mean(reference), with a percentile bootstrap over questions, or over whole `groups` of them.
 
     Both scores of a question are drawn together, so what makes questions easy or hard is in neither interval twice.
-    Not measured where the reference's mean is 0 (nothing is there to be kept) or can be so in a resample, or of a single
-    unit. ValueError on lists of different lengths. Source: Efron & Tibshirani 1993, section 10.3 (the ratio estimator).
+    Not measured where the reference's mean is 0 (nothing is there to be kept) or is so in a resample, or of one unit.
+    ValueError on lists of different lengths. Source: Efron & Tibshirani 1993, section 10.3 (the ratio estimator).
     """
     total_G2, count_G = _of_groups(values, reference, groups)
     if not len(total_G2) or total_G2[:, 1].sum() <= 0:

@@ -17,13 +17,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inscape.core.estimate import Estimate, exact, proportion
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
-from inscape.studies.audio_fusion.listener import PHASE1, ListenerConfig, of_sounds, save_listener, write_captions
-from inscape.studies.audio_fusion.measures import gate_0_difference, gradient_norms, layer_figures
+from inscape.studies.audio_fusion.listener import (
+    PHASE1,
+    Listener,
+    ListenerConfig,
+    of_sounds,
+    save_listener,
+    write_captions,
+)
+from inscape.studies.audio_fusion.measures import exact_share, gate_0_difference, gradient_norms, layer_figures
 from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds
 from inscape.studies.audio_fusion.training import TrainingConfig
 from inscape.studies.audio_fusion.trial import LISTENER, Bench, loss_over_first, open_bench, train_trial
@@ -61,7 +68,7 @@ REMEDIES = (Remedy(("exact",), {"training.fit.steps": lambda steps: 2 * steps, "
                    "if not: train longer"),)  # fmt: skip
 
 
-def by_heart(bench: Bench, listener, few: Sounds) -> dict[str, Estimate]:
+def by_heart(bench: Bench, listener: Listener, few: Sounds) -> dict[str, Estimate]:
     """Share of clips whose caption is written, with their own sound and with another's."""
     count, found = few.size, {}
     for name, turn in (("exact", 0), ("shuffled_exact", count // 2)):
@@ -75,8 +82,7 @@ def by_heart(bench: Bench, listener, few: Sounds) -> dict[str, Estimate]:
             new_tokens=bench.language.new_tokens,
             batch=bench.language.batch,
         )
-        right = sum(a == b[0] for a, b in zip(said, few.captions, strict=True))
-        found[name] = proportion(right, count, "clips")
+        found[name] = exact_share(said, [each[:1] for each in few.captions])
     return found
 
 

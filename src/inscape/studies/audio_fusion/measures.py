@@ -19,6 +19,7 @@ from inscape.core.estimate import Estimate, bootstrap_mean, exact, proportion
 from inscape.core.gate import Criterion
 from inscape.core.rundir import RunDir
 from inscape.data.sounds.world import attribute_f1, parse_caption
+from inscape.metrics.caption_words import words
 from inscape.metrics.captions import measure_captions
 from inscape.metrics.cider import DocumentFrequencies, cider_d
 from inscape.metrics.kept_share import kept_share, mean_difference
@@ -42,7 +43,9 @@ __all__ = [
     "LISTENING",
     "UNIT",
     "Judged",
+    "best_constant",
     "by_condition",
+    "exact_share",
     "gate_0_difference",
     "gradient_norms",
     "keep_captions",
@@ -134,9 +137,7 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
         return mean_difference(first.tolist(), second.tolist(), unit=UNIT)
 
     metrics = dict(measure_captions(judged.captions["own"], sounds.captions, frequencies=None, unit=UNIT))
-    metrics["exact"] = proportion(
-        sum(said in each for said, each in zip(judged.captions["own"], sounds.captions, strict=True)), sounds.size, UNIT
-    )
+    metrics["exact"] = exact_share(judged.captions["own"], sounds.captions)
     for name in ("shuffled", "silence", "no_audio", "constant"):
         metrics[f"{name}_cider"] = bootstrap_mean(judged.cider[name].tolist(), UNIT)
     metrics |= {
@@ -157,6 +158,13 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
         metrics["class_named"] = _class_named(judged.captions["own"], sounds.labels)
         metrics["shuffled_class_named"] = _class_named(judged.captions["shuffled"], sounds.labels)
     return metrics
+
+
+def exact_share(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Estimate:
+    """Share of captions whose words are those of one of their references; signs and spaces do not count."""
+    pairs = zip(captions, references, strict=True)
+    right = sum(words(said) in [words(reference) for reference in each] for said, each in pairs)
+    return proportion(right, len(captions), UNIT)
 
 
 def _class_named(captions: Sequence[str], labels: Sequence[str]) -> Estimate:
