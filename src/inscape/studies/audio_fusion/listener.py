@@ -115,7 +115,8 @@ class Listener(nn.Module):
         self.projector = make_projector(config.projector, features, lm.dimension)
         self.fusion = Fusion(config.fusion, lm.model)
         # Read by the optimizer: shares of the learning rate, by the beginning of a parameter's name.
-        self.learning_rate_shares = {"fusion": config.lr_adapter / config.lr_projector}
+        share = config.lr_adapter / config.lr_projector
+        self.learning_rate_shares = {"fusion": share} if share != 1 else {}
 
     def hear(self, features_BTF: Tensor, mask_BT: Tensor) -> AudioTokens:
         """The audio tokens of clips; a clip without frames has none."""

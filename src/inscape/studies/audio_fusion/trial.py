@@ -34,7 +34,7 @@ from inscape.studies.audio_fusion.training import Trained, TrainingConfig, train
 __all__ = ["LISTENER", "Bench", "judge_trial", "loss_over_first", "open_bench", "train_trial"]
 
 LISTENER = "listener.safetensors"  # in the run
-TRIED = 32  # validation clips that evaluations write of
+TRIED = 64  # validation clips that evaluations write of
 
 
 class Bench(NamedTuple):

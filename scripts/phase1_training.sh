@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=audio-fusion-phase1
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=64G
+#SBATCH --time=24:00:00
+#SBATCH --output=phase1_%j.txt
+#SBATCH --signal=TERM@120
+#
+# Audio-fusion's phase 1 with the plan's names for its settings, under SLURM or by hand:
+#
+#     sbatch scripts/phase1_training.sh
+#     bash scripts/phase1_training.sh
+#     MODEL_CONFIG=phase1 LR_PROJECTOR=1e-3 LR_ADAPTER=5e-4 NUM_EPOCHS=20 sbatch scripts/phase1_training.sh
+#
+#     MODEL_CONFIG    phase1, or baseline (which the plan also calls full)
+#     LR_PROJECTOR, LR_ADAPTER, NUM_EPOCHS, TRAIN_BS, GRADIENT_ACCUMULATION_STEPS    as the plan has them
+#     SOUNDS, CAPTIONS, HELD_OUT_CAPTIONS    folder of audio, and CSV files as AudioCaps'; without them the sound world
+#     PRESET    full; quick tries the script out
+#     OUT       where runs are kept: runs
+#     RESUME    a run that was stopped, to be continued instead
+#     DRY_RUN   1: print the commands
+#
+# What is not set is left to the preset: a run with settings of its own opens no gate. Before the time is up SLURM sends
+# SIGTERM: the run saves and says how to go on; give that run as RESUME. Out of memory, batches are halved and gathered
+# twice as often, by itself.
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}"
+
+preset=${PRESET:-full} out=${OUT:-runs}
+case ${MODEL_CONFIG:-phase1} in
+    phase1) model=phase1 ;;
+    baseline | full) model=baseline ;;
+    *)
+        echo "MODEL_CONFIG=$MODEL_CONFIG is not known; allowed: phase1, baseline (or full)" >&2
+        exit 2
+        ;;
+esac
+
+run() {
+    if [ "${DRY_RUN:-}" = 1 ]; then
+        echo "./inscape $*"
+    else
+        ./inscape "$@"
+    fi
+}
+
+if [ -n "${RESUME:-}" ]; then
+    run resume "$RESUME"
+    exit
+fi
+
+data=()
+[ -z "${SOUNDS:-}" ] || data+=("data.path=$SOUNDS")
+[ -z "${CAPTIONS:-}" ] || data+=("data.captions=$CAPTIONS")
+[ -z "${HELD_OUT_CAPTIONS:-}" ] || data+=("data.held_out_captions=$HELD_OUT_CAPTIONS")
+
+own=()
+[ "$model" = phase1 ] || own+=("model=$model")
+[ -z "${LR_PROJECTOR:-}" ] || own+=("$model.lr_projector=$LR_PROJECTOR")
+[ -z "${LR_ADAPTER:-}" ] || own+=("$model.lr_adapter=$LR_ADAPTER")
+[ -z "${NUM_EPOCHS:-}" ] || own+=("training.epochs=$NUM_EPOCHS")
+[ -z "${TRAIN_BS:-}" ] || own+=("training.batch=$TRAIN_BS")
+[ -z "${GRADIENT_ACCUMULATION_STEPS:-}" ] || own+=("training.fit.accumulate=$GRADIENT_ACCUMULATION_STEPS")
+
+for phase in identity connectivity; do
+    run run "audio-fusion.$phase" --preset "$preset" --out "$out" ${data[@]+"${data[@]}"}
+done
+run run audio-fusion.phase1 --preset "$preset" --out "$out" ${data[@]+"${data[@]}"} ${own[@]+"${own[@]}"}
