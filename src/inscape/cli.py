@@ -66,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("--preset", choices=PRESETS, default="quick")
 
     _add_codec_verbs(verb)
-    bench = verb("bench", _bench, "measure speed: visual-step, stats, codec, audio-structure, prompt-compression")
+    bench = verb(
+        "bench", _bench, "measure speed: visual-step, stats, codec, audio-structure, prompt-compression, audio-fusion"
+    )
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", action="store_true")
     return parser

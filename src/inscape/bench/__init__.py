@@ -8,9 +8,9 @@ __all__ = ["measure"]
 def measure(name: str) -> dict[str, Any]:
     """Run the benchmark of this name; ValueError names those there are.
 
-    `prompt-compression:MODEL` is that of another language model than its default.
+    `prompt-compression:MODEL` and `audio-fusion:MODEL` are those of another language model than their default.
     """
-    from inscape.bench import audio_structure, codec, image_statistics, prompt_compression, visual_step
+    from inscape.bench import audio_fusion, audio_structure, codec, image_statistics, prompt_compression, visual_step
 
     found = {
         "visual-step": visual_step.run,
@@ -18,10 +18,11 @@ def measure(name: str) -> dict[str, Any]:
         "codec": codec.run,
         "audio-structure": audio_structure.run,
         "prompt-compression": prompt_compression.run,
+        "audio-fusion": audio_fusion.run,
     }
     kind, _, model = name.partition(":")
-    if kind == "prompt-compression" and model:
-        return prompt_compression.run(model)
+    if model and kind in ("prompt-compression", "audio-fusion"):
+        return (prompt_compression if kind == "prompt-compression" else audio_fusion).run(model)
     if name not in found:
         raise ValueError(f"there is no benchmark {name!r}; there are: {', '.join(found)}")
     return found[name]()
