@@ -333,6 +333,13 @@ def test_the_constant_caption_is_the_one_that_fits_most_clips() -> None:
     assert best_constant(made) == common[0]
 
 
+def test_a_wrong_clip_is_one_of_which_something_else_is_said() -> None:
+    said = [("rain",)] * 3 + [("a dog",)] * 3
+    made = sounds.Sounds(np.zeros((6, 1, 1)), np.ones(6), said, [""] * 6, False)
+    for turn in (1, 3):
+        assert all(said[i] != said[j] for i, j in enumerate(sounds.others(made, turn)))
+
+
 def test_a_gate_asks_for_every_control() -> None:
     controls = {c.metric for c in LISTENING if c.role == "control"}
     assert {

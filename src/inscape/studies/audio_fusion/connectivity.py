@@ -31,7 +31,7 @@ from inscape.studies.audio_fusion.listener import (
     write_captions,
 )
 from inscape.studies.audio_fusion.measures import exact_share, gate_0_difference, gradient_norms, layer_figures
-from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds
+from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, others
 from inscape.studies.audio_fusion.training import TrainingConfig
 from inscape.studies.audio_fusion.trial import LISTENER, Bench, loss_over_first, open_bench, train_trial
 
@@ -71,8 +71,7 @@ REMEDIES = (Remedy(("exact",), {"training.fit.steps": lambda steps: 2 * steps, "
 def by_heart(bench: Bench, listener: Listener, few: Sounds) -> dict[str, Estimate]:
     """Share of clips whose caption is written, with their own sound and with another's."""
     count, found = few.size, {}
-    for name, turn in (("exact", 0), ("shuffled_exact", count // 2)):
-        order = [(i + turn) % count for i in range(count)]
+    for name, order in (("exact", list(range(count))), ("shuffled_exact", others(few, count // 2))):
         said = write_captions(
             bench.lm,
             listener,

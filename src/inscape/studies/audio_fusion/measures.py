@@ -36,7 +36,7 @@ from inscape.studies.audio_fusion.listener import (
     side_by_side,
     write_captions,
 )
-from inscape.studies.audio_fusion.sounds import Sounds, batch_of
+from inscape.studies.audio_fusion.sounds import Sounds, batch_of, others
 from inscape.studies.audio_fusion.training import CaptionBatch, Trained, caption_loss
 
 __all__ = [
@@ -101,11 +101,10 @@ def by_condition(
 ) -> Judged:
     """The clips under every condition."""
     count = sounds.size
-    order = np.roll(np.arange(count), count // 2 or 1).tolist()
     silent: Hearing = lambda first, last: _repeated(silence_TF, last - first)  # noqa: E731
     heard: dict[str, Hearing] = {
         "own": of_sounds(sounds),
-        "shuffled": of_sounds(sounds, order),
+        "shuffled": of_sounds(sounds, others(sounds, count // 2)),
         "silence": silent,
         "no_audio": lambda first, last: None,
     }
@@ -180,10 +179,9 @@ def _class_named(captions: Sequence[str], labels: Sequence[str]) -> Estimate:
 def prefers_right_clip(lm: LanguageModel, listener: Listener, sounds: Sounds, config: LanguageConfig) -> Estimate:
     """How often a clip's caption is more probable with its own sound than with a wrong one."""
     said = [each[0] for each in sounds.captions]
-    order = np.roll(np.arange(len(said)), 1).tolist()
     own, wrong = (
         log_probabilities(lm, listener, heard, said, prompt=config.prompt, batch=config.batch)
-        for heard in (of_sounds(sounds), of_sounds(sounds, order))
+        for heard in (of_sounds(sounds), of_sounds(sounds, others(sounds, 1)))
     )
     return proportion(sum(a > b for a, b in zip(own, wrong, strict=True)), len(said), UNIT)
 

@@ -41,6 +41,7 @@ __all__ = [
     "check_sounds",
     "features_of_silence",
     "open_sounds",
+    "others",
     "prepare_sounds",
     "statistics_of",
 ]
@@ -180,6 +181,20 @@ def batch_of(sounds: Sounds, rows: Sequence[int] | np.ndarray) -> tuple[Tensor, 
     features_BTF = torch.from_numpy(np.asarray(sounds.features_NTF[rows], dtype=np.float32))
     mask_BT = torch.arange(features_BTF.shape[1]) < torch.from_numpy(sounds.frames_N[rows])[:, None]
     return features_BTF, mask_BT
+
+
+def others(sounds: Sounds, turn: int) -> list[int]:
+    """For each clip another one with another caption: `turn` places on, or the first after that which differs.
+
+    Where all captions are alike there is none, and the clip `turn` places on is taken.
+    """
+    count = sounds.size
+    said = [frozenset(each) for each in sounds.captions]
+    found = []
+    for i in range(count):
+        places = [(i + turn + step) % count for step in range(count)]
+        found.append(next((j for j in places if said[j] != said[i]), places[0]))
+    return found
 
 
 def statistics_of(sounds: Sounds) -> tuple[Tensor, Tensor]:
