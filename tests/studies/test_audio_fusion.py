@@ -116,13 +116,14 @@ def value(run: RunDir, name: str) -> float:
 
 def test_what_can_be_heard_is_heard_and_passes(tmp_path, monkeypatch) -> None:
     plant(monkeypatch, told=True)
-    own = {"phase1": (*LEARNING, *prefixed("phase1"))}
+    own = {"phase1": (*LEARNING, *prefixed("phase1"), "language.candidates=3")}
     run = ran(tmp_path, "identity", "connectivity", "phase1", overrides=PLANTED, own=own)["phase1"]
     assert value(run, "exact") > 0.9
+    assert value(run, "reranked_cider") > 2 * value(run, "shuffled_cider")
     failed = {name for name, outcome in outcomes(run).items() if outcome is not Outcome.PASS}
     assert not failed, {name: run.read_json(RunDir.METRICS)[name] for name in failed}
     rows = run.read_json("captions.json")
-    assert {"own", "shuffled", "silence", "no_audio", "constant", "references"} <= set(rows[0])
+    assert {"own", "shuffled", "silence", "no_audio", "constant", "reranked", "references"} <= set(rows[0])
     assert len({row["constant"] for row in rows}) == 1
     assert (run.figures / "conditions.png").is_file()
 

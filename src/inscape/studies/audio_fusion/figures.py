@@ -25,6 +25,7 @@ WORDS = {
     "silence": "silence",
     "no_audio": "no audio",
     "constant": "one caption for all",
+    "reranked": "its own sound, best of several",
 }
 
 

@@ -69,14 +69,21 @@ class LanguageConfig:
     prompt: str = "the sound :"  # what stands before every caption
     new_tokens: int = 40  # most tokens of a caption
     batch: int = 32  # clips that are written of side by side
+    candidates: int = 1  # captions that are sampled of each clip as well, and the best taken; 1: greedy alone
+    temperature: float = 0.7  # they are sampled at
+    rerank_weight: float = 0.5  # of how much the sound raises a caption's probability, beside that probability
     own: OwnConfig = field(default_factory=OwnConfig)
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"language.dtype={self.dtype!r} is not known; allowed: {', '.join(DTYPES)}")
-        for name, most in (("new_tokens", 1000), ("batch", 10_000)):
+        for name, most in (("new_tokens", 1000), ("batch", 10_000), ("candidates", 100)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"language.{name}={getattr(self, name)} is out of range; allowed: 1 to {most}")
+        if not 0 < self.temperature <= 10:
+            raise ValueError(f"language.temperature={self.temperature} is out of range; allowed: above 0, up to 10")
+        if not 0 <= self.rerank_weight <= 100:
+            raise ValueError(f"language.rerank_weight={self.rerank_weight} is out of range; allowed: 0 to 100")
 
 
 def check_language(config: LanguageConfig) -> None:

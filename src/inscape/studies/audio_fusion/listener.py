@@ -230,7 +230,7 @@ def log_probabilities(
     prompt: str,
     batch: int,
 ) -> list[float]:
-    """Log probability of each caption behind the prompt, in nats a token, its end included."""
+    """Log probability of each whole caption behind the prompt, in nats, its end included."""
     asked, ids = caption_ids(lm, prompt, captions)
     found: list[float] = []
     for first in range(0, len(captions), batch):
@@ -241,8 +241,7 @@ def log_probabilities(
             states_BND = caption_states(lm, ids_BN)
         for states_ND, ids_N, counted_N in zip(states_BND, ids_BN, counted_BN, strict=True):
             logits_MV = lm.model.get_output_embeddings()(states_ND[:-1][counted_N[1:]]).float()
-            each_M = -nn.functional.cross_entropy(logits_MV, ids_N[counted_N], reduction="none")
-            found.append(float(each_M.mean()))
+            found.append(-float(nn.functional.cross_entropy(logits_MV, ids_N[counted_N], reduction="sum")))
     return found
 
 

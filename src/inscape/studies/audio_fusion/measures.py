@@ -137,7 +137,7 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
 
     metrics = dict(measure_captions(judged.captions["own"], sounds.captions, frequencies=None, unit=UNIT))
     metrics["exact"] = exact_share(judged.captions["own"], sounds.captions)
-    for name in ("shuffled", "silence", "no_audio", "constant"):
+    for name in judged.cider.keys() - {"own"}:
         metrics[f"{name}_cider"] = bootstrap_mean(judged.cider[name].tolist(), UNIT)
     metrics |= {
         "three_times_no_audio": difference(own, 3 * none),

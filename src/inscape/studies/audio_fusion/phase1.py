@@ -75,7 +75,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     config: Config = context.config
     bench = open_bench(context, config)
     trained = train_trial(bench, config.listener, config.training, context.run, context.seed)
-    metrics, judged = judge_trial(bench, config.listener, trained, context.run)
+    metrics, judged = judge_trial(bench, config.listener, trained, context.run, context.seed)
     draw_conditions(context.run, judged.cider)
     return metrics
 

@@ -75,7 +75,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     bench = open_bench(context, config)
     before = scores_of_phase1(context, bench)
     trained = train_trial(bench, config.listener, config.training, context.run, context.seed)
-    metrics, judged = judge_trial(bench, config.listener, trained, context.run)
+    metrics, judged = judge_trial(bench, config.listener, trained, context.run, context.seed)
     draw_conditions(context.run, judged.cider | {"phase 1": before})
     return metrics | {"gain_over_phase1": mean_difference(judged.cider["own"].tolist(), before.tolist(), unit=UNIT)}
 

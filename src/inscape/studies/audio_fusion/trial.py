@@ -28,6 +28,7 @@ from inscape.studies.audio_fusion.measures import (
     prefers_right_clip,
     scores,
 )
+from inscape.studies.audio_fusion.reranking import reranked_captions
 from inscape.studies.audio_fusion.sounds import LEAKS, SPLITS, Sounds, features_of_silence, open_sounds
 from inscape.studies.audio_fusion.training import Trained, TrainingConfig, train_listener
 
@@ -89,13 +90,17 @@ def train_trial(
 
 
 def judge_trial(
-    bench: Bench, config: ListenerConfig, trained: Trained, run: RunDir
+    bench: Bench, config: ListenerConfig, trained: Trained, run: RunDir, seed: int
 ) -> tuple[dict[str, Estimate], Judged]:
     """Save the listener and measure it on the held-out clips, with every control."""
     lm, listener, held_out, asked = bench.lm, trained.listener, bench.held_out, bench.language
     save_listener(listener, config, run.path / LISTENER)
     judged = by_condition(lm, listener, held_out, bench.train, asked, features_of_silence(bench.first))
     norms, layers = gradient_norms(lm, trained), layer_figures(lm, listener, trained.batch)
+    if asked.candidates > 1:
+        best = reranked_captions(lm, listener, of_sounds(held_out), held_out.size, asked, seed)
+        judged.captions["reranked"] = best
+        judged.cider["reranked"] = scores(best, held_out, DocumentFrequencies.of(held_out.captions))
     keep_captions(run, judged, held_out)
     run.write_json("layers.json", layers)
     leaks: Mapping[str, Any] = bench.first.read_json(LEAKS) or {}
