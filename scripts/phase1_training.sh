@@ -18,7 +18,7 @@
 #     SOUNDS, CAPTIONS, HELD_OUT_CAPTIONS    folder of audio, and CSV files as AudioCaps'; without them the sound world
 #     PRESET    full; quick tries the script out
 #     OUT       where runs are kept: runs
-#     RESUME    a run that was stopped, to be continued instead
+#     RESUME    a run that was stopped: it is continued first, and the phases after it follow
 #     DRY_RUN   1: print the commands
 #
 # What is not set is left to the preset: a run with settings of its own opens no gate. Before the time is up SLURM sends
@@ -41,13 +41,22 @@ run() {
     if [ "${DRY_RUN:-}" = 1 ]; then
         echo "./inscape $*"
     else
-        ./inscape "$@"
+        "${step[@]}" ./inscape "$@"
     fi
 }
 
+# As a job step of its own the run is told before the time is up; a batch script's children are not.
+step=(env)
+[ -z "${SLURM_JOB_ID:-}" ] || step=(srun --ntasks=1)
+
+left=(identity connectivity phase1)
 if [ -n "${RESUME:-}" ]; then
     run resume "$RESUME"
-    exit
+    case $RESUME in
+        */identity/*) left=(connectivity phase1) ;;
+        */connectivity/*) left=(phase1) ;;
+        *) left=() ;;
+    esac
 fi
 
 data=()
@@ -63,7 +72,8 @@ own=()
 [ -z "${TRAIN_BS:-}" ] || own+=("training.batch=$TRAIN_BS")
 [ -z "${GRADIENT_ACCUMULATION_STEPS:-}" ] || own+=("training.fit.accumulate=$GRADIENT_ACCUMULATION_STEPS")
 
-for phase in identity connectivity; do
-    run run "audio-fusion.$phase" --preset "$preset" --out "$out" ${data[@]+"${data[@]}"}
+for phase in ${left[@]+"${left[@]}"}; do
+    settings=(${data[@]+"${data[@]}"})
+    [ "$phase" != phase1 ] || settings+=(${own[@]+"${own[@]}"})
+    run run "audio-fusion.$phase" --preset "$preset" --out "$out" ${settings[@]+"${settings[@]}"}
 done
-run run audio-fusion.phase1 --preset "$preset" --out "$out" ${data[@]+"${data[@]}"} ${own[@]+"${own[@]}"}

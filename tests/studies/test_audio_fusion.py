@@ -22,10 +22,12 @@ from inscape.core.standing import judge
 from inscape.core.study import SMOKE
 from inscape.pretrained.language_model import open_language_model
 from inscape.studies import study
-from inscape.studies.audio_fusion import fixes, listener, sounds, training
+from inscape.studies.audio_fusion import fixes, listener, sounds, training, trial
+from inscape.studies.audio_fusion.language import begin_ids, open_language
 from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, load_listener, write_captions
 from inscape.studies.audio_fusion.measures import LISTENING, best_constant
 from inscape.studies.audio_fusion.plan_sizes import CLAIMED, plan_sizes
+from inscape.studies.audio_fusion.retention import Retention, moved
 from inscape.studies.audio_fusion.sounds import SoundConfig, open_sounds
 from inscape.studies.audio_fusion.training import TrainingConfig, fit_within_memory
 
@@ -82,8 +84,8 @@ def plant(monkeypatch, *, told: bool) -> None:
     monkeypatch.setattr(sounds, "_of_world", heard)
     keep = sounds._keep_split
 
-    def kept(run, split, source, data, encoder) -> None:
-        keep(run, split, source, replace(data, seconds=FRAMES / encoder.rate_hz), encoder)
+    def kept(run, split, source, data, encoder, set_aside) -> None:
+        keep(run, split, source, replace(data, seconds=FRAMES / encoder.rate_hz), encoder, set_aside)
         path = run.path / sounds.CLIPS.format(split)  # these captions are not the sound world's, and cannot be parsed
         path.write_text(json.dumps(json.loads(path.read_text()) | {"is_world": False}))
 
@@ -222,14 +224,17 @@ def test_true_counts_are_not_the_plans_claims() -> None:
     assert sizes["baseline"]["total"] < 0.5 * CLAIMED["baseline"]["total"]
 
 
-def test_each_fix_changes_what_it_says_and_all_make_one_of_the_other() -> None:
-    made = fixes.variants(BASELINE, PHASE1)
+@pytest.mark.parametrize("preset", ["smoke", "quick", "small", "full"])
+def test_each_fix_changes_what_it_says_and_all_make_one_of_the_other(preset) -> None:
+    config = STUDY.phase("fixes").preset(preset)
+    made = fixes.variants(config.baseline, config.phase1)
     assert len(made) == 10
-    assert len({json.dumps(to_dict(each)) for each in made.values()}) == 10
-    config = BASELINE
+    assert preset == SMOKE or len({json.dumps(to_dict(each)) for each in made.values()}) == 10
+    fixed = config.baseline
     for fix in fixes.FIXES.values():
-        config = fix(config, PHASE1)
-    assert config == PHASE1
+        fixed = fix(fixed, config.phase1)
+    assert fixed == config.phase1
+    assert preset != "full" or (config.baseline, config.phase1) == (BASELINE, PHASE1)
 
 
 # --- training -----------------------------------------------------------------------------------------------------
@@ -294,10 +299,8 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(tmp_path, monkeypatch) -> Non
 
 def test_a_listener_comes_back_from_its_file_with_its_gates(tmp_path) -> None:
     runs = ran(tmp_path, "identity", "connectivity", "phase1", own={"phase1": ("model=baseline",)})
-    from inscape.studies.audio_fusion.language import open_language
-
     config = STUDY.phase("phase1").preset(SMOKE)
-    lm = open_language(config.language, runs["identity"], "cpu")
+    lm = open_language("own", config.language, runs["identity"], "cpu")
     found, made = load_listener(runs["phase1"].path / "listener.safetensors", lm)
     assert made.fusion.layers == (2,)
     held_out = open_sounds(runs["identity"], "held_out")
@@ -321,6 +324,63 @@ def test_later_phases_run_and_say_what_they_measured(tmp_path) -> None:
     assert "gain_over_phase1" in runs["phase2"].read_json(RunDir.METRICS)
     assert (runs["retention"].figures / "retention.png").is_file()
     assert (runs["fixes"].figures / "fixes.png").is_file()
+
+
+@pytest.mark.parametrize("kind", ["prefix", "gated_cross_attention", "zero_init_attention", "lora_cross_attention"])
+def test_retention_looks_at_nearly_every_weight_and_leaves_the_gates_free(tmp_path, kind) -> None:
+    first = ran(tmp_path, "identity")["identity"]
+    some, config = open_sounds(first, "train"), STUDY.phase("retention").preset(SMOKE)
+    lm = open_language("own", config.language, first, "cpu")
+    made = replace(config.listener, fusion=replace(config.listener.fusion, kind=kind))
+    heard = listener.new_listener(made, some, lm, 0)
+    before = {name: p.detach().clone() for name, p in heard.named_parameters()}
+    kept = Retention.of("full", 1.0, lm, heard, some, 0)
+    assert all(torch.equal(p, before[name]) for name, p in heard.named_parameters()), "looking moves nothing"
+    assert len(kept._fisher) > 0.8 * len(before)
+    assert not any("gate" in name for name in kept._basis)
+    batch = training.caption_batch(lm, some, range(4), config.language.prompt)
+    heard = moved(heard, 0.1, 1)
+    with kept.projecting(heard):
+        training.caption_loss(lm, heard, batch).backward()
+    for name, parameter in heard.named_parameters():
+        if name in kept._basis and parameter.grad is not None:
+            along = kept._basis[name] @ parameter.grad.flatten()
+            assert float(along.norm()) <= 1e-4 * max(1e-3, float(parameter.grad.norm()))
+    terms = kept.terms(heard, batch, 0)
+    assert set(terms) == {"soft", "fisher"}
+    assert all(float(term.detach()) > 0 for term in terms.values())
+
+
+def test_retention_that_had_nothing_to_retain_is_invalid(tmp_path) -> None:
+    run = ran(tmp_path, "identity", "connectivity", "retention")["retention"]
+    assert outcomes(run)["perplexity_ratio_none"] is Outcome.INVALID
+
+
+def test_a_model_that_training_changed_is_noticed(tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "identity")
+    fit = training.fit
+
+    def spoiling(model, batch_at, loss_terms, *given, **named):
+        def terms(each, batch, step):
+            found = loss_terms(each, batch, step)
+            spoiled[0].model.get_output_embeddings().weight.data.add_(1e-6)
+            return found
+
+        return fit(model, batch_at, terms, *given, **named)
+
+    spoiled: list = []
+    opened = trial.open_language
+    monkeypatch.setattr(trial, "open_language", lambda *given: spoiled.append(opened(*given)) or spoiled[-1])
+    monkeypatch.setattr(training, "fit", spoiling)
+    run = ran(tmp_path, "connectivity")["connectivity"]
+    assert outcomes(run)["model_changed"] is Outcome.INVALID
+
+
+def test_texts_begin_as_the_model_has_learned_it(tmp_path) -> None:
+    first = ran(tmp_path, "identity")["identity"]
+    lm = open_language("own", STUDY.phase("phase1").preset(SMOKE).language, first, "cpu")
+    assert begin_ids(lm) == [lm.end_ids[0]]
+    assert listener.caption_ids(lm, "the sound :", [])[0][0] == lm.end_ids[0]
 
 
 # --- measures and doors -------------------------------------------------------------------------------------------
@@ -368,6 +428,32 @@ def test_nonsense_about_sounds_is_answered_in_one_line(changes, said) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         SoundConfig(**changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "overrides", "said"),
+    [
+        ("phase1", ("training.fit.optimizer=muon", "phase1.lr_projector=1e-3"), "muon knows one learning rate"),
+        ("phase1", ("phase1.fusion.layers=[9]",), "allowed: 1 to 2"),
+        ("identity", ("data.encoder=log-mel:abc",), "log-mel"),
+        ("phase1", ("model=phase9",), "allowed: phase1, baseline"),
+        ("identity", ("language.prompt=another", "data.model=nowhere/at/all"), "nowhere"),
+    ],
+)
+def test_nonsense_is_answered_before_anything_is_trained(tmp_path, code, overrides, said) -> None:
+    if code == "phase1":
+        ran(tmp_path, "identity", "connectivity")
+    before = set(tmp_path.rglob("config.yaml"))
+    with pytest.raises(ValueError, match=said) as caught:
+        ran(tmp_path, code, overrides=overrides)
+    assert "\n" not in str(caught.value)
+    assert set(tmp_path.rglob("config.yaml")) == before
+
+
+def test_a_run_on_what_another_config_prepared_is_refused(tmp_path) -> None:
+    ran(tmp_path, "identity")
+    with pytest.raises(ValueError, match="run the phase identity with the same overrides"):
+        ran(tmp_path, "connectivity", overrides=("language.prompt=another",))
 
 
 def test_a_folder_that_is_not_there_leaves_no_run(tmp_path) -> None:

@@ -60,7 +60,12 @@ def test_a_corpus_goes_to_every_phase_and_a_stopped_run_is_continued() -> None:
     lines = commands(SOUNDS="folder", CAPTIONS="train.csv", HELD_OUT_CAPTIONS="test.csv")
     wanted = ["data.path=folder", "data.captions=train.csv", "data.held_out_captions=test.csv"]
     assert all(line[-3:] == wanted for line in lines)
-    assert commands(RESUME="runs/x") == [["./inscape", "resume", "runs/x"]]
+    resumed = commands(RESUME="runs/audio-fusion/connectivity/full/x")
+    assert [line[1:3] for line in resumed] == [
+        ["resume", "runs/audio-fusion/connectivity/full/x"],
+        ["run", "audio-fusion.phase1"],
+    ]
+    assert len(commands(RESUME="runs/audio-fusion/phase1/full/x")) == 1
 
 
 def test_an_unknown_config_is_refused_in_one_line() -> None:

@@ -33,7 +33,7 @@ from inscape.studies.audio_fusion.listener import (
 from inscape.studies.audio_fusion.measures import exact_share, gate_0_difference, gradient_norms, layer_figures
 from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, others
 from inscape.studies.audio_fusion.training import TrainingConfig
-from inscape.studies.audio_fusion.trial import LISTENER, Bench, loss_over_first, open_bench, train_trial
+from inscape.studies.audio_fusion.trial import LISTENER, Bench, loss_over_first, open_bench, train_trial, weights_digest
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -58,6 +58,8 @@ GATE = Gate(
         Criterion("exact", at_least=0.9, source="plan", partial=0.5),
         Criterion("shuffled_exact", at_most=0.1, role="control", source="calibrated", why="hearing another clip, it "
                   "may not write the caption of this one"),
+        Criterion("model_changed", at_most=0, role="control", source="calibrated", why="the frozen model's weights, "
+                  "before and after"),
         Criterion("smallest_gradient_norm", at_least=1e-9, role="control", source="plan"),
         Criterion("gate_0_difference", at_most=0, role="control", source="calibrated", why="with the gate shut a "
                   "trained listener must be the frozen model, bit for bit"),
@@ -98,6 +100,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     return by_heart(bench, trained.listener, few) | {
         "smallest_gradient_norm": exact(min(norms.values()), 1, "training"),
         "gate_0_difference": gate_0_difference(bench.lm, trained.listener, few, bench.language.prompt),
+        "model_changed": exact(float(weights_digest(bench.lm) != bench.weights), 1, "model"),
         "loss_over_first": loss_over_first(trained.losses),
         "clips": exact(few.size, few.size, "clips"),
         **{name: exact(value, 1, "training") for name, value in layers.items() if name.endswith(("_ratio", "_gate"))},

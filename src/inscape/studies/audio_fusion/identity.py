@@ -24,8 +24,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase
@@ -43,6 +41,7 @@ from inscape.studies.audio_fusion.listener import (
 )
 from inscape.studies.audio_fusion.measures import gate_0_difference, logit_difference
 from inscape.studies.audio_fusion.plan_sizes import CLAIMED, plan_sizes
+from inscape.studies.audio_fusion.retention import moved
 from inscape.studies.audio_fusion.sounds import (
     LEAKS,
     SoundConfig,
@@ -55,6 +54,8 @@ from inscape.studies.audio_fusion.sounds import (
 from inscape.studies.audio_fusion.training import CaptionBatch, caption_loss
 
 __all__ = ["GATE", "PHASE", "Config", "check_all"]
+
+MOVED = 0.1  # standard deviation of what is added to every trained weight, to see what the gate shuts off
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,6 @@ GATE = Gate(
 )  # fmt: skip
 
 
-def moved(listener: Listener, seed: int) -> Listener:
-    """The listener with every trained weight moved at random, as training would."""
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in listener.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw).to(parameter.device))
-    return listener
-
-
 def without_gradient(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str) -> int:
     """How many trained parameters a caption's loss does not reach."""
     rows = list(range(min(4, sounds.size)))
@@ -109,7 +101,7 @@ def measure_kind(lm: LanguageModel, config: ListenerConfig, sounds: Sounds, prom
     listener = new_listener(config, sounds, lm, seed).eval()
     found = audit(listener, pretrained={"language_model": lm.model})
     start = logit_difference(lm, listener, sounds, prompt, heard=True).value
-    moved(listener, seed)
+    moved(listener, MOVED, seed)
     return {
         "init_difference": start,
         "gate_0_difference": gate_0_difference(lm, listener, sounds, prompt).value,
@@ -119,6 +111,24 @@ def measure_kind(lm: LanguageModel, config: ListenerConfig, sounds: Sounds, prom
         "open_difference": logit_difference(lm, listener, sounds, prompt, heard=True).value,
         "trained_parameters": found.by_kind()["trained"],
     }
+
+
+def measure_kinds(
+    lm: LanguageModel, config: Config, sounds: Sounds, seed: int
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """The figures of every kind that this model can have, and why it cannot have the others.
+
+    ValueError if the configured kind is among these.
+    """
+    kinds, impossible = {}, {}
+    for kind in KINDS:
+        try:
+            kinds[kind] = measure_kind(lm, _of_kind(config.listener, kind), sounds, config.language.prompt, seed)
+        except ValueError as error:
+            if kind == config.listener.fusion.kind:
+                raise
+            impossible[kind] = str(error)
+    return kinds, impossible
 
 
 def worst(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
@@ -137,18 +147,16 @@ def worst(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
 def run(context: Context) -> Mapping[str, Estimate]:
     """Read the sounds, open or train the model, put every kind of fusion in, and count."""
     config: Config = context.config
+    given = config.data.model != OWN and open_language(config.data.model, config.language, context.run, context.device)
     counts = prepare_sounds(config.data, context.run, seed=context.seed, device=context.device)
     train, held_out = (open_sounds(context.run, split) for split in ("train", "held_out"))
-    if config.language.model == OWN:
+    if config.data.model == OWN:
         captions = [said for each in train.captions for said in each]
         train_own(config.language, captions, context.run, seed=context.seed, device=context.device)
-    lm = open_language(config.language, context.run, context.device)
-    kinds = {
-        kind: measure_kind(lm, _of_kind(config.listener, kind), held_out, config.language.prompt, context.seed)
-        for kind in KINDS
-    }
+    lm = given or open_language(OWN, config.language, context.run, context.device)
+    kinds, impossible = measure_kinds(lm, config, held_out, context.seed)
     sizes = plan_sizes()
-    context.run.write_json("kinds.json", kinds)
+    context.run.write_json("kinds.json", kinds | {kind: {"not possible": why} for kind, why in impossible.items()})
     context.run.write_json("plan_sizes.json", {"counted": sizes, "claimed": CLAIMED})
     leaks: Any = context.run.read_json(LEAKS)
     return worst(kinds) | {
@@ -162,10 +170,25 @@ def _of_kind(config: ListenerConfig, kind: str) -> ListenerConfig:
     return replace(config, fusion=replace(config.fusion, kind=kind))
 
 
-def check_all(config: Config) -> None:
-    """ValueError on what the config names and is not there."""
-    check_language(config.language)
+def check_all(config: Any) -> None:
+    """ValueError on what a phase's config names and is not there, or what cannot be trained."""
+    check_language(config.data.model)
     check_sounds(config.data)
+    training = getattr(config, "training", None)
+    for name in ("listener", "phase1", "baseline"):
+        listener: ListenerConfig | None = getattr(config, name, None)
+        if listener is None:
+            continue
+        if training and training.fit.optimizer == "muon" and listener.lr_projector != listener.lr_adapter:
+            raise ValueError(
+                f"{name}.lr_projector={listener.lr_projector:g} and {name}.lr_adapter={listener.lr_adapter:g} differ, "
+                "and muon knows one learning rate; give both, or training.fit.optimizer=adamw"
+            )
+        if config.data.model == OWN and max(listener.fusion.layers, default=0) > config.language.own.layers:
+            raise ValueError(
+                f"{name}.fusion.layers={listener.fusion.layers} name a layer that the model of its own has not; "
+                f"allowed: 1 to {config.language.own.layers}"
+            )
 
 
 PHASE = Phase(

@@ -29,7 +29,16 @@ from inscape.pretrained.language_model import DTYPES, LanguageModel, open_langua
 from inscape.stopping import part_of
 from inscape.train import FitConfig, fit
 
-__all__ = ["OWN", "LanguageConfig", "OwnConfig", "check_language", "open_language", "other_texts", "train_own"]
+__all__ = [
+    "OWN",
+    "LanguageConfig",
+    "OwnConfig",
+    "begin_ids",
+    "check_language",
+    "open_language",
+    "other_texts",
+    "train_own",
+]
 
 OWN = "own"
 FOLDER = "language_model"  # in the run of the first phase
@@ -62,9 +71,8 @@ class OwnConfig:
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """The frozen model, and how it is asked for a caption."""
+    """How the frozen model (`data.model`) is opened, and asked for a caption."""
 
-    model: str = OWN  # own | smollm2 | tiny | llava:FOLDER | a Hugging Face id | a folder
     dtype: str = "float32"  # of its weights: float32 | bfloat16 | float16
     prompt: str = "the sound :"  # what stands before every caption
     new_tokens: int = 40  # most tokens of a caption
@@ -86,20 +94,35 @@ class LanguageConfig:
             raise ValueError(f"language.rerank_weight={self.rerank_weight} is out of range; allowed: 0 to 100")
 
 
-def check_language(config: LanguageConfig) -> None:
+def check_language(model: str) -> None:
     """ValueError if the packages are not there; the model itself is opened by the run."""
-    load_extra("transformers", "lm", f"the language model {config.model}")
+    load_extra("transformers", "lm", f"the language model {model}")
 
 
-def open_language(config: LanguageConfig, run: RunDir, device: str) -> LanguageModel:
-    """The frozen model; `own` out of `run`, the first phase's. ValueError in one line if it is not to be had."""
+def open_language(model: str, config: LanguageConfig, run: RunDir, device: str) -> LanguageModel:
+    """The frozen model; `own` out of `run`, the first phase's.
+
+    ValueError in one line if it is not to be had, has no sign for the end, or does more to its logits than a head does.
+    """
     place = pick_device(device)
-    if config.model != OWN:
-        return open_language_model(config.model, device=place, dtype=config.dtype)
-    folder = run.path / FOLDER
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{run.path} holds no language model of its own: run the phase identity again")
-    return open_language_model(str(folder), device=place, dtype=config.dtype)._replace(name=OWN)
+    if model == OWN:
+        folder = run.path / FOLDER
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{run.path} holds no language model of its own: run the phase identity again")
+        lm = open_language_model(str(folder), device=place, dtype=config.dtype)._replace(name=OWN)
+    else:
+        lm = open_language_model(model, device=place, dtype=config.dtype)
+    if not lm.end_ids:
+        raise ValueError(f"{lm.name} names no sign for the end of a text (eos_token); use another model")
+    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(lm.model.config.get_text_config(), setting, None) not in (None, 1, 1.0):
+            raise ValueError(f"{lm.name} sets {setting}, which this study does not follow; use another model")
+    return lm
+
+
+def begin_ids(lm: LanguageModel) -> list[int]:
+    """What the tokenizer puts before a text by default: a sign of the beginning, or nothing."""
+    return list(lm.tokenizer("")["input_ids"])
 
 
 def other_texts(count: int, seed: int) -> list[str]:
@@ -114,7 +137,7 @@ def train_own(config: LanguageConfig, captions: Sequence[str], run: RunDir, *, s
         return
     texts = [f"{config.prompt} {each}" for each in captions] + other_texts(config.own.texts, seed)
     tokenizer = _tokenizer(texts)
-    ids = [[*each, tokenizer.eos_token_id] for each in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    ids = [[*each, tokenizer.eos_token_id] for each in tokenizer(texts)["input_ids"]]
     seed_everything(seed)
     model = _new_model(config.own, tokenizer)
 
@@ -152,8 +175,8 @@ def _side_by_side(texts: Sequence[Sequence[int]]) -> _Texts:
 
 
 def _tokenizer(texts: Sequence[str]) -> Any:
-    """A token a word: what a model this small can learn in seconds."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """A token a word: what a model this small can learn in seconds. A text begins behind the sign of the end."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     splitter = pre_tokenizers.Whitespace()
@@ -161,6 +184,7 @@ def _tokenizer(texts: Sequence[str]) -> Any:
     vocabulary = {word: i for i, word in enumerate([END, UNKNOWN, *words])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = splitter
+    backend.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, vocabulary[END])])
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, pad_token=END, unk_token=UNKNOWN)
 
 

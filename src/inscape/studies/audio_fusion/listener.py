@@ -29,6 +29,7 @@ from inscape.nn.audio_projectors import ProjectorConfig, make_projector
 from inscape.nn.audio_tokens import AudioTokens
 from inscape.nn.fusion import Fusion, FusionConfig
 from inscape.pretrained.language_model import LanguageModel, line_is_over
+from inscape.studies.audio_fusion.language import begin_ids
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of, statistics_of
 
 __all__ = [
@@ -150,7 +151,7 @@ def hearing(
 
 def caption_ids(lm: LanguageModel, prompt: str, captions: Sequence[str]) -> tuple[list[int], list[list[int]]]:
     """Ids of the prompt, and of each caption with the sign that ends it."""
-    asked = lm.encode(prompt) or [lm.end_ids[0]]
+    asked = [*begin_ids(lm), *lm.encode(prompt)] or [lm.end_ids[0]]
     spaced = "" if prompt[-1:].isspace() or not prompt else " "
     return asked, [[*lm.encode(spaced + each), lm.end_ids[0]] for each in captions]
 

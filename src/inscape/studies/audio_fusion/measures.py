@@ -75,6 +75,8 @@ LISTENING = (
               "probable with its own clip than with a wrong one"),
     Criterion("gain_over_no_audio", at_least=1, role="control", source="calibrated", why="CIDEr with the sound less "
               "CIDEr without"),
+    Criterion("model_changed", at_most=0, role="control", source="calibrated", why="the frozen model's weights, before "
+              "and after"),
     Criterion("gate_0_difference", at_most=0, role="control", source="calibrated", why="with the gate shut a trained "
               "listener must be the frozen model, bit for bit"),
     Criterion("silent_difference", at_most=0, role="control", source="calibrated", why="a clip without a single frame "
@@ -137,7 +139,7 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
 
     metrics = dict(measure_captions(judged.captions["own"], sounds.captions, frequencies=None, unit=UNIT))
     metrics["exact"] = exact_share(judged.captions["own"], sounds.captions)
-    for name in judged.cider.keys() - {"own"}:
+    for name in sorted(judged.cider.keys() - {"own"}):
         metrics[f"{name}_cider"] = bootstrap_mean(judged.cider[name].tolist(), UNIT)
     metrics |= {
         "three_times_no_audio": difference(own, 3 * none),
@@ -170,7 +172,7 @@ def _class_named(captions: Sequence[str], labels: Sequence[str]) -> Estimate:
     """Share of captions that name the clip's class and no other."""
     classes = sorted(set(labels))
     right = [
-        [name for name in classes if name.replace("_", " ") in said] == [label]
+        [name for name in classes if f" {name.replace('_', ' ')} " in f" {' '.join(words(said))} "] == [label]
         for said, label in zip(captions, labels, strict=True)
     ]
     return proportion(sum(right), len(right), UNIT)

@@ -65,8 +65,6 @@ GATE = Gate((CIDER, Criterion("loss_over_first", at_most=0.9, source="calibrated
 REMEDIES = (
     Remedy(("cider",), {"training.fit.steps": lambda steps: 2 * steps, "training.epochs": lambda n: 2 * n},
            "if not: train longer"),
-    Remedy(("cider", "gain_lost_when_shuffled"), {"phase1.projector.kind": "perceiver"},
-           "if not: frames instead of one global vector"),
 )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Does a wider projector, trained longer, hear more?
 
-Method: the plan's second step. The projector's bottleneck is taken away (0) or widened to 4096, and training is three
-times as long; everything else, data, controls and figures, is phase 1's (CIDEr-D, Vedantam et al. 2015). What counts is
-the gain over phase 1 on the same held-out clips.
+Method: the plan's second step. The projector's bottleneck is taken away (0) or widened to 4096, and training is longer;
+everything else, data, controls and figures, is phase 1's (CIDEr-D, Vedantam et al. 2015). What counts is the gain over
+phase 1 on the same held-out clips.
 
 A negative result would mean that the bottleneck did not hold the listener back: the limit is the encoder, the data, or
 the way sound is let in.

@@ -9,11 +9,17 @@ read while a sound is present: a question that has nothing to do with it, a conv
     nullspace  gradients lose their part along the gradients of other text (OGD; Farajtabar et al. 2020)
     full       all three
 
+Gradients of other text are taken once, at weights moved a little from their start: there most of them are exactly 0,
+behind maps that begin at zero. Parameters with hardly more entries than there are gradients, such as gates, are not
+projected: nothing of their own gradient would be left. Adam and Muon change what comes out of a projected gradient;
+AdamW keeps most of it, and is what these trainings take.
+
 Legend: B batch, N tokens, V vocabulary, P entries of one parameter, G gradients.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, final
@@ -25,18 +31,19 @@ from torch.nn import functional
 
 from inscape.data.epochs import drawn, positions_of
 from inscape.pretrained.language_model import LanguageModel
-from inscape.studies.audio_fusion.language import other_texts
+from inscape.studies.audio_fusion.language import begin_ids, other_texts
 from inscape.studies.audio_fusion.listener import Listener, caption_states, hearing, side_by_side
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of
 
 if TYPE_CHECKING:
     from inscape.studies.audio_fusion.training import CaptionBatch
 
-__all__ = ["RETENTIONS", "Retention", "text_ids", "text_losses"]
+__all__ = ["RETENTIONS", "Retention", "moved", "text_ids", "text_losses"]
 
 RETENTIONS = ("none", "soft", "fisher", "nullspace", "full")
 TEXTS = 512  # sentences of other text that training may look at
 GRADIENTS = 16  # gradients of other text: directions that are left alone, and samples of the Fisher information
+PROBE = 0.05  # how far weights are moved before the gradients of other text are taken, as a standard deviation
 FISHER = 1000.0  # weight of fisher's term at retention_weight 1: the information of one text is about a thousandth
 
 
@@ -119,12 +126,12 @@ class Retention:
         return self._lm.model.get_output_embeddings()(states_BND).float().log_softmax(-1)
 
     def _look(self, listener: Listener, sounds: Sounds) -> None:
-        """The gradients of other text at the start, in eval mode: their squares' mean, and an orthonormal basis."""
+        """The gradients of other text near the start, in eval mode: their squares' mean, and an orthonormal basis."""
+        anchor = {name: p.detach().clone() for name, p in listener.named_parameters() if p.requires_grad}
+        listener = moved(copy.deepcopy(listener).eval(), PROBE, self._seed)
         named = {name: p for name, p in listener.named_parameters() if p.requires_grad}
         rows = np.arange(GRADIENTS * 8)
         gradients: dict[str, list[Tensor]] = {name: [] for name in named}
-        training = listener.training
-        listener.eval()
         for at in range(0, len(rows), 8):
             some = [self._texts[i % len(self._texts)] for i in rows[at : at + 8]]
             text = self._text(some, *batch_of(sounds, rows[at : at + 8] % sounds.size))
@@ -133,32 +140,49 @@ class Retention:
             for name, gradient in zip(named, found, strict=True):
                 if gradient is not None:
                     gradients[name].append(gradient.detach())
-        listener.train(training)
         for name, each in gradients.items():
             if not each or not any(bool(g.any()) for g in each):
                 continue
             self._fisher[name] = torch.stack([g.square() for g in each]).mean(0)
-            self._anchor[name] = named[name].detach().clone()
-            self._basis[name] = _orthonormal(torch.stack([g.flatten() for g in each]))
+            self._anchor[name] = anchor[name]
+            if named[name].numel() > 2 * GRADIENTS:
+                self._basis[name] = _orthonormal(torch.stack([g.flatten() for g in each]))
+
+
+def moved(listener: Listener, by: float, seed: int) -> Listener:
+    """The same listener with every trained weight moved at random, `by` the standard deviation of what is added."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in listener.parameters():
+            parameter.add_(by * torch.randn(parameter.shape, generator=draw).to(parameter.device))
+    return listener
 
 
 def text_ids(lm: LanguageModel, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, between two signs of the end."""
-    end = lm.end_ids[0]
-    return [[end, *lm.encode(text), end] for text in texts]
+    """Ids of each text, begun as the tokenizer begins texts, and ended; what is first is not predicted."""
+    return [[*begin_ids(lm), *lm.encode(text), lm.end_ids[0]] for text in texts]
 
 
 @torch.no_grad()
 def text_losses(
-    lm: LanguageModel, listener: Listener | None, texts: Sequence[str], sounds: Sounds, batch: int
+    lm: LanguageModel,
+    listener: Listener | None,
+    texts: Sequence[str],
+    sounds: Sounds,
+    batch: int,
+    *,
+    silent: bool = False,
 ) -> list[float]:
-    """Nats a token of each text, read while the clip of its number is heard; without a listener by the frozen model."""
+    """Nats a token of each text, read while the clip of its number is heard; without a listener by the frozen model.
+
+    silent: the listener is there, and no frame of any clip.
+    """
     ids, found = text_ids(lm, texts), []
     reader = Retention(lm, "none", 0.0, ids, 0)
     for at in range(0, len(ids), batch):
         some = ids[at : at + batch]
-        heard = batch_of(sounds, np.arange(at, at + len(some)) % sounds.size)
-        text = reader._text(some, *heard)
+        features_BTF, mask_BT = batch_of(sounds, np.arange(at, at + len(some)) % sounds.size)
+        text = reader._text(some, features_BTF, torch.zeros_like(mask_BT) if silent else mask_BT)
         found += _nll(reader._log_chances(listener, text), text.ids_BN, text.own_BN).tolist()
     return found
 

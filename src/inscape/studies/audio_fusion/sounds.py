@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from inscape.core.rundir import RunDir
+from inscape.data.epochs import epoch_order
 from inscape.data.sounds.leaks import audit_leaks
 from inscape.data.sounds.manifests import SoundClip, load_clips, read_audiocaps, read_classes
 from inscape.data.sounds.synthesis import synthesise
@@ -65,6 +66,7 @@ class SoundConfig:
     train_folds: tuple[int, ...] = (1, 2, 3)  # of a folder of classes: the first digit of a file's name
     held_out_folds: tuple[int, ...] = (4,)
     encoder: str = "log-mel:25"  # kind or kind:where, see inscape.pretrained.audio_encoders
+    model: str = "own"  # the frozen model that hears: own | smollm2 | tiny | llava:WHERE | a Hugging Face id | a folder
     seconds: float = 4.0  # clips are cut, or filled up with silence that is masked, to this length
     train: int = 4000  # most training clips; of the built-in world as many as are made
     held_out: int = 500  # most held-out clips
@@ -116,6 +118,8 @@ class Sounds(NamedTuple):
 
 def check_sounds(data: SoundConfig) -> None:
     """ValueError if what `data` names is not there, or needs a package that is not installed."""
+    if data.encoder.partition(":")[0] == "log-mel":
+        open_audio_encoder(data.encoder)  # the others need their weights
     if not data.path:
         return
     for package in ("soundfile", "soxr"):
@@ -136,19 +140,19 @@ def prepare_sounds(data: SoundConfig, run: RunDir, *, seed: int, device: str) ->
         run.write_json(LEAKS, {"leaks": report.leaks, "lines": report.lines, "caption_overlap": report.caption_overlap})
     else:
         run.write_json(LEAKS, {"leaks": _shared_scenes(data, seed), "lines": []})
-    set_aside: list[dict[str, str]] = []
     for split in SPLITS:
         if (run.path / CLIPS.format(split)).is_file():
             continue
+        set_aside: list[dict[str, str]] = []
         source = (
             _from_files(listed[split], data, encoder, set_aside) if data.path else _of_world(data, split, seed, encoder)
         )
-        _keep_split(run, split, source, data, encoder)
+        _keep_split(run, split, source, data, encoder, set_aside)
     silence_TF = encoder.encode([np.zeros(round(data.seconds * encoder.sample_rate), dtype=np.float32)])[0]
     np.save(run.path / SILENCE, silence_TF.astype(np.float16))
-    if set_aside or not (run.path / "quarantine.json").is_file():
-        run.write_json("quarantine.json", set_aside)
-    return {"set_aside": len(run.read_json("quarantine.json") or [])}
+    broken = [each for split in SPLITS for each in run.read_json(CLIPS.format(split))["set_aside"]]
+    run.write_json("quarantine.json", broken)
+    return {"set_aside": len(broken)}
 
 
 def open_sounds(run: RunDir, split: str) -> Sounds:
@@ -249,8 +253,10 @@ def _listed(data: SoundConfig, split: str) -> list[SoundClip]:
     else:
         folds = data.held_out_folds if split == "held_out" else data.train_folds
         found = list(read_classes(folder, folds=folds).clips)
+    # Folders of classes come in the order of their classes: a part of them has to hold some of each.
+    found = [found[i] for i in epoch_order(0, 0, len(found))]
     if split == "held_out":
-        return found[:: max(1, len(found) // data.held_out)][: data.held_out]
+        return found[: data.held_out]
     watched = found[::16]
     return watched[: 4 * WATCHED] if split == "validation" else [c for i, c in enumerate(found) if i % 16][: data.train]
 
@@ -267,7 +273,14 @@ def _from_files(
             yield _Heard(encoder.encode(waves), captions, labels)
 
 
-def _keep_split(run: RunDir, split: str, source: Iterator[_Heard], data: SoundConfig, encoder: AudioCodec) -> None:
+def _keep_split(
+    run: RunDir,
+    split: str,
+    source: Iterator[_Heard],
+    data: SoundConfig,
+    encoder: AudioCodec,
+    set_aside: Sequence[dict[str, str]],
+) -> None:
     """Features first, the list of clips last: a split without its list is not whole."""
     most = int(np.ceil(round(data.seconds * encoder.sample_rate) / round(encoder.sample_rate / encoder.rate_hz)))
     rows, frames, captions, labels = [], [], [], []
@@ -285,5 +298,11 @@ def _keep_split(run: RunDir, split: str, source: Iterator[_Heard], data: SoundCo
     np.save(run.path / FEATURES.format(split), np.concatenate(rows))
     run.write_json(
         CLIPS.format(split),
-        {"frames": frames, "captions": captions, "labels": labels, "is_world": not data.path},
+        {
+            "frames": frames,
+            "captions": captions,
+            "labels": labels,
+            "is_world": not data.path,
+            "set_aside": list(set_aside),
+        },
     )

@@ -37,7 +37,15 @@ from inscape.studies.audio_fusion.retention import RETENTIONS, Retention
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of
 from inscape.train import FitConfig, FitResult, fit
 
-__all__ = ["CaptionBatch", "Trained", "TrainingConfig", "caption_loss", "fit_within_memory", "train_listener"]
+__all__ = [
+    "CaptionBatch",
+    "Trained",
+    "TrainingConfig",
+    "caption_batch",
+    "caption_loss",
+    "fit_within_memory",
+    "train_listener",
+]
 
 Evaluate = Callable[[Listener, int], dict[str, float]]
 
@@ -96,6 +104,13 @@ class Trained(NamedTuple):
     losses: list[float]  # of each log line, in order
     steps: int
     batch: CaptionBatch  # the first batch, for measurements of gradients
+
+
+def caption_batch(lm: LanguageModel, sounds: Sounds, rows: Sequence[int], prompt: str) -> CaptionBatch:
+    """These clips with their canonical captions, on the model's device."""
+    asked, ids = caption_ids(lm, prompt, [sounds.captions[i][0] for i in rows])
+    parts = (*batch_of(sounds, list(rows)), *side_by_side(asked, ids))
+    return CaptionBatch(*(each.to(lm.device) for each in parts))
 
 
 def caption_loss(

@@ -5,16 +5,21 @@ Legend: T frames, F features.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
+
+from inscape.core.config import from_yaml
 from inscape.core.estimate import Estimate, exact
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context
 from inscape.metrics.cider import DocumentFrequencies
 from inscape.pretrained.language_model import LanguageModel
 from inscape.stopping import part_of
-from inscape.studies.audio_fusion.language import LanguageConfig, open_language
+from inscape.studies.audio_fusion.identity import Config as IdentityConfig
+from inscape.studies.audio_fusion.language import OWN, LanguageConfig, open_language
 from inscape.studies.audio_fusion.listener import Listener, ListenerConfig, of_sounds, save_listener, write_captions
 from inscape.studies.audio_fusion.measures import (
     Judged,
@@ -30,9 +35,9 @@ from inscape.studies.audio_fusion.measures import (
 )
 from inscape.studies.audio_fusion.reranking import reranked_captions
 from inscape.studies.audio_fusion.sounds import LEAKS, SPLITS, Sounds, features_of_silence, open_sounds
-from inscape.studies.audio_fusion.training import Trained, TrainingConfig, train_listener
+from inscape.studies.audio_fusion.training import Trained, TrainingConfig, caption_batch, train_listener
 
-__all__ = ["LISTENER", "Bench", "judge_trial", "loss_over_first", "open_bench", "train_trial"]
+__all__ = ["LISTENER", "Bench", "judge_trial", "loss_over_first", "open_bench", "train_trial", "weights_digest"]
 
 LISTENER = "listener.safetensors"  # in the run
 TRIED = 64  # validation clips that evaluations write of
@@ -47,14 +52,22 @@ class Bench(NamedTuple):
     validation: Sounds
     held_out: Sounds
     first: RunDir  # the run of the first phase
+    weights: str  # digest of the frozen model's weights, before anything is trained
 
 
 def open_bench(context: Context, config: Any) -> Bench:
-    """The frozen model and the sounds of the run's inputs. ValueError in one line where they are not whole."""
+    """The frozen model and the sounds of the run's inputs. ValueError in one line if they are not whole or not its."""
     first = context.inputs["identity"]
-    lm = open_language(config.language, first, context.device)
+    made: Any = from_yaml(IdentityConfig, first.path / RunDir.CONFIG)
+    own = (config.language.own, config.language.prompt) == (made.language.own, made.language.prompt)
+    if made.data != config.data or (config.data.model == OWN and not own):
+        raise ValueError(
+            f"{first.path} prepared other sounds, or trained its model behind another prompt, than this config says; "
+            "run the phase identity with the same overrides"
+        )
+    lm = open_language(config.data.model, config.language, first, context.device)
     train, validation, held_out = (open_sounds(first, split) for split in SPLITS)
-    return Bench(lm, config.language, train, validation, held_out, first)
+    return Bench(lm, config.language, train, validation, held_out, first, weights_digest(lm))
 
 
 def train_trial(
@@ -74,7 +87,9 @@ def train_trial(
             new_tokens=bench.language.new_tokens,
             batch=bench.language.batch,
         )
-        return {"cider": float(scores(said, few, frequencies).mean())}
+        watched = caption_batch(bench.lm, few, range(min(8, few.size)), bench.language.prompt)
+        layers = layer_figures(bench.lm, listener, watched)
+        return {"cider": float(scores(said, few, frequencies).mean())} | layers
 
     with part_of(run, part) as folder:
         return train_listener(
@@ -108,12 +123,22 @@ def judge_trial(
         "prefers_right_clip": prefers_right_clip(lm, listener, held_out, asked),
         "gate_0_difference": gate_0_difference(lm, listener, held_out, asked.prompt),
         "silent_difference": logit_difference(lm, listener, held_out, asked.prompt, heard=False),
+        "model_changed": exact(float(weights_digest(lm) != bench.weights), 1, "model"),
         "leaks": exact(float(leaks["leaks"]), held_out.size, "clips"),
         "smallest_gradient_norm": exact(min(norms.values()), 1, "training"),
         "loss_over_first": loss_over_first(trained.losses),
         **{name: exact(value, 1, "training") for name, value in layers.items() if name.endswith(("_ratio", "_gate"))},
         "steps": exact(trained.steps, 1, "training"),
     }, judged
+
+
+def weights_digest(lm: LanguageModel) -> str:
+    """A digest of every weight of the model, to the bit."""
+    digest = hashlib.sha256()
+    for name, weight in lm.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def loss_over_first(losses: list[float]) -> Estimate:
