@@ -286,6 +286,10 @@ ADAPTER = {f"training/{name}" for name in TRAINED} | {
     "training/diagnostics.jsonl",
 }
 HORIZONS = ("direction_by_horizon", "likelihood_by_horizon", "worst_frames")
+HEARD = {f"training/{name}" for name in TRAINED} | {
+    *("captions.json", "layers.json", "listener.safetensors"),
+    *("figures/captions.json", "figures/conditions.png"),
+}
 OWN_FILES = {  # what a phase writes beside what every run has
     "visual.P0": {"data.json", "evaluation_pack.json", "tokenizer.json"},
     "visual.P1": TRAINED | LATENTS | {"encoder.safetensors"},
@@ -331,6 +335,30 @@ OWN_FILES = {  # what a phase writes beside what every run has
     "prompt-compression.C1": ADAPTER,
     "prompt-compression.C2": ADAPTER,
     "prompt-compression.C3": {"frontier.json", "frontier.csv", "figures/captions.json", "figures/frontier.png"},
+    "audio-fusion.identity": {
+        *(f"clips_{split}.json" for split in ("train", "validation", "held_out")),
+        *(f"features_{split}.npy" for split in ("train", "validation", "held_out", "silence")),
+        *(f"language_model/{name}" for name in ("config.json", "generation_config.json", "model.safetensors")),
+        *(f"language_model/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
+        *(f"language/{name}" for name in TRAINED),
+        *("kinds.json", "leaks.json", "plan_sizes.json", "quarantine.json"),
+    },
+    "audio-fusion.connectivity": {"layers.json", "listener.safetensors"} | {f"training/{name}" for name in TRAINED},
+    "audio-fusion.phase1": HEARD,
+    "audio-fusion.phase2": HEARD,
+    "audio-fusion.retention": {
+        f"{kind}/{name}" for kind in ("none", "soft", "fisher", "nullspace", "full") for name in TRAINED
+    }
+    | {"figures/captions.json", "figures/retention.png"},
+    "audio-fusion.fixes": {
+        f"{variant}/{name}"
+        for variant in (
+            *("baseline", "phase1", "strangers"),
+            *(f"{how}_{fix}" for how in ("only", "without") for fix in ("capacity", "scale", "gate", "warmup")),
+        )
+        for name in TRAINED
+    }
+    | {"figures/captions.json", "figures/fixes.png"},
     "prompt-compression.C4": {f"training/{name}" for name in TRAINED}
     | {"answers.json", "sequence_compressor.safetensors"},
 }

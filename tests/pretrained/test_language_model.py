@@ -215,7 +215,9 @@ def test_rows_that_are_not_taken_are_noticed_at_the_door(lm: LanguageModel) -> N
 
 def test_a_name_that_is_none_says_what_may_be_given(tmp_path: Path) -> None:
     for name in (f"{tmp_path}/gone", "./gone", "~/gone/model", ""):
-        with pytest.raises(ValueError, match=r"^there is no folder .* with a language model; use smollm2, tiny, a Hug"):
+        with pytest.raises(
+            ValueError, match=r"^there is no folder .* with a language model; use smollm2, tiny, llava:WHERE, a Hug"
+        ):
             open_language_model(name)
     with pytest.raises(ValueError, match="dtype is 'int8'; allowed: float32, bfloat16, float16"):
         open_language_model("tiny", dtype="int8")

@@ -136,7 +136,7 @@ def test_noise_is_not_heard_and_does_not_pass(tmp_path, monkeypatch) -> None:
     run = ran(tmp_path, "identity", "connectivity", "phase1", overrides=PLANTED, own=own)["phase1"]
     assert judge(run).outcome is Outcome.INVALID
     found = outcomes(run)
-    assert found["gain_lost_when_shuffled"] is Outcome.INVALID
+    assert found["gain_lost_less_four_fifths"] is Outcome.INVALID
     assert found["prefers_right_clip"] is Outcome.INVALID
     assert value(run, "exact") < 0.3
     assert value(run, "cider") > 30, "captions that nobody heard still score: this is what the controls are for"
@@ -404,7 +404,7 @@ def test_a_wrong_clip_is_one_of_which_something_else_is_said() -> None:
 def test_a_gate_asks_for_every_control() -> None:
     controls = {c.metric for c in LISTENING if c.role == "control"}
     assert {
-        "gain_lost_when_shuffled",
+        "gain_lost_less_four_fifths",
         "silence_over_constant",
         "prefers_right_clip",
         "gain_over_no_audio",

@@ -144,28 +144,6 @@ def worst(kinds: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
     return found | counts
 
 
-def run(context: Context) -> Mapping[str, Estimate]:
-    """Read the sounds, open or train the model, put every kind of fusion in, and count."""
-    config: Config = context.config
-    given = config.data.model != OWN and open_language(config.data.model, config.language, context.run, context.device)
-    counts = prepare_sounds(config.data, context.run, seed=context.seed, device=context.device)
-    train, held_out = (open_sounds(context.run, split) for split in ("train", "held_out"))
-    if config.data.model == OWN:
-        captions = [said for each in train.captions for said in each]
-        train_own(config.language, captions, context.run, seed=context.seed, device=context.device)
-    lm = given or open_language(OWN, config.language, context.run, context.device)
-    kinds, impossible = measure_kinds(lm, config, held_out, context.seed)
-    sizes = plan_sizes()
-    context.run.write_json("kinds.json", kinds | {kind: {"not possible": why} for kind, why in impossible.items()})
-    context.run.write_json("plan_sizes.json", {"counted": sizes, "claimed": CLAIMED})
-    leaks: Any = context.run.read_json(LEAKS)
-    return worst(kinds) | {
-        "leaks": exact(float(leaks["leaks"]), held_out.size, "clips"),
-        "set_aside": exact(counts["set_aside"], train.size + held_out.size, "clips"),
-        **{f"{name}_trained_millions": exact(each["total"] / 1e6, 1, "config") for name, each in sizes.items()},
-    }
-
-
 def _of_kind(config: ListenerConfig, kind: str) -> ListenerConfig:
     return replace(config, fusion=replace(config.fusion, kind=kind))
 
@@ -189,6 +167,28 @@ def check_all(config: Any) -> None:
                 f"{name}.fusion.layers={listener.fusion.layers} name a layer that the model of its own has not; "
                 f"allowed: 1 to {config.language.own.layers}"
             )
+
+
+def run(context: Context) -> Mapping[str, Estimate]:
+    """Read the sounds, open or train the model, put every kind of fusion in, and count."""
+    config: Config = context.config
+    given = config.data.model != OWN and open_language(config.data.model, config.language, context.run, context.device)
+    counts = prepare_sounds(config.data, context.run, seed=context.seed, device=context.device)
+    train, held_out = (open_sounds(context.run, split) for split in ("train", "held_out"))
+    if config.data.model == OWN:
+        captions = [said for each in train.captions for said in each]
+        train_own(config.language, captions, context.run, seed=context.seed, device=context.device)
+    lm = given or open_language(OWN, config.language, context.run, context.device)
+    kinds, impossible = measure_kinds(lm, config, held_out, context.seed)
+    sizes = plan_sizes()
+    context.run.write_json("kinds.json", kinds | {kind: {"not possible": why} for kind, why in impossible.items()})
+    context.run.write_json("plan_sizes.json", {"counted": sizes, "claimed": CLAIMED})
+    leaks: Any = context.run.read_json(LEAKS)
+    return worst(kinds) | {
+        "leaks": exact(float(leaks["leaks"]), held_out.size, "clips"),
+        "set_aside": exact(counts["set_aside"], train.size + held_out.size, "clips"),
+        **{f"{name}_trained_millions": exact(each["total"] / 1e6, 1, "config") for name, each in sizes.items()},
+    }
 
 
 PHASE = Phase(
