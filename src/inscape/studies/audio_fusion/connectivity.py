@@ -26,14 +26,20 @@ from inscape.studies.audio_fusion.listener import (
     PHASE1,
     Listener,
     ListenerConfig,
-    of_sounds,
     save_listener,
-    write_captions,
 )
 from inscape.studies.audio_fusion.measures import exact_share, gate_0_difference, gradient_norms, layer_figures
 from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, others
 from inscape.studies.audio_fusion.training import TrainingConfig
-from inscape.studies.audio_fusion.trial import LISTENER, Bench, loss_over_first, open_bench, train_trial, weights_digest
+from inscape.studies.audio_fusion.trial import (
+    LISTENER,
+    Bench,
+    captions_by,
+    loss_over_first,
+    open_bench,
+    train_trial,
+    weights_digest,
+)
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -74,15 +80,7 @@ def by_heart(bench: Bench, listener: Listener, few: Sounds) -> dict[str, Estimat
     """Share of clips whose caption is written, with their own sound and with another's."""
     count, found = few.size, {}
     for name, order in (("exact", list(range(count))), ("shuffled_exact", others(few, count // 2))):
-        said = write_captions(
-            bench.lm,
-            listener,
-            of_sounds(few, order),
-            count,
-            prompt=bench.language.prompt,
-            new_tokens=bench.language.new_tokens,
-            batch=bench.language.batch,
-        )
+        said = captions_by(bench, listener, few, order)
         found[name] = exact_share(said, [each[:1] for each in few.captions])
     return found
 

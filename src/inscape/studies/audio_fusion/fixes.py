@@ -21,16 +21,15 @@ import numpy as np
 from inscape.core.estimate import Estimate, bootstrap_mean
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
-from inscape.metrics.cider import DocumentFrequencies
 from inscape.metrics.kept_share import mean_difference
 from inscape.studies.audio_fusion.figures import draw_fixes
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
-from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, ListenerConfig, of_sounds, write_captions
-from inscape.studies.audio_fusion.measures import UNIT, scores
+from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, ListenerConfig
+from inscape.studies.audio_fusion.measures import UNIT
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
-from inscape.studies.audio_fusion.trial import Bench, open_bench, train_trial
+from inscape.studies.audio_fusion.trial import Bench, cider_by, open_bench, train_trial
 
 __all__ = ["FIXES", "GATE", "PHASE", "Config", "variants"]
 
@@ -98,18 +97,7 @@ def variants(baseline: ListenerConfig, phase1: ListenerConfig) -> dict[str, List
 
 def trial(bench: Bench, config: ListenerConfig, training: TrainingConfig, context: Context, name: str) -> np.ndarray:
     """CIDEr of each held-out clip, in percent, after one training."""
-    asked, held_out = bench.language, bench.held_out
-    trained = train_trial(bench, config, training, context.run, context.seed, part=name)
-    said = write_captions(
-        bench.lm,
-        trained.listener,
-        of_sounds(held_out),
-        held_out.size,
-        prompt=asked.prompt,
-        new_tokens=asked.new_tokens,
-        batch=asked.batch,
-    )
-    return scores(said, held_out, DocumentFrequencies.of(held_out.captions))
+    return cider_by(bench, train_trial(bench, config, training, context.run, context.seed, part=name).listener)
 
 
 def run(context: Context) -> Mapping[str, Estimate]:

@@ -23,17 +23,16 @@ import numpy as np
 from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
-from inscape.metrics.cider import DocumentFrequencies
 from inscape.metrics.kept_share import kept_share, mean_difference
 from inscape.studies.audio_fusion.figures import draw_retention
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig, other_texts
-from inscape.studies.audio_fusion.listener import PHASE1, Listener, ListenerConfig, of_sounds, write_captions
-from inscape.studies.audio_fusion.measures import UNIT, scores
+from inscape.studies.audio_fusion.listener import PHASE1, ListenerConfig
+from inscape.studies.audio_fusion.measures import UNIT
 from inscape.studies.audio_fusion.retention import RETENTIONS, text_losses
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
-from inscape.studies.audio_fusion.trial import Bench, open_bench, train_trial
+from inscape.studies.audio_fusion.trial import cider_by, open_bench, train_trial
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -80,28 +79,13 @@ def perplexity_ratio(heard: list[float], frozen: list[float]) -> Estimate:
     return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n, "texts")
 
 
-def cider_of(bench: Bench, listener: Listener | None) -> np.ndarray:
-    """CIDEr of each held-out clip's caption, in percent; without a listener that of the model without audio."""
-    asked, held_out = bench.language, bench.held_out
-    said = write_captions(
-        bench.lm,
-        listener,
-        of_sounds(held_out),
-        held_out.size,
-        prompt=asked.prompt,
-        new_tokens=asked.new_tokens,
-        batch=asked.batch,
-    )
-    return scores(said, held_out, DocumentFrequencies.of(held_out.captions))
-
-
 def run(context: Context) -> Mapping[str, Estimate]:
     """Five trainings, and what each left of text and of hearing."""
     config: Config = context.config
     bench = open_bench(context, config)
     texts, batch = other_texts(config.texts, context.seed + HELD_OUT_TEXTS), bench.language.batch
     frozen = text_losses(bench.lm, None, texts, bench.held_out, batch)
-    deaf = cider_of(bench, None)
+    deaf = cider_by(bench, None)
     metrics: dict[str, Estimate] = {"frozen_nats": bootstrap_mean(frozen, "texts")}
     gain: dict[str, np.ndarray] = {}
     without: list[Estimate] = []
@@ -111,7 +95,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         losses = text_losses(bench.lm, listener, texts, bench.held_out, batch)
         silent = text_losses(bench.lm, listener, texts, bench.held_out, batch, silent=True)
         without.append(exact(math.exp(max(a - b for a, b in zip(silent, frozen, strict=True))), len(texts), "texts"))
-        cider = cider_of(bench, listener)
+        cider = cider_by(bench, listener)
         gain[kind] = cider - deaf
         metrics |= {
             f"perplexity_ratio_{kind}": perplexity_ratio(losses, frozen),

@@ -6,9 +6,10 @@ Legend: T frames, F features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from inscape.core.config import from_yaml
@@ -37,7 +38,17 @@ from inscape.studies.audio_fusion.reranking import reranked_captions
 from inscape.studies.audio_fusion.sounds import LEAKS, SPLITS, Sounds, features_of_silence, open_sounds
 from inscape.studies.audio_fusion.training import Trained, TrainingConfig, caption_batch, train_listener
 
-__all__ = ["LISTENER", "Bench", "judge_trial", "loss_over_first", "open_bench", "train_trial", "weights_digest"]
+__all__ = [
+    "LISTENER",
+    "Bench",
+    "captions_by",
+    "cider_by",
+    "judge_trial",
+    "loss_over_first",
+    "open_bench",
+    "train_trial",
+    "weights_digest",
+]
 
 LISTENER = "listener.safetensors"  # in the run
 TRIED = 64  # validation clips that evaluations write of
@@ -70,6 +81,21 @@ def open_bench(context: Context, config: Any) -> Bench:
     return Bench(lm, config.language, train, validation, held_out, first, weights_digest(lm))
 
 
+def captions_by(
+    bench: Bench, listener: Listener | None, sounds: Sounds, order: Sequence[int] | None = None
+) -> list[str]:
+    """What is written of each clip, greedily; `order`: whose sound it hears. Without a listener: no audio."""
+    asked = bench.language
+    sizes = {"prompt": asked.prompt, "new_tokens": asked.new_tokens, "batch": asked.batch}
+    return write_captions(bench.lm, listener, of_sounds(sounds, order), sounds.size, **sizes)
+
+
+def cider_by(bench: Bench, listener: Listener | None) -> np.ndarray:
+    """CIDEr of what is written of each held-out clip, in percent."""
+    held_out = bench.held_out
+    return scores(captions_by(bench, listener, held_out), held_out, DocumentFrequencies.of(held_out.captions))
+
+
 def train_trial(
     bench: Bench, config: ListenerConfig, training: TrainingConfig, run: RunDir, seed: int, part: str = "training"
 ) -> Trained:
@@ -78,15 +104,7 @@ def train_trial(
     frequencies = DocumentFrequencies.of(bench.train.captions)
 
     def evaluate(listener: Listener, step: int) -> dict[str, float]:
-        said = write_captions(
-            bench.lm,
-            listener,
-            of_sounds(few),
-            few.size,
-            prompt=bench.language.prompt,
-            new_tokens=bench.language.new_tokens,
-            batch=bench.language.batch,
-        )
+        said = captions_by(bench, listener, few)
         watched = caption_batch(bench.lm, few, range(min(8, few.size)), bench.language.prompt)
         layers = layer_figures(bench.lm, listener, watched)
         return {"cider": float(scores(said, few, frequencies).mean())} | layers
