@@ -6,6 +6,7 @@ to a verdict is tested with the core.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from inscape.studies.visual.meaning_metrics import (
     worst,
 )
 from inscape.studies.visual.model import TrainedCodec, encode
-from inscape.studies.visual.paraphrasing import Candidate, candidates, chosen, meaning_of, paraphrases
+from inscape.studies.visual.paraphrasing import Candidate, best_round_trips, candidates, chosen, meaning_of, paraphrases
 from inscape.studies.visual.roundtrip_terms import RoundTrip
 from inscape.studies.visual.sources import DataConfig, open_source
 
@@ -374,6 +375,28 @@ def test_of_round_trips_as_good_the_one_least_like_the_sentence_is_taken():
     assert chosen(sentence, [copy, wrong], tie=0.01) == copy, "a worse round trip is none"
     with pytest.raises(ValueError, match=r"round_trip.tie=-1 is out of range"):
         RoundTrip(tie=-1)
+
+
+class MendsArticles(PlantedModel):
+    """What it reads is always grammatical: "a orange" comes back as "an orange"."""
+
+    def write(self, tokens_BT):
+        texts = [text.replace("a orange", "an orange") for text in self.tokenizer.decode(tokens_BT.numpy())]
+        return super().write(torch.from_numpy(self.tokenizer.encode(texts, max_length=TOKENS)).long())
+
+
+def test_of_round_trips_as_good_one_that_comes_back_word_for_word_is_taken():
+    sentence = "an orange ball is on the blue block"
+    wrong = Candidate("on the blue block is a orange ball", 0.999)
+    copy = Candidate("an orange ball is on one blue block", 0.998)
+    other = Candidate("the blue cube supports an orange sphere", 0.99)
+    far = Candidate("under an orange ball is the blue block", 0.9)
+    rows = [[wrong, copy, other], [copy, wrong, far], [wrong, wrong], [wrong, far]]
+    best = partial(best_round_trips, codec_of(MendsArticles), [sentence] * 4, rows)
+    assert best(tie=0.02, read_back=True) == [other, copy, wrong, far], "where none comes back, the best stands"
+    assert best(tie=0.02) == [chosen(sentence, row, 0.02) for row in rows]
+    assert best(read_back=True) == [copy, copy, wrong, far]
+    assert best() == [wrong] * 4, "the plan's rule"
 
 
 class Mute(PlantedModel):

@@ -23,7 +23,7 @@ from inscape.studies.visual.model import TrainedCodec, encode
 if TYPE_CHECKING:
     from inscape.nn.constraint import Constraint
 
-__all__ = ["Candidate", "candidates", "chosen", "meaning_of", "paraphrases"]
+__all__ = ["Candidate", "best_round_trips", "candidates", "chosen", "meaning_of", "paraphrases"]
 
 TOP_P = 0.9  # the plan's
 TEMPERATURE = 1.0
@@ -60,9 +60,57 @@ def chosen(sentence: str, row: Sequence[Candidate], tie: float = 0.0) -> Candida
     z of two wordings is never quite the same, and nearest of all to that of a near copy: cosines that close say which
     words were kept, and not which meaning.
     """
+    return _in_order(sentence, row, tie)[0]
+
+
+def best_round_trips(
+    codec: TrainedCodec,
+    sentences: Sequence[str],
+    rows: Sequence[Sequence[Candidate]],
+    *,
+    tie: float = 0.0,
+    read_back: bool = False,
+) -> list[Candidate]:
+    """`chosen` for each sentence. read_back: the first in that order that makes the trip word for word.
+
+    z says what a sentence means and not whether it is one: "a orange ball" lies where "an orange ball" does. Read
+    greedily from its own latent it comes back as the latter, so what does not come back as itself is passed over. Where
+    no candidate does, `chosen` stands. No parser has a say.
+    """
+    orders = [_in_order(sentence, row, tie) for sentence, row in zip(sentences, rows, strict=True)]
+    found = [order[0] for order in orders]
+    open_rows = list(range(len(orders))) if read_back else []
+    for place in range(max(map(len, orders), default=0)):
+        open_rows = [i for i in open_rows if place < len(orders[i])]
+        if not open_rows:
+            break
+        back = _comes_back(codec, [orders[i][place].text for i in open_rows])
+        for i in (i for i, same in zip(open_rows, back, strict=True) if same):
+            found[i] = orders[i][place]
+        open_rows = [i for i, same in zip(open_rows, back, strict=True) if not same]
+    return found
+
+
+def _in_order(sentence: str, row: Sequence[Candidate], tie: float) -> list[Candidate]:
+    """The best first: those within the tie from the least alike on, then the others by their cosine."""
     best = max(candidate.cosine for candidate in row)
-    as_good = [candidate for candidate in row if candidate.cosine >= best - tie]
-    return min(as_good, key=lambda candidate: (rouge_l(sentence, candidate.text) if tie else 0.0, -candidate.cosine))
+
+    def place(candidate: Candidate) -> tuple[bool, float, float]:
+        as_good = candidate.cosine >= best - tie
+        return not as_good, rouge_l(sentence, candidate.text) if tie and as_good else 0.0, -candidate.cosine
+
+    return sorted(row, key=place)
+
+
+def _comes_back(codec: TrainedCodec, texts: Sequence[str]) -> list[bool]:
+    """Whether each text is what its own latent says."""
+    fits = [i for i, text in enumerate(texts) if encodable(codec, text)]
+    same = [False] * len(texts)
+    if fits:
+        tried = [texts[i] for i in fits]
+        for i, text, back in zip(fits, tried, say(codec, encode(codec.to_latent, tried)), strict=True):
+            same[i] = text == back
+    return same
 
 
 def _round_trip(codec: TrainedCodec, latent_NCHW: Tensor, said: Sequence[str], k: int) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 Method: everything is trained on, with a small learning rate. The decoder learns to paraphrase under a start token of
 its own; of k sentences sampled from V (top-p 0.9, Holtzman et al. 2020), the one whose own latent comes closest to the
-input's is chosen (of those that come as close, the one that says it least alike: `round_trip.tie`, decision 0011), and
-the loss of the round trip flows through it (straight-through, Bengio et al. 2013). Runs of words copied from the input
-are made unlikely (Welleck et al. 2020). A rule-based checker, the parser, says what is right.
+input's is chosen, and the loss of the round trip flows through it (straight-through, Bengio et al. 2013). Runs of words
+copied from the input are made unlikely (Welleck et al. 2020). What is measured is, of those that come as close, the one
+that says it least alike and that its own latent gives back word for word (`round_trip.tie`, `read_back`; decisions 0011
+and 0012). A rule-based checker, the parser, says what is right.
 
 A negative result would mean that the codec can only repeat: V holds the words, and not what they mean.
 
@@ -35,7 +36,7 @@ from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
-from inscape.studies.visual.paraphrasing import Candidate, candidates, chosen, meaning_of, paraphrases
+from inscape.studies.visual.paraphrasing import Candidate, best_round_trips, candidates, meaning_of, paraphrases
 from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
 from inscape.studies.visual.summary import write_summary
@@ -132,7 +133,7 @@ def _best(
 ) -> list[Candidate]:
     """The chosen one of k samples for each sentence."""
     drawn = candidates(codec, list(sentences), round_trip.candidates, seed=seed, constraint=grammar)
-    return [chosen(sentence, row, round_trip.tie) for sentence, row in zip(sentences, drawn, strict=True)]
+    return best_round_trips(codec, sentences, drawn, tie=round_trip.tie, read_back=round_trip.read_back)
 
 
 def examples(codec: TrainedCodec, sentences: list[str], seed: int) -> list[dict[str, object]]:

@@ -34,6 +34,7 @@ class RoundTrip:
     top_p: float = 0.9  # nucleus they are sampled from
     sentences: int = 16  # sentences of each batch that make the trip
     tie: float = 0.0  # candidates within so much of the best cosine are as good: the least like the input is measured
+    read_back: bool = False  # measured is the first of them that its own latent gives back word for word, if one does
     longest_copy: int = 3  # runs of so many tokens may be shared with the input; longer ones are copies
 
     def __post_init__(self) -> None:
