@@ -11,10 +11,12 @@ Legend: S samples, T frames, D width of the latent.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +29,7 @@ import numpy as np
 from inscape.core.rundir import write_json_atomically
 from inscape.data.latent_store import (
     FORMAT,
+    INDEX,
     PLAN,
     SHARDS,
     LatentStore,
@@ -126,7 +129,7 @@ def extract(
     ValueError if `folder` holds another extraction, if there is no utterance, or none can be read, or the codec cannot
     be opened. A file that cannot be read is set aside, with its reason.
     """
-    place, rows = Path(folder), sorted(utterances)
+    started, place, rows = time.time(), Path(folder), sorted(utterances)
     if not rows:
         raise ValueError("there is no utterance to extract latents of")
     count = shards or -(-len(rows) // SHARD_SIZE)
@@ -140,8 +143,7 @@ def extract(
         done += 1
         if on_progress:
             on_progress(done, len(jobs))
-    for leftover in (place / SHARDS).glob(".*"):  # of writers that were killed; every shard is written by now
-        leftover.unlink(missing_ok=True)
+    _sweep(place, before=started)
     store = open_store(place)
     set_aside = tuple(Quarantined(*pair) for pair in store.quarantined)
     if not store.utterances:
@@ -152,6 +154,15 @@ def extract(
     found = verify(store)
     write_json_atomically(place / VERIFICATION, found._asdict())
     return Extraction(store, set_aside, found)
+
+
+def _sweep(place: Path, before: float) -> None:
+    """Remove what writers that were killed have left: every shard is written by now. What is newer may be alive."""
+    own = (pattern for name in (PLAN, INDEX, VERIFICATION) for pattern in place.glob(f".{name}.*"))
+    for leftover in (*own, *(place / SHARDS).glob(".*")):
+        with contextlib.suppress(FileNotFoundError):  # another extraction sweeps as well
+            if leftover.stat().st_mtime < before:
+                leftover.unlink()
 
 
 def extract_shard(job: ExtractionJob) -> int:
