@@ -66,6 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("--preset", choices=PRESETS, default="quick")
 
     _add_codec_verbs(verb)
+    explore = verb("explore", _explore, "the page: a latent to touch, two sentences, the runs; on this machine")
+    explore.add_argument("--port", type=int, help="0 for any free one (default: 8765, or any if that is taken)")
+    explore.add_argument("--host", default="127.0.0.1", help="the address to serve at (default: this machine alone)")
+    explore.add_argument("--weights", type=Path, help="a run folder or a weights file (default: the package's)")
+    explore.add_argument("--out", type=Path, default=Path("runs"), help="the runs to be shown (default: runs)")
     bench = verb(
         "bench", _bench, "measure speed: visual-step, stats, codec, audio-structure, prompt-compression, audio-fusion"
     )
@@ -318,6 +323,13 @@ def _similarity(arguments: argparse.Namespace) -> int:
     from inscape.codec_verbs import similarity_verb
 
     similarity_verb(arguments)
+    return DONE
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    from inscape.explore.server import serve
+
+    serve(arguments.port, arguments.host, arguments.weights, arguments.out)
     return DONE
 
 

@@ -27,6 +27,7 @@ from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.parser import read
 from inscape.data.scenes.wording import write
 from inscape.data.tokenizer import SPECIALS, Tokenizer, normalise
+from inscape.export.hub import resolve_pretrained
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.coding import Reading, embed, say
 from inscape.studies.visual.model import CODEC_WEIGHTS, WEIGHTS, TextToLatent, TrainedCodec, encode, load
@@ -35,7 +36,7 @@ from inscape.studies.visual.paraphrasing import Candidate, paraphrases
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["SHIPPED", "FewParaphrases", "Latents", "OutOfGrammar", "VisualCodec", "find_weights"]
+__all__ = ["MOST_SEED", "SHIPPED", "FewParaphrases", "Latents", "OutOfGrammar", "VisualCodec", "find_weights"]
 
 SHIPPED = Path(__file__).parent / "weights" / "visual-small.safetensors"
 RUNS = Path("runs")
@@ -78,11 +79,11 @@ class VisualCodec:
 
     @classmethod
     def from_pretrained(cls, weights: Path | str | None = None) -> VisualCodec:
-        """Load a run folder or a weights file; without one, what `find_weights` finds.
+        """Load a run or exported folder, a weights file or `owner/name` on the hub; else what `find_weights` finds.
 
         ValueError in one line if there is none, or if the file is missing, damaged or foreign.
         """
-        return cls(load(find_weights() if weights is None else Path(weights)))
+        return cls(load(find_weights() if weights is None else resolve_pretrained(weights)))
 
     @property
     def trained(self) -> TrainedCodec:
@@ -121,6 +122,14 @@ class VisualCodec:
             said = f"{strangers[0]}; the quality of its latent is unknown{others}"
             warnings.warn(said, OutOfGrammar, stacklevel=2)
         return latent_BCHW.as_subclass(Latents)
+
+    def doubts(self, sentence: str) -> str:
+        """Why nobody knows how well this sentence is encoded, in one line; empty if it is of the codec's grammar.
+
+        A codec of other text has no grammar, and no doubts.
+        """
+        strangers = self._as_trained(_checked([sentence]))[1]
+        return f"{strangers[0].removeprefix('sentence 1: ')}; the quality of its latent is unknown" if strangers else ""
 
     def decode(self, latents: Float[Tensor, "B C H W"], constrained: bool = False) -> list[str]:
         """What each latent says, free-running and greedy, from V alone (z is computed from it).

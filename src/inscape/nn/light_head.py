@@ -45,10 +45,10 @@ class Painter(nn.Module):
         self.enter = nn.Linear(d, wide[0])
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(wide))
         self.skips = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairwise(wide))
-        self.gains = nn.ParameterList(0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True))
-        self.offsets = nn.ParameterList(
-            0.5 * torch.randn(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True)
-        )
+        # In place: a number times a tensor on "meta" would import the compiler, a second's work of every start.
+        maps = [(b, *size) for b, size in zip(wide[1:], self.sizes, strict=True)]
+        self.gains = nn.ParameterList(torch.randn(*size).mul_(0.5) for size in maps)
+        self.offsets = nn.ParameterList(torch.randn(*size).mul_(0.5) for size in maps)
         self.leave = nn.Conv2d(wide[-1], channels, 3, padding=1)
 
     def forward(self, x_BQD: Float[Tensor, "B Q D"]) -> Float[Tensor, "B C H W"]:

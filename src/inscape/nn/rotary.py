@@ -33,8 +33,10 @@ def rotary_angles(length: int, width: int, base: float = 10_000.0) -> Angles:
     """
     if width % 2:
         raise ValueError(f"rotary positions turn pairs of coordinates: the head width must be even, got {width}")
-    frequency_F = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angle_TF = torch.arange(length, dtype=torch.float64)[:, None] * frequency_F
+    # On the CPU by name: where shapes alone are wanted ("meta"), arange would import the compiler, a second's work.
+    exact = {"dtype": torch.float64, "device": "cpu"}
+    frequency_F = base ** (-torch.arange(0, width, 2, **exact) / width)
+    angle_TF = torch.arange(length, **exact)[:, None] * frequency_F
     return Angles(angle_TF.cos().float(), angle_TF.sin().float())
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from inscape.stats.images import TINY, as_images, standardise
+from inscape.stats.images import TINY, as_images, constant_when_compiled, standardise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -83,7 +83,7 @@ def _rings(height: int, width: int, device: torch.device, dtype: torch.dtype) ->
         return _Rings(*(table.to(device, dtype) for table in tables))
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _constant_rings(height: int, width: int, device: torch.device, dtype: torch.dtype) -> _Rings:
     return _rings(height, width, device, dtype)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inscape.stats.images import standardise
+from inscape.stats.images import constant_when_compiled, standardise
 from inscape.stats.wavelet import hoyer_sparsity
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _filters(height: int, width: int, device: torch.device, dtype: torch.dtype) 
         return half.to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _constant_filters(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     return _filters(height, width, device, dtype)
 

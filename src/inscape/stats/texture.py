@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
-from inscape.stats.images import TINY, as_images, standardise
+from inscape.stats.images import TINY, as_images, constant_when_compiled, standardise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -48,7 +48,7 @@ def _plane(height: int, width: int, device: torch.device, dtype: torch.dtype) ->
         return _Plane(*(table.to(device, dtype) for table in plane))
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _constant_plane(height: int, width: int, device: torch.device, dtype: torch.dtype) -> _Plane:
     return _plane(height, width, device, dtype)
 

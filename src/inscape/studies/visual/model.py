@@ -11,12 +11,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from inscape.checkpoint import load_weights, weights_of
 from inscape.core.rundir import RunDir, write_atomically
@@ -26,6 +27,7 @@ from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 
 __all__ = [
     "CODEC_WEIGHTS",
+    "MODEL_WEIGHTS",
     "WEIGHTS",
     "TextToLatent",
     "TrainedCodec",
@@ -39,6 +41,7 @@ __all__ = [
 
 WEIGHTS = "encoder.safetensors"  # in a P1 run
 CODEC_WEIGHTS = "codec.safetensors"  # in a run of P2 or later
+MODEL_WEIGHTS = "model.safetensors"  # in an exported folder
 ENCODER_KIND = "inscape visual encoder 1"
 CODEC_KIND = "inscape visual codec 1"
 
@@ -132,21 +135,34 @@ def _codec(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
 
 def _filled(build: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
     """The model with these weights. Shapes are compared first: sizes that the weights do not have take no memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialisation():
         wanted = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     if wanted != given:
         name = next(name for name in (*wanted, *given) if wanted.get(name) != given.get(name))
         raise RuntimeError(f"{name} is {given.get(name, 'missing')} where {wanted.get(name, 'nothing')} is wanted")
-    model = build()
+    with _NoInitialisation():
+        model = build()
     model.load_state_dict(weights)
     return model
+
+
+@final
+class _NoInitialisation(TorchFunctionMode):
+    """Draws no number: weights are filled afterwards, and drawing on "meta" would import the compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
 def _weights_file(path: Path, names: Sequence[str]) -> Path:
     path = Path(path)
     if path.is_dir():
-        path = next((path / name for name in names if (path / name).is_file()), path / names[-1])
+        found = (path / name for name in (*names, MODEL_WEIGHTS) if (path / name).is_file())
+        path = next(found, path / names[-1])
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a finished visual run or a weights file")
     return path

@@ -1,0 +1,170 @@
+"""One run as its report tells it, in parts that a page can lay out: the question, each finding, pictures, curves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Finding
+from inscape.core.rundir import RunDir
+from inscape.explore.run_files import DEPTH, FIGURES, Declined, figure_names, is_run, is_servable, run_folder, strays
+from inscape.explore.run_log import DAMAGED, log_lines, plain, series
+from inscape.explore.run_summary import read_run, summary_of
+from inscape.report.curves import interval
+from inscape.report.record import Record
+from inscape.report.run_page import CAPTIONS
+from inscape.report.words import OUTCOMES, asked, duration, in_words, verdict_sentence
+
+__all__ = ["describe_run"]
+
+
+def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
+    """One run as its report tells it; Declined if there is none, or if it cannot be shown."""
+    root = root.absolute()
+    folder = run_folder(root, names)
+    shown = read_run(root, folder)
+    if isinstance(shown, str):
+        raise Declined(f"the run {'/'.join(names)} cannot be shown: {shown}; run its phase again")
+    record, about, env = shown.record, shown.record.about, shown.record.env
+    problems = list(record.problems)
+    lines = _log(folder, problems)
+    figures = _figures(root, shown.names, problems)
+    judged = record.verdict is not None and bool(record.metrics)
+    return {
+        **summary_of(root, shown),
+        "title": f"{shown.names[0]}.{shown.names[1]} {about.get('phase_name') or ''}".strip(),
+        "study_title": str(about.get("study_title") or shown.names[0]),
+        "hypothesis": str(about.get("hypothesis") or ""),
+        "question": str(about.get("question") or ""),
+        "done": _done(lines),
+        "explanation": OUTCOMES[record.outcome].explanation,
+        "sentence": verdict_sentence(record.verdict) if record.verdict and judged else "",
+        "findings": [_finding(record, f) for f in record.verdict.findings] if record.verdict else [],
+        "others": _others(record),
+        "figures": figures,
+        "curves": {"train": series(lines, "train"), "eval": series(lines, "eval")},
+        "notices": [str(line.get("text", "")) for line in lines if line.get("kind") == "notice"],
+        "command": _command(record),
+        "commit": str(env.get("git_commit") or ""),
+        "uncommitted_changes": bool(env.get("git_dirty")),
+        "versions": env.get("versions") if isinstance(env.get("versions"), dict) else {},
+        "inputs": _inputs(root, env.get("inputs")),
+        "overrides": record.overrides,
+        "remedies_applied": record.remedies,
+        "problems": problems,
+        "failure_means": str(about.get("failure_means") or ""),
+        "remedies": _texts(about.get("remedies")),
+        "config": record.config,
+        "report": _url(*shown.names, RunDir.REPORT) if is_servable(root, (*shown.names, RunDir.REPORT)) else None,
+    }
+
+
+def _finding(record: Record, finding: Finding) -> dict[str, Any]:
+    criterion, strip = finding.criterion, interval(finding.estimate, finding.criterion)
+    told = {
+        "criterion": str(criterion),
+        "metric": criterion.metric,
+        "words": in_words(criterion.metric),
+        "bound": asked(criterion),
+        "measured": _measured(finding.estimate),
+        "outcome": finding.outcome if record.metrics else record.outcome,  # nothing was missed before it was measured
+        "source": criterion.source,
+        "role": criterion.role,
+        "why": str(criterion.why),
+    }
+    return told | ({"strip": strip._asdict()} if strip else {})
+
+
+def _log(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
+    try:
+        lines = list(log_lines(folder / RunDir.LOG))
+    except OSError:
+        problems.append(f"{RunDir.LOG} could not be read; the curves are left out")
+        return []
+    if damaged := lines.count(DAMAGED):
+        problems.append(f"{damaged} of {len(lines)} lines of {RunDir.LOG} are damaged and were left out")
+    return lines
+
+
+def _measured(estimate: Estimate | None) -> dict[str, Any] | None:
+    return estimate.to_json() if estimate is not None and estimate.measured else None
+
+
+def _others(record: Record) -> list[dict[str, Any]]:
+    """What was measured and nothing depends on."""
+    judged = {f.criterion.metric for f in record.verdict.findings} if record.verdict else set()
+    return [
+        {"metric": name, "words": in_words(name), "measured": _measured(estimate)}
+        for name, estimate in record.metrics.items()
+        if name not in judged
+    ]
+
+
+def _done(lines: Sequence[dict[str, Any]]) -> str:
+    """How far the training went, and how long it took; empty for a run that trains nothing."""
+    steps = [line for line in lines if line.get("kind") == "train" and isinstance(line.get("step"), int)]
+    if not steps:
+        return ""
+    seconds = steps[-1].get("seconds")
+    took = f" in {duration(seconds)}" if isinstance(seconds, int | float) else ""
+    return f"It trained for {steps[-1]['step']:,} steps{took}."
+
+
+def _figures(root: Path, run: Sequence[str], problems: list[str]) -> list[dict[str, str]]:
+    """The figures, those with captions first and in the captions' order."""
+    folder = root.joinpath(*run)
+    captions, names = _captions(root, folder, problems), figure_names(root, run)
+    problems += [f"{FIGURES}/{name} has a caption but is missing" for name in captions if name not in names]
+    return [
+        {"name": name, "caption": captions.get(name, ""), "url": _url(*run, FIGURES, name)}
+        for name in [n for n in captions if n in names] + [n for n in names if n not in captions]
+    ]
+
+
+def _captions(root: Path, folder: Path, problems: list[str]) -> dict[str, str]:
+    place = folder / FIGURES
+    try:
+        captions = None if strays(root, place, [CAPTIONS]) else json.loads((place / CAPTIONS).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError, RecursionError):
+        captions = None
+    if not isinstance(captions, dict):
+        problems.append(f"{FIGURES}/{CAPTIONS} is damaged; the pictures stand without captions")
+        return {}
+    return {str(name): str(plain(caption)) for name, caption in captions.items()}
+
+
+def _command(record: Record) -> str:
+    """The command that runs the same again, in today's words, as the report gives it."""
+    words = ["inscape", "run", f"{record.study}.{record.phase}", "--preset", record.preset]
+    words += ["--seed", str(record.seed)] if record.seed is not None else []
+    words += ["--device", str(record.env["device"])] if record.env.get("device") else []
+    words += ["--remedy"] if record.remedies else []
+    words += ["--despite-gate", record.pushed] if record.pushed else []
+    words += [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in record.overrides.items()]
+    return "./" + shlex.join(words)
+
+
+def _inputs(root: Path, inputs: Any) -> list[dict[str, Any]]:
+    """The runs that this one builds on: by the end of their path, which is a run's address where it lies in `root`."""
+    found = []
+    for code, place in (inputs if isinstance(inputs, dict) else {}).items():
+        names = [name for name in re.split(r"[/\\]", str(place)) if name][-DEPTH:]
+        here = is_run(root, names)
+        found.append({"phase": code, "name": "/".join(names), "id": "/".join(names) if here else None})
+    return found
+
+
+def _texts(values: Any) -> list[str]:
+    return [str(value) for value in values] if isinstance(values, list) else []
+
+
+def _url(*names: str) -> str:
+    return "/runs/" + quote("/".join(names))

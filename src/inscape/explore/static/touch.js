@@ -1,0 +1,321 @@
+// The first part of the page: a sentence, its latent, what happens to the sentence when the latent is touched.
+
+import { can, encode, paraphrase, read } from "./backend.js";
+import { afterPause, complaints, newestOnly } from "./asking.js";
+import { Latent } from "./latent.js";
+import { drawAttention, drawChannel, drawComposite, drawCursor } from "./picture.js";
+import { drawSpectrum, short } from "./plots.js";
+import { drawScene } from "./scene.js";
+
+const $ = (id) => document.getElementById(id);
+const STARTS = [
+  "a red ball is on the blue block",
+  "two small green cones are next to the large yellow cylinder",
+  "a purple star is inside the white ring and three orange rods are left of the black plate",
+  "the brown pyramid is in front of a gray cylinder",
+];
+
+let about;
+let latent;
+let shown = 0; // the channel on the large canvas; -1 for all at once
+let words = [];
+let pointed = -1; // the word whose attention is shown
+let cursor = null; // where the tool stands
+let byKeyboard = false; // only then is it drawn
+let seed = 0;
+
+export function startTouch(codec) {
+  about = codec;
+  latent = new Latent(codec.shape);
+  buildChannels();
+  listen();
+  $("sentence").value = STARTS[0];
+  return write();
+}
+
+// --- the sentence ---
+
+const sentenceTrouble = () => complaints($("sentence-problem"), $("sentence"));
+
+const write = newestOnly(async () => {
+  const sentence = $("sentence").value;
+  try {
+    const answer = await encode(sentence);
+    sentenceTrouble().clear();
+    $("sentence-warning").textContent = answer.warning ?? "";
+    latent.begin(answer.latent);
+    said("");
+    show({ ...answer, cosine: 1, difference: answer.difference });
+    $("paraphrases").replaceChildren();
+    $("paraphrase-problem").textContent = "";
+    seed = 0;
+    if (can.paraphrase) sayOtherwise();
+  } catch (error) {
+    sentenceTrouble().say(error);
+  }
+});
+
+const sayOtherwise = afterPause(500, newestOnly(async () => {
+  const sentence = $("sentence").value;
+  try {
+    const answer = await paraphrase(sentence, 5, seed);
+    if (sentence !== $("sentence").value) return;
+    const rows = answer.paraphrases.map(({ text, cosine }) => {
+      const row = document.createElement("li");
+      const number = document.createElement("output");
+      number.textContent = ` ${cosine.toFixed(3)}`;
+      row.append(text, number);
+      return row;
+    });
+    $("paraphrases").replaceChildren(...rows);
+    $("paraphrase-problem").textContent = answer.warnings.join("; ");
+  } catch (error) {
+    $("paraphrase-problem").textContent = error.message;
+  }
+}));
+
+// --- what is read ---
+
+const reread = newestOnly(async () => {
+  try {
+    const answer = await read(latent.values, latent.original);
+    $("read-problem").textContent = "";
+    show(answer);
+  } catch (error) {
+    $("read-problem").textContent = error.message;
+  }
+});
+
+function show({ reading, difference, cosine, statistics }) {
+  words = reading.words;
+  pointed = -1;
+  const changed = new Set();
+  let at = 0;
+  for (const part of difference ?? []) {
+    const length = part.now ? part.now.split(" ").length : 0;
+    if (part.kind !== "same") for (let i = at; i < at + length; i++) changed.add(i);
+    at += length;
+  }
+  $("said").replaceChildren(...reading.words.flatMap((word, i) => [wordOf(word, i, changed.has(i)), " "]));
+  if (!reading.words.length) $("said").textContent = "(nothing)";
+  $("change").replaceChildren(...changes(difference ?? []));
+  $("cosine").value = cosine;
+  $("cosine-said").textContent = cosine.toFixed(3);
+  $("scene-now").hidden = !about.grammar;
+  if (about.grammar) drawScene($("scene-now"), reading.scene, "What the picture says");
+  if (statistics) showStatistics(statistics);
+  draw();
+}
+
+function wordOf(word, i, changed) {
+  const element = document.createElement("span");
+  element.className = changed ? "word changed" : "word";
+  element.tabIndex = 0;
+  element.textContent = word.text;
+  if (changed) element.setAttribute("aria-label", `${word.text}, changed`);
+  const on = () => point(i);
+  const off = () => point(-1);
+  element.addEventListener("pointerenter", on);
+  element.addEventListener("focus", on);
+  element.addEventListener("pointerleave", off);
+  element.addEventListener("blur", off);
+  return element;
+}
+
+function changes(difference) {
+  const parts = [];
+  for (const { kind, was, now } of difference) {
+    if (kind === "same") continue;
+    if (parts.length) parts.push("; ");
+    if (was) parts.push(Object.assign(document.createElement("del"), { textContent: was }));
+    if (was && now) parts.push(" → ");
+    if (now) parts.push(Object.assign(document.createElement("ins"), { textContent: now }));
+  }
+  return parts.length ? ["Changed: ", ...parts] : [];
+}
+
+function point(i) {
+  pointed = i;
+  draw();
+}
+
+function showStatistics({ log_frequency: logFrequency, channels }) {
+  const boxes = channels.map((channel, c) => {
+    const box = document.createElement("div");
+    const title = Object.assign(document.createElement("h4"), { textContent: `Channel ${c + 1}` });
+    const list = document.createElement("dl");
+    for (const [name, label] of [["spectral_slope", "Slope"], ["gradient_kurtosis", "Kurtosis of differences"], ["haar_sparsity", "Sparsity"]]) {
+      const { low, high } = about.bands[name];
+      const value = channel[name];
+      const inside = value !== null && value >= low && value <= high;
+      const term = Object.assign(document.createElement("dt"), { textContent: `${label} (photographs ${low} to ${high})` });
+      const figure = Object.assign(document.createElement("dd"), { textContent: `${short(value)} ${inside ? "✓" : "✗"}`, className: inside ? "in" : "out" });
+      list.append(term, figure);
+    }
+    box.append(title, drawSpectrum(logFrequency, channel, about.bands.spectral_slope), list);
+    return box;
+  });
+  $("spectra").replaceChildren(...boxes);
+}
+
+// --- pictures ---
+
+function buildChannels() {
+  const names = [...Array(about.shape[0]).keys()].map((c) => [c, `${c + 1}`]);
+  const buttons = [...names, [-1, "all"]].map(([c, name]) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.channel = c;
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    button.append(canvas, name);
+    button.setAttribute("aria-label", c < 0 ? "All channels as colours" : `Channel ${name}`);
+    button.addEventListener("click", () => {
+      shown = c;
+      draw();
+    });
+    return button;
+  });
+  $("channels").replaceChildren(...buttons);
+}
+
+function draw() {
+  const [channels, height, width] = about.shape;
+  for (const button of $("channels").children) {
+    const c = Number(button.dataset.channel);
+    button.setAttribute("aria-pressed", String(c === shown));
+    if (c < 0) drawComposite(button.firstChild, latent.values, channels, height, width);
+    else drawChannel(button.firstChild, latent.channel(c), height, width);
+  }
+  const canvas = $("canvas");
+  const plane = latent.channel(Math.max(0, shown));
+  if (pointed >= 0 && words[pointed]) drawAttention(canvas, plane, height, width, words[pointed].attention, words[pointed].grid);
+  else if (shown < 0) drawComposite(canvas, latent.values, channels, height, width);
+  else drawChannel(canvas, plane, height, width);
+  if (byKeyboard && document.activeElement === canvas) drawCursor(canvas, cursor.x, cursor.y);
+  $("canvas-title").textContent = shown < 0 ? "All channels" : `Channel ${shown + 1} of ${channels}`;
+  $("undo").disabled = !latent.past.length;
+  $("redo").disabled = !latent.future.length;
+  $("reset").disabled = !latent.touched;
+}
+
+// --- touching ---
+
+const targets = () => (shown < 0 || $("all-channels").checked ? [...Array(about.shape[0]).keys()] : [shown]);
+const said = (text) => { $("done").textContent = text; };
+
+function change(text, act) {
+  latent.remember();
+  act();
+  said(text);
+  draw();
+  reread();
+}
+
+function dab(x, y) {
+  const tool = document.querySelector("input[name=tool]:checked").value;
+  latent.dab(tool, targets(), x, y, Number($("size").value), Number($("level").value));
+  draw();
+  reread();
+}
+
+const WHOLE = {
+  left: ["Shifted left", () => latent.shift(targets(), -1, 0)],
+  right: ["Shifted right", () => latent.shift(targets(), 1, 0)],
+  up: ["Shifted up", () => latent.shift(targets(), 0, -1)],
+  down: ["Shifted down", () => latent.shift(targets(), 0, 1)],
+  blur: ["Blurred", () => latent.blur(targets())],
+  shuffle: ["Patches shuffled", () => latent.shuffle(targets(), about.patch)],
+  noise: ["Noise added", () => latent.noise(targets(), Number($("noise").value))],
+};
+
+function back(act, text) {
+  if (!act()) return;
+  said(text);
+  draw();
+  reread();
+}
+
+function listen() {
+  $("write").addEventListener("submit", (event) => event.preventDefault());
+  $("sentence").addEventListener("input", write);
+  let next = 0;
+  $("another").addEventListener("click", () => {
+    next = (next + 1) % STARTS.length;
+    $("sentence").value = STARTS[next];
+    write();
+  });
+  $("more").addEventListener("click", () => {
+    seed += 1;
+    sayOtherwise();
+  });
+  for (const [range, output] of [["size", "size-said"], ["level", "level-said"], ["noise", "noise-said"]]) {
+    $(range).addEventListener("input", () => { $(output).textContent = range === "level" ? Number($(range).value).toFixed(1) : $(range).value; });
+  }
+  for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => change(...WHOLE[button.dataset.do]));
+  $("undo").addEventListener("click", () => back(() => latent.undo(), "Taken back"));
+  $("redo").addEventListener("click", () => back(() => latent.redo(), "Done again"));
+  $("reset").addEventListener("click", () => change("As it was encoded", () => latent.values.set(latent.original)));
+  $("swap").addEventListener("click", swapIn);
+  listenToCanvas();
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target instanceof HTMLInputElement && event.target.type === "text";
+    if (typing || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || $("touch").hidden) return;
+    event.preventDefault();
+    if (event.shiftKey) back(() => latent.redo(), "Done again");
+    else back(() => latent.undo(), "Taken back");
+  });
+}
+
+async function swapIn() {
+  const trouble = complaints($("donor-problem"), $("donor"));
+  try {
+    const other = await encode($("donor").value);
+    trouble.clear();
+    change(`${targets().length > 1 ? "All channels" : `Channel ${shown + 1}`} of “${other.sentence}” swapped in`, () => latent.swap(targets(), other.latent));
+  } catch (error) {
+    trouble.say(error);
+  }
+}
+
+function listenToCanvas() {
+  const canvas = $("canvas");
+  let last = null;
+  const pixel = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const at = (part, size, count) => Math.min(count - 1, Math.max(0, Math.floor((part / size) * count)));
+    return { x: at(event.clientX - box.left, box.width, about.shape[2]), y: at(event.clientY - box.top, box.height, about.shape[1]) };
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    byKeyboard = false;
+    latent.remember();
+    last = cursor = pixel(event);
+    dab(last.x, last.y);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!last) return;
+    const here = pixel(event);
+    const steps = Math.max(Math.abs(here.x - last.x), Math.abs(here.y - last.y));
+    for (let i = 1; i <= steps; i++) dab(Math.round(last.x + ((here.x - last.x) * i) / steps), Math.round(last.y + ((here.y - last.y) * i) / steps));
+    last = cursor = here;
+  });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { last = null; });
+  canvas.addEventListener("focus", () => {
+    byKeyboard = canvas.matches(":focus-visible");
+    cursor ??= { x: Math.floor(about.shape[2] / 2), y: Math.floor(about.shape[1] / 2) };
+    draw();
+  });
+  canvas.addEventListener("blur", draw);
+  canvas.addEventListener("keydown", (event) => {
+    byKeyboard = true;
+    const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
+    if (event.key === " ") change(`Tool used at column ${cursor.x + 1}, row ${cursor.y + 1}`, () => dab(cursor.x, cursor.y));
+    else if (dx || dy) {
+      cursor = { x: Math.min(about.shape[2] - 1, Math.max(0, cursor.x + dx)), y: Math.min(about.shape[1] - 1, Math.max(0, cursor.y + dy)) };
+      $("cursor-said").textContent = `Column ${cursor.x + 1}, row ${cursor.y + 1}`;
+      draw();
+    } else return;
+    event.preventDefault();
+  });
+}
