@@ -1,4 +1,4 @@
-"""The page's API and what guards it: every answer is JSON in one line, nothing is a traceback, nothing leaves the host."""
+"""The page's API and what guards it: every answer is JSON, nothing is a traceback, nothing leaves the host."""
 
 import base64
 import json

@@ -276,7 +276,26 @@ def test_the_log_is_followed_while_it_grows(tmp_path: Path) -> None:
         "total": 5,
         "finished": True,
         "running": False,
+        "writing": "",
     }
+
+
+def test_a_training_inside_a_run_is_followed_too(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    (run.path / run.VERDICT).unlink()
+    for seconds, part in ((40, "past"), (0, "picture")):
+        inner = RunDir(run.path / part)
+        inner.path.mkdir()
+        inner.append_log({"kind": "train", "step": 7, "loss": 1.5})
+        written = time.time() + 100 - seconds
+        os.utime(inner.path / run.LOG, (written, written))
+    address = f"/api/runs/{id_of(run)}"
+    assert get(tmp_path, address)["writing"] == "picture"
+    found = get(tmp_path, f"{address}/past/log")
+    assert found["lines"] == [{"kind": "train", "step": 7, "loss": 1.5}]
+    assert found["writing"] == "picture", "the page goes on there"
+    assert "has no training 'figures'" in get(tmp_path, f"{address}/figures/log", 404)["error"]
+    assert get(tmp_path, f"{address}/../log", 404)
 
 
 def test_a_run_without_a_log_has_no_lines_yet(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir
 from inscape.explore.run_files import DEPTH, FIGURES, Declined, figure_names, is_run, is_servable, run_folder, strays
-from inscape.explore.run_log import DAMAGED, log_lines, plain, series
+from inscape.explore.run_log import DAMAGED, log_lines, plain, series, writing
 from inscape.explore.run_summary import read_run, summary_of
 from inscape.report.curves import interval
 from inscape.report.record import Record
@@ -49,6 +49,7 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         "others": _others(record),
         "figures": figures,
         "curves": {"train": series(lines, "train"), "eval": series(lines, "eval")},
+        "writing": writing(folder),
         "notices": [str(line.get("text", "")) for line in lines if line.get("kind") == "notice"],
         "command": _command(record),
         "commit": str(env.get("git_commit") or ""),

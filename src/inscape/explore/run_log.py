@@ -10,11 +10,11 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from inscape.core.rundir import RunDir
+from inscape.explore.run_files import is_name
 
 __all__ = [
     "DAMAGED",
@@ -24,9 +24,11 @@ __all__ = [
     "is_live",
     "log_lines",
     "log_page",
+    "parts_of",
     "plain",
     "seconds_told",
     "series",
+    "writing",
 ]
 
 LINES_AT_ONCE = 500
@@ -67,11 +69,27 @@ def is_live(folder: Path) -> bool:
     """
     if RunDir(folder).finished:
         return False
-    for log in (folder / RunDir.LOG, *folder.glob(f"*/{RunDir.LOG}")):
-        with suppress(OSError):  # nothing was logged yet
-            if time.time() - log.stat().st_mtime < LIVE:
-                return True
-    return False
+    return time.time() - max(map(_written, (folder / RunDir.LOG, *folder.glob(f"*/{RunDir.LOG}")))) < LIVE
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The trainings inside a run that keep a log of their own, by name, the one that was written to last at the end."""
+    logs = [log for log in folder.glob(f"*/{RunDir.LOG}") if is_name(log.parent.name)]
+    return [log.parent.name for _, log in sorted((_written(log), log) for log in logs)]
+
+
+def writing(folder: Path) -> str:
+    """Which log was written to last: the name of a training inside the run, or empty for the run's own."""
+    parts = parts_of(folder)
+    newest = parts[-1] if parts else ""
+    return newest if newest and _written(folder / newest / RunDir.LOG) > _written(folder / RunDir.LOG) else ""
+
+
+def _written(log: Path) -> float:
+    try:
+        return log.stat().st_mtime
+    except OSError:  # nothing was logged yet
+        return 0.0
 
 
 def seconds_told(path: Path) -> float | None:

@@ -19,8 +19,8 @@ from starlette.routing import BaseRoute, Route
 
 from inscape.core.rundir import RunDir, across_seeds_path
 from inscape.explore.run_detail import describe_run
-from inscape.explore.run_files import Declined, names_of, run_folder, servable_file, strays
-from inscape.explore.run_log import is_live, log_page, plain
+from inscape.explore.run_files import DEPTH, Declined, names_of, run_folder, servable_file, strays
+from inscape.explore.run_log import is_live, log_page, parts_of, plain, writing
 from inscape.explore.run_summary import READ, Shown, read_run, summary_of
 from inscape.report.across import read_across_seeds
 from inscape.report.record import natural_key, run_folders
@@ -61,15 +61,22 @@ def list_runs(root: Path, known: Known | None = None) -> dict[str, Any]:
     }
 
 
-def log_of_run(root: Path, names: Sequence[str], after: int) -> dict[str, Any]:
-    """Lines of a run's log from number `after` on, and whether more may come; Declined if there is no such run."""
+def log_of_run(root: Path, names: Sequence[str], after: int, part: str = "") -> dict[str, Any]:
+    """Lines of a run's log from number `after` on, and whether more may come; Declined if there is no such run.
+
+    part: the name of a training inside the run, whose log is wanted instead. `writing` says which log grows.
+    """
     folder = run_folder(root, names)
-    unreadable = Declined(f"{RunDir.LOG} of {'/'.join(names)} cannot be read; its other files may tell more")
+    name = f"{part}/{RunDir.LOG}" if part else RunDir.LOG
+    unreadable = Declined(f"{name} of {'/'.join(names)} cannot be read; its other files may tell more")
     try:
-        if strays(root, folder, [RunDir.LOG]):
+        if part and part not in parts_of(folder):
+            raise Declined(f"{'/'.join(names)} has no training {part!r} with a log; its own is at .../log")
+        if strays(root, folder, [name]):
             raise unreadable
-        state = {"finished": RunDir(folder).finished, "running": is_live(folder)}  # asked first: no last line is missed
-        return log_page(folder / RunDir.LOG, after)._asdict() | state
+        # Asked first, so that no last line is missed.
+        state = {"finished": RunDir(folder).finished, "running": is_live(folder), "writing": writing(folder)}
+        return log_page(folder / name, after)._asdict() | state
     except OSError:
         raise unreadable from None
 
@@ -101,8 +108,9 @@ def run_routes(root: Path) -> list[BaseRoute]:
 
 def _one_run(root: Path, request: Request) -> dict[str, Any]:
     names = names_of(request.path_params["address"])
-    if len(names) == 5 and names[-1] == "log":
-        return log_of_run(root, names[:-1], _line_number(request.query_params.get("after", "0")))
+    if len(names) in (DEPTH + 1, DEPTH + 2) and names[-1] == "log":
+        after = _line_number(request.query_params.get("after", "0"))
+        return log_of_run(root, names[:DEPTH], after, "".join(names[DEPTH:-1]))
     return describe_run(root, names)
 
 

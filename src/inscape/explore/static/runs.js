@@ -97,7 +97,7 @@ async function showRun(address) {
   if (run.report) parts.push(make("p", {}, make("a", { href: run.report, target: "_blank", rel: "noopener" }, "The whole report, on a page of its own")));
   $("run").replaceChildren(...parts);
   curves(live, run.curves.train);
-  if (run.running) follow(address, live);
+  if (run.running) follow(address, live, run.writing);
 }
 
 function findings(rows) {
@@ -117,38 +117,40 @@ function curves(place, found) {
   place.replaceChildren(...(drawn.length ? [make("h3", {}, "Training"), make("div", { className: "curves" }, ...drawn)] : []));
 }
 
-// A running training: its newest lines every two seconds, until it is done or another part of the page is opened.
-async function follow(address, place) {
+// A running training: its newest lines every two seconds, until it is done or another part of the page is opened. A phase
+// of several trainings writes a log for each, so the one that grows is followed.
+async function follow(address, place, writing) {
   const path = address.split("/").map(encodeURIComponent).join("/");
-  const found = {};
-  let after = 0;
   const told = make("p", { role: "status" });
   place.before(told);
+  let found = {};
+  let after = 0;
   for (;;) {
     let answer;
     try {
-      answer = await get(`api/runs/${path}/log?after=${after}`);
+      answer = await get(`api/runs/${path}/${writing ? `${encodeURIComponent(writing)}/` : ""}log?after=${after}`);
     } catch (error) {
       told.textContent = error.message;
       return;
     }
     if (address !== opened || $("runs").hidden) return;
-    after = answer.next;
-    for (const line of answer.lines) {
-      if (line.kind !== "train") continue;
-      for (const [name, value] of Object.entries({ loss: line.loss, ...Object.fromEntries(Object.entries(line.terms ?? {}).map(([key, term]) => [`terms.${key}`, term])) })) {
-        found[name] ??= [];
-        if (found[name].length && found[name].at(-1)[0] >= line.step) found[name] = []; // the next training of the same run
-        found[name].push([line.step, value]);
-      }
-      told.textContent = `Running: step ${line.step}, loss ${short(line.loss)}${line.seconds ? `, ${Math.round(line.seconds / 60)} min so far` : ""}`;
-    }
-    curves(place, found);
-    if (answer.finished) {
+    if (answer.finished && answer.next === answer.total) {
       openRuns(address);
       return;
     }
-    if (!answer.running) told.textContent += " (nothing was written for a while)";
-    if (answer.lines.length < 500) await new Promise((next) => setTimeout(next, EVERY));
+    if (answer.next < after || answer.writing !== writing) { // cut back by a resume, or the next training has begun
+      [found, after, writing] = [{}, 0, answer.writing];
+      continue;
+    }
+    after = answer.next;
+    for (const line of answer.lines.filter(({ kind }) => kind === "train")) {
+      const terms = Object.entries(line.terms ?? {}).map(([name, value]) => [`terms.${name}`, value]);
+      for (const [name, value] of [["loss", line.loss], ...terms]) (found[name] ??= []).push([line.step, value]);
+      const minutes = line.seconds ? `, ${Math.round(line.seconds / 60)} min` : "";
+      told.textContent = `Running${writing ? ` (${writing})` : ""}: step ${line.step}, loss ${short(line.loss)}${minutes}`;
+    }
+    curves(place, found);
+    if (!answer.running) told.textContent += ". Nothing was written for a while.";
+    if (after === answer.total) await new Promise((next) => setTimeout(next, EVERY));
   }
 }

@@ -19,6 +19,7 @@ let about;
 let latent;
 let shown = 0; // the channel on the large canvas; -1 for all at once
 let words = [];
+let grid = [1, 1]; // rows and columns of patches
 let pointed = -1; // the word whose attention is shown
 let cursor = null; // where the tool stands
 let byKeyboard = false; // only then is it drawn
@@ -88,6 +89,7 @@ const reread = newestOnly(async () => {
 
 function show({ reading, difference, cosine, statistics }) {
   words = reading.words;
+  grid = reading.grid;
   pointed = -1;
   const changed = new Set();
   let at = 0;
@@ -189,7 +191,7 @@ function draw() {
   }
   const canvas = $("canvas");
   const plane = latent.channel(Math.max(0, shown));
-  if (pointed >= 0 && words[pointed]) drawAttention(canvas, plane, height, width, words[pointed].attention, words[pointed].grid);
+  if (pointed >= 0 && words[pointed]) drawAttention(canvas, plane, height, width, words[pointed].attention, grid);
   else if (shown < 0) drawComposite(canvas, latent.values, channels, height, width);
   else drawChannel(canvas, plane, height, width);
   if (byKeyboard && document.activeElement === canvas) drawCursor(canvas, cursor.x, cursor.y);

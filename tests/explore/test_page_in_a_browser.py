@@ -1,0 +1,239 @@
+"""The page as a person meets it, in headless Chromium: typed at, painted on, taken back, in the dark, on a phone.
+
+Marked `browser`; skipped with a reason where there is no Chromium (INSCAPE_CHROMIUM names one that lies elsewhere).
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted_runs import planted_run
+from test_server import explore
+
+from inscape.core.rundir import RunDir
+
+pytestmark = pytest.mark.browser
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = os.environ.get("INSCAPE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
+FINDINGS = Path(__file__).with_name("page_findings.js")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+WAIT = 30_000  # milliseconds
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
+    if not CHROMIUM:
+        pytest.skip("no Chromium here; install it, or set INSCAPE_CHROMIUM to its path")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    planted_run(folder / "runs")
+    with explore(folder, "--port", "0") as (found, _):
+        yield f"http://{found}/"
+
+
+@pytest.fixture
+def page(chromium: Any, address: str) -> Iterator[Open]:
+    """Opens the page; afterwards it must have said nothing on the console and asked no other host."""
+    trouble: list[str] = []
+    opened = []
+
+    def open_page(part: str = "", **how: Any) -> Any:
+        page = chromium.new_page(**({"viewport": {"width": 1200, "height": 900}} | how))
+        opened.append(page)
+        page.set_default_timeout(WAIT)
+        page.on(
+            "console", lambda message: trouble.append(message.text) if message.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                trouble.append(request.url) if not request.url.startswith((address, "data:", "blob:")) else None
+            ),
+        )
+        page.goto(address + part)
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield open_page
+    for one in opened:
+        one.close()
+    assert trouble == [] or all("status of 400" in line for line in trouble), trouble
+
+
+def says(page: Any, text: str) -> None:
+    page.wait_for_function("text => document.getElementById('said').textContent.trim() === text", arg=text)
+
+
+def paint(page: Any, size: int = 16) -> None:
+    page.locator("#all-channels").check()
+    page.locator("#size").fill(str(size))
+    box = page.locator("#canvas").bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    for i in range(1, 9):
+        page.mouse.move(box["x"] + 20 + i * 40, box["y"] + (20 if i % 2 else box["height"] - 20), steps=4)
+    page.mouse.up()
+
+
+def test_a_sentence_is_typed_and_the_picture_follows(page: Open) -> None:
+    opened = page()
+    says(opened, "a red ball is on the blue block")
+    before = opened.evaluate("document.getElementById('canvas').toDataURL()")
+    opened.locator("#sentence").fill("two small green cones are next to the large yellow cylinder")
+    says(opened, "two small green cones are next to the large yellow cylinder")
+    assert opened.evaluate("document.getElementById('canvas').toDataURL()") != before
+    assert "large yellow cylinder next to two small green cones" in opened.locator("#scene-now").inner_text()
+    assert opened.locator("#channels button").count() == 7
+    assert opened.locator("#spectra svg").count() == 6
+    opened.wait_for_function("() => document.querySelectorAll('#paraphrases li').length === 5")
+
+
+def test_painting_changes_what_is_said_and_undo_takes_it_back(page: Open) -> None:
+    opened = page()
+    says(opened, "a red ball is on the blue block")
+    paint(opened)
+    opened.wait_for_function("() => Number(document.getElementById('cosine-said').textContent) < 0.95")
+    opened.wait_for_function(
+        "() => document.getElementById('said').textContent.trim() !== 'a red ball is on the blue block'"
+    )
+    assert opened.locator("#change").inner_text().startswith("Changed: ")
+    assert opened.locator(".word.changed").count() >= 1
+    opened.locator("#undo").click()
+    says(opened, "a red ball is on the blue block")
+    assert opened.locator("#cosine-said").inner_text() == "1.000"
+    assert opened.locator("#undo").is_disabled()
+    opened.locator("#redo").click()
+    opened.wait_for_function("() => Number(document.getElementById('cosine-said').textContent) < 0.95")
+
+
+@pytest.mark.parametrize("tool", ["left", "down", "blur", "shuffle", "noise"])
+def test_every_tool_for_the_whole_picture_can_be_taken_back(page: Open, tool: str) -> None:
+    opened = page()
+    says(opened, "a red ball is on the blue block")
+    before = opened.evaluate("document.getElementById('canvas').toDataURL()")
+    opened.locator(f"[data-do={tool}]").click()
+    assert opened.evaluate("document.getElementById('canvas').toDataURL()") != before
+    assert opened.locator("#done").inner_text()
+    opened.locator("#reset").click()
+    assert opened.evaluate("document.getElementById('canvas').toDataURL()") == before
+
+
+def test_a_channel_of_another_sentence_is_swapped_in(page: Open) -> None:
+    opened = page()
+    says(opened, "a red ball is on the blue block")
+    opened.locator("#all-channels").check()
+    opened.locator("#donor").fill("a green ring is on the blue block")
+    opened.locator("#swap").click()
+    says(opened, "a green ring is on the blue block")
+
+
+def test_everything_can_be_done_by_keyboard(page: Open) -> None:
+    opened = page()
+    says(opened, "a red ball is on the blue block")
+    for _ in range(60):
+        opened.keyboard.press("Tab")
+        if opened.evaluate("document.activeElement.id") == "canvas":
+            break
+    else:
+        pytest.fail("Tab never comes to the canvas")
+    before = opened.evaluate("document.querySelector('[data-channel=\"0\"] canvas').toDataURL()")
+    for key in ("ArrowLeft", "ArrowUp", "Space"):
+        opened.keyboard.press(key)
+    assert opened.locator("#cursor-said").inner_text() == "Column 16, row 16"
+    assert opened.evaluate("document.querySelector('[data-channel=\"0\"] canvas').toDataURL()") != before
+    opened.keyboard.press("Control+z")
+    assert opened.evaluate("document.querySelector('[data-channel=\"0\"] canvas').toDataURL()") == before
+
+
+def test_a_word_shows_where_it_was_read(page: Open) -> None:
+    opened = page()
+    says(opened, "a red ball is on the blue block")
+    before = opened.evaluate("document.getElementById('canvas').toDataURL()")
+    opened.locator(".word", has_text="red").hover()
+    assert opened.evaluate("document.getElementById('canvas').toDataURL()") != before
+
+
+def test_bad_input_is_told_beside_its_control_and_goes_away(page: Open) -> None:
+    opened = page()
+    opened.locator("#sentence").fill(" ")
+    opened.wait_for_selector("#sentence-problem:not(:empty)")
+    assert "sentence is empty" in opened.locator("#sentence-problem").inner_text()
+    assert opened.locator("#sentence").get_attribute("aria-invalid") == "true"
+    opened.locator("#sentence").fill("the weather is fine")
+    opened.wait_for_selector("#sentence-warning:not(:empty)")
+    assert "'weather'" in opened.locator("#sentence-warning").inner_text()
+    assert opened.locator("#sentence-problem").inner_text() == ""
+    opened.locator("#swap").click()
+    opened.wait_for_selector("#donor-problem:not(:empty)")
+
+
+def test_between_two_sentences(page: Open) -> None:
+    opened = page("#/two")
+    opened.wait_for_function("() => document.querySelectorAll('#way li').length === 9")
+    assert "changed places" in opened.locator("#apart").inner_text()
+    opened.locator("#share").fill("1")
+    opened.wait_for_function(
+        "() => document.getElementById('mixed-said').textContent === 'the blue block is on a red ball'"
+    )
+    opened.locator("#second").fill("")
+    opened.wait_for_selector("#second-problem:not(:empty)")
+
+
+def test_runs_are_looked_at_and_a_live_one_followed(page: Open, folder: Path) -> None:
+    live = planted_run(folder / "runs")
+    for name in (RunDir.VERDICT, RunDir.METRICS):
+        (live.path / name).unlink()
+    opened = page("#/runs")
+    opened.wait_for_selector("#runs-list details")
+    opened.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    address = "/".join(live.path.parts[-4:])
+    opened.locator(f"a[href='#/runs/{address}']").click()
+    opened.wait_for_selector("#live svg")
+    live.append_log({"kind": "train", "step": 1234, "loss": 0.5, "terms": {"image": 0.25}})
+    opened.wait_for_function("() => document.getElementById('run').textContent.includes('step 1234, loss 0.5')")
+    assert "terms.image" in opened.locator("#live").inner_html()
+
+
+@pytest.mark.parametrize("part", ["#/touch", "#/two", "#/runs"])
+@pytest.mark.parametrize("how", [{"viewport": {"width": 320, "height": 640}}, {"color_scheme": "dark"}])
+def test_on_a_phone_and_in_the_dark(page: Open, part: str, how: dict[str, Any]) -> None:
+    opened = page(part, **how)
+    assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+    back, ink = opened.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    light, dark = brightness(back), brightness(ink)
+    assert (light < dark) == ("color_scheme" in how)
+
+
+def brightness(colour: str) -> int:
+    return sum(int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("part", ["#/touch", "#/two", "#/runs"])
+def test_nothing_serious_stands_in_anyones_way(page: Open, part: str, scheme: str) -> None:
+    opened = page(part, color_scheme=scheme)
+    opened.wait_for_timeout(500)
+    opened.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert opened.evaluate(FINDINGS.read_text()) == []
