@@ -222,6 +222,7 @@ VERBS: dict[str, dict[str, Any]] = {
     "embed": {"--file": "Path", "--out": "Path", "--weights": "Path"},
     "similarity": {"first": "str", "second": "str", "--weights": "Path", "--json": "flag"},
     "bench": {"name": "str", "--json": "flag"},
+    "export": {"out": "Path", "--format": "str", "--weights": "str"},
     "explore": {"--port": "int", "--host": "str", "--weights": "Path", "--out": "Path"},
 }
 

@@ -66,13 +66,19 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("--preset", choices=PRESETS, default="quick")
 
     _add_codec_verbs(verb)
+    export = verb("export", _export, "the codec for other programs: a folder in the format that they read")
+    export.add_argument("out", type=Path, metavar="OUT", help="a new folder")
+    export.add_argument("--format", required=True, help="hf | sbert | onnx")
+    export.add_argument("--weights", help="a run folder, a weights file, or a hub name (default: the package's)")
     explore = verb("explore", _explore, "the page: a latent to touch, two sentences, the runs; on this machine")
     explore.add_argument("--port", type=int, help="0 for any free one (default: 8765, or any if that is taken)")
     explore.add_argument("--host", default="127.0.0.1", help="the address to serve at (default: this machine alone)")
     explore.add_argument("--weights", type=Path, help="a run folder or a weights file (default: the package's)")
     explore.add_argument("--out", type=Path, default=Path("runs"), help="the runs to be shown (default: runs)")
     bench = verb(
-        "bench", _bench, "measure speed: visual-step, stats, codec, audio-structure, prompt-compression, audio-fusion"
+        "bench",
+        _bench,
+        "measure speed: visual-step, stats, codec, explore, audio-structure, prompt-compression, audio-fusion",
     )
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", action="store_true")
@@ -323,6 +329,13 @@ def _similarity(arguments: argparse.Namespace) -> int:
     from inscape.codec_verbs import similarity_verb
 
     similarity_verb(arguments)
+    return DONE
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from inscape.export import export
+
+    print(export(arguments.format, arguments.out, arguments.weights))
     return DONE
 
 

@@ -10,7 +10,15 @@ def measure(name: str) -> dict[str, Any]:
 
     `prompt-compression:MODEL` and `audio-fusion:MODEL` are those of another language model than their default.
     """
-    from inscape.bench import audio_fusion, audio_structure, codec, image_statistics, prompt_compression, visual_step
+    from inscape.bench import (
+        audio_fusion,
+        audio_structure,
+        codec,
+        explore,
+        image_statistics,
+        prompt_compression,
+        visual_step,
+    )
 
     found = {
         "visual-step": visual_step.run,
@@ -19,6 +27,7 @@ def measure(name: str) -> dict[str, Any]:
         "audio-structure": audio_structure.run,
         "prompt-compression": prompt_compression.run,
         "audio-fusion": audio_fusion.run,
+        "explore": explore.run,
     }
     kind, _, model = name.partition(":")
     if model and kind in ("prompt-compression", "audio-fusion"):

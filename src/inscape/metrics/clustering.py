@@ -206,7 +206,8 @@ def _bootstrap(
     valid = (total_R > 0) & (n_R > clusters)
     if not valid.any():
         return Estimate(value, math.nan, math.nan, speakers, "speakers")
-    ratio_R = (part_R / total_R * (n_R - 1) / (n_R - clusters))[valid] if clusters > 1 else (part_R / total_R)[valid]
+    n_R, part_R, total_R = n_R[valid], part_R[valid], total_R[valid]
+    ratio_R = part_R / total_R * ((n_R - 1) / (n_R - clusters) if clusters > 1 else 1.0)
     low, high = np.quantile(ratio_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(value, min(float(low), value), max(float(high), value), speakers, "speakers")
 

@@ -1,0 +1,61 @@
+"""A trained codec in the formats that others read: a folder for the hub, for sentence-transformers, for onnxruntime.
+
+    hf      config.json, model.safetensors, tokenizer.json and a model card: what VisualCodec.from_pretrained fetches
+    sbert   the same, and what sentence-transformers needs to load it as a SentenceTransformer
+    onnx    three graphs that say everything without torch
+
+Imports are lazy: `hub` is asked for by every codec that is loaded, and must not bring the writers along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inscape.extras import load_extra
+
+if TYPE_CHECKING:
+    from inscape.studies.visual.model import TrainedCodec
+
+__all__ = ["FORMATS", "export"]
+
+NEEDS = {"hf": (), "sbert": ("sentence_transformers",), "onnx": ("onnx", "onnxruntime")}  # an extra of the same name
+FORMATS = tuple(NEEDS)
+
+
+def export(format: str, out: Path, weights: Path | None = None) -> str:
+    """Write the folder `out`, whole or not at all; returns what was done, in words.
+
+    weights: as in `VisualCodec.from_pretrained`. ValueError in one line, before anything is written: an unknown
+    format, a package that is missing, an `out` that is taken, weights that are an encoder alone.
+    """
+    from inscape.codec import VisualCodec, find_weights
+    from inscape.export.hub import about_weights, resolve_pretrained
+    from inscape.export.new_folder import check_new_folder, new_folder
+
+    if format not in NEEDS:
+        raise ValueError(f"format {format!r} is not known; allowed: {', '.join(FORMATS)}")
+    check_new_folder(out)
+    for package in NEEDS[format]:
+        load_extra(package, format, f"export --format {format}")
+    source = find_weights() if weights is None else resolve_pretrained(weights)
+    codec = VisualCodec.from_pretrained(source).trained
+    about = about_weights(source)
+    with new_folder(out) as folder:
+        said = _writer(format)(codec, about, folder)
+    return f"{out}: {said}"
+
+
+def _writer(format: str) -> Callable[[TrainedCodec, str, Path], str]:
+    if format == "sbert":
+        from inscape.export.sbert_folder import write_sbert
+
+        return write_sbert
+    if format == "onnx":
+        from inscape.export.onnx_folder import write_onnx
+
+        return write_onnx
+    from inscape.export.hub_folder import write_hf
+
+    return write_hf
