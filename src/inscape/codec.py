@@ -173,23 +173,39 @@ class VisualCodec:
         """
         _check_range("n", n, 1, MOST_PARAPHRASES)
         _check_range("seed", seed, 0, MOST_SEED)
-        codec = self.trained
         self.encode([sentence])  # its messages, and its warning, are those of a sentence that is encoded
-        (text,), _ = self._as_trained([sentence])
-        constraint = self._grammar if self.knows_grammar else None
-        found: dict[str, Candidate] = {}
-        drawn = 0
-        for i, draws in enumerate(DRAWS):
-            if len(found) >= n or (drawn and drawn + draws * n > MOST_SAMPLES):
-                break
-            ours = seed * len(DRAWS) + i
-            (new,) = paraphrases(codec, [text], n, draws=draws, seed=ours, constraint=constraint)
-            found |= {candidate.text: candidate for candidate in new if candidate.text != text}
-            drawn += draws * n
+        (text,), (found,), drawn = self._paraphrased([sentence], n, seed)
         if len(found) < n:
             said = f"{len(found)} of the {n} paraphrases asked for were found in {drawn} samples of {text!r}"
             warnings.warn(said, FewParaphrases, stacklevel=2)
-        return [candidate.text for candidate in sorted(found.values(), key=lambda c: -c.cosine)[:n]]
+        return [candidate.text for candidate in found]
+
+    def paraphrase_each(self, sentences: Iterable[str], n: int = 5, seed: int = 0) -> list[list[Candidate]]:
+        """`paraphrase` of many sentences at once, each with the cosine of its round trip; silent where there are fewer.
+
+        The samples of a sentence depend on those it is asked with: alone it gives what `paraphrase` gives.
+        """
+        _check_range("n", n, 1, MOST_PARAPHRASES)
+        _check_range("seed", seed, 0, MOST_SEED)
+        return self._paraphrased(_checked(sentences), n, seed)[1]
+
+    def _paraphrased(self, sentences: list[str], n: int, seed: int) -> tuple[list[str], list[list[Candidate]], int]:
+        """The sentences as the corpus spells them, their paraphrases, and how many samples of one were drawn."""
+        codec = self.trained
+        texts, _ = self._as_trained(sentences)
+        constraint = self._grammar if self.knows_grammar else None
+        found: list[dict[str, Candidate]] = [{} for _ in texts]
+        drawn = 0
+        for i, draws in enumerate(DRAWS):
+            open_rows = [row for row, kept in enumerate(found) if len(kept) < n]
+            if not open_rows or (drawn and drawn + draws * n > MOST_SAMPLES):
+                break
+            asked, ours = [texts[row] for row in open_rows], seed * len(DRAWS) + i
+            drew = paraphrases(codec, asked, n, draws=draws, seed=ours, constraint=constraint)
+            for row, new in zip(open_rows, drew, strict=True):
+                found[row] |= {candidate.text: candidate for candidate in new if candidate.text != texts[row]}
+            drawn += draws * n
+        return texts, [sorted(kept.values(), key=lambda c: -c.cosine)[:n] for kept in found], drawn
 
     @property
     def _encoder(self) -> TextToLatent:

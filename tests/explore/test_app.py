@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from starlette.testclient import TestClient
 
 from inscape import VisualCodec
+from inscape.data.scenes import parse
 from inscape.explore.app import LARGEST_BODY, STATIC, build_app, hosts_of
+from inscape.explore.codec_routes import CodecAnswers
+from inscape.explore.wire import Refused
 
 SENTENCE = "a red ball is on the blue block"
 POSTS = ("encode", "read", "paraphrase", "compare", "interpolate")
@@ -243,3 +246,17 @@ def test_every_file_that_the_page_asks_for_is_there(client: TestClient):
     for script in STATIC.glob("*.js"):
         for name in re.findall(r'from "\./([^"]+)"', script.read_text()):
             assert (STATIC / name).is_file(), f"{script.name} imports {name}"
+
+
+def test_paraphrases_asked_for_at_the_same_time_are_all_right(codec: VisualCodec):
+    texts = [SENTENCE, "two small green cones are next to the large yellow cylinder", "the weather is fine"]
+    answers = CodecAnswers(codec, "")
+    found = answers._paraphrase_all([(text, 4, 0) for text in [*texts, "a red ball " * 60]])
+    answers.close()
+    assert isinstance(found[3], Refused)
+    for text, answer in zip(texts[:2], found[:2], strict=True):
+        rows = [row["text"] for row in answer["paraphrases"]]
+        assert len(set(rows)) == 4
+        assert {parse(row) for row in rows} == {parse(text)}
+        assert text not in rows
+    assert any("'weather'" in said for said in found[2]["warnings"])

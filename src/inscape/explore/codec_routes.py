@@ -22,7 +22,7 @@ from inscape.data.scenes import WORDS
 from inscape.explore.answers import bands, differences, edit_between, readings, scene_of, statistics
 from inscape.explore.batching import Batcher
 from inscape.explore.wire import Refused, fields_of, latent_from, latent_to, number_from, sentence_from
-from inscape.studies.visual.paraphrasing import meaning_of
+from inscape.studies.visual.paraphrasing import Candidate, meaning_of
 
 __all__ = ["CodecAnswers", "codec_routes"]
 
@@ -184,20 +184,24 @@ class CodecAnswers:
         return list(map(Read, readings(self._codec, latent_NCHW), statistics(latent_NCHW), z_NZ))
 
     def _paraphrase_all(self, items: list[tuple[str, int, int]]) -> Sequence[Any]:
-        return [self._paraphrased(*item) for item in items]
-
-    def _paraphrased(self, sentence: str, n: int, seed: int) -> Any:
+        """Those that ask for as many with the same seed are sampled together."""
+        if len({(n, seed) for _, n, seed in items}) > 1:
+            return [answer for item in items for answer in self._paraphrase_all([item])]
+        sentences, n, seed = [sentence for sentence, _, _ in items], *items[0][1:]
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                texts = self._codec.paraphrase(sentence, n, seed)
-                z_NZ = self._codec.embed([sentence, *texts])
+            found = self._codec.paraphrase_each(sentences, n, seed)
         except ValueError as error:
-            return Refused(str(error).replace("sentence 1", "sentence"), "sentence")
-        cosines = (z_NZ[1:] @ z_NZ[0]).tolist()
-        told = list(dict.fromkeys(str(warning.message) for warning in caught))
-        rows = [{"text": text, "cosine": round(c, 4)} for text, c in zip(texts, cosines, strict=True)]
-        return {"paraphrases": rows, "warnings": told}
+            if len(items) > 1:  # one of them is too long: each is asked alone
+                return [answer for item in items for answer in self._paraphrase_all([item])]
+            return [Refused(str(error).replace("sentence 1", "sentence"), "sentence")]
+        return [self._told(sentence, row, n) for sentence, row in zip(sentences, found, strict=True)]
+
+    def _told(self, sentence: str, row: list[Candidate], n: int) -> dict[str, Any]:
+        few = f"{len(row)} of the {n} paraphrases asked for were found" if len(row) < n else ""
+        return {
+            "paraphrases": [{"text": text, "cosine": round(cosine, 4)} for text, cosine in row],
+            "warnings": [said for said in (self._codec.doubts(sentence), few) if said],
+        }
 
 
 def _cosine(one: Read, other: Read) -> float:

@@ -7,7 +7,7 @@ export class Refusal extends Error {
   }
 }
 
-export const can = { paraphrase: true, runs: true };
+export const can = { paraphrase: true, runs: true, statistics: true };
 
 export async function get(address) {
   return answered(await fetch(address, { headers: { Accept: "application/json" } }).catch(gone));

@@ -10,7 +10,7 @@ let started = false;
 
 function open() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
-  const part = name in PARTS ? name : "touch";
+  const part = name in PARTS && can[name] !== false ? name : "touch";
   for (const other of Object.keys(PARTS)) document.getElementById(other).hidden = other !== part;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#/${part}`) link.setAttribute("aria-current", "page");
