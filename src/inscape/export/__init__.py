@@ -1,8 +1,9 @@
-"""A trained codec in the formats that others read: a folder for the hub, for sentence-transformers, for onnxruntime.
+"""A trained codec in the formats that others read: for the hub, for sentence-transformers, onnxruntime, a browser.
 
     hf      config.json, model.safetensors, tokenizer.json and a model card: what VisualCodec.from_pretrained fetches
     sbert   the same, and what sentence-transformers needs to load it as a SentenceTransformer
     onnx    three graphs that say everything without torch
+    web     the page of `inscape explore` with these graphs inside it, for any server of plain files
 
 Imports are lazy: `hub` is asked for by every codec that is loaded, and must not bring the writers along.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from inscape.extras import load_extra
 
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "export"]
 
-NEEDS = {"hf": (), "sbert": ("sentence_transformers",), "onnx": ("onnx", "onnxruntime")}  # an extra of the same name
+
+class _Needs(NamedTuple):
+    """The packages that a format needs beside the default ones, and the extra that installs them."""
+
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+
+
+ONNX = _Needs("onnx", ("onnx", "onnxruntime"))
+NEEDS = {"hf": _Needs(), "sbert": _Needs("sbert", ("sentence_transformers",)), "onnx": ONNX, "web": ONNX}
 FORMATS = tuple(NEEDS)
 
 
@@ -37,8 +47,9 @@ def export(format: str, out: Path, weights: Path | None = None) -> str:
     if format not in NEEDS:
         raise ValueError(f"format {format!r} is not known; allowed: {', '.join(FORMATS)}")
     check_new_folder(out)
-    for package in NEEDS[format]:
-        load_extra(package, format, f"export --format {format}")
+    extra, packages = NEEDS[format]
+    for package in packages:
+        load_extra(package, extra, f"export --format {format}")
     source = find_weights() if weights is None else resolve_pretrained(weights)
     codec = VisualCodec.from_pretrained(source).trained
     about = about_weights(source)
@@ -56,6 +67,10 @@ def _writer(format: str) -> Callable[[TrainedCodec, str, Path], str]:
         from inscape.export.onnx_folder import write_onnx
 
         return write_onnx
+    if format == "web":
+        from inscape.export.web_folder import write_web
+
+        return write_web
     from inscape.export.hub_folder import write_hf
 
     return write_hf
