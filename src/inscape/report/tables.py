@@ -1,6 +1,7 @@
 """The README's result tables, made from the committed evidence and from nothing else.
 
-A test compares them with the README, so a figure in the README that no file in results/ carries cannot survive.
+The README has a row for each phase and preset, results/README.md beside the evidence every criterion too. A test
+compares both with the evidence, so a figure that no file in results/ carries cannot survive.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 MADE_BY = "<!-- Made by `python -m inscape.report results --readme README.md`. Edit results/, not this. -->"
 
 
-def result_tables(results: Path, link_from: Path) -> str:
-    """Markdown: a table a study with one row a phase and preset, then each criterion with its figure for each seed.
+def result_tables(results: Path, link_from: Path, *, criteria: bool = True) -> str:
+    """Markdown: a table a study with one row a phase and preset; with `criteria` each one's figure for each seed too.
 
     Links are relative to the folder `link_from`.
     """
@@ -36,7 +37,7 @@ def result_tables(results: Path, link_from: Path) -> str:
         parts += ["| phase | preset | seeds | plan's criteria | calibrated criteria | across seeds | verdict |"]
         parts += ["|---|---|---|---|---|---|---|"]
         parts += [_summary(group, link_from) for group in groups]
-        parts += ["", *(line for group in groups for line in _details(group))]
+        parts += ["", *(line for group in groups for line in _details(group) if criteria)]
     return "\n".join(parts).strip()
 
 
@@ -50,18 +51,28 @@ def with_tables(text: str, tables: str) -> str:
 
 
 def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
-    """Bring the tables in `readme` up to date; True if they were not. With write=False nothing is written."""
+    """Bring the tables in `readme` and in results/README.md up to date; True if one of them was not.
+
+    With write=False nothing is written. ValueError if `readme` cannot be read, or has no place for the tables.
+    """
+    readme, beside = Path(readme), Path(results) / "README.md"
     try:
-        old = Path(readme).read_text(encoding="utf-8")
+        old = readme.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{readme} cannot be read: {error.strerror}") from None
+    home = readme.absolute().parent
+    every = f"Every criterion with its figures: [{relative_link(beside, home)}]({relative_link(beside, home)})."
     try:
-        new = with_tables(old, result_tables(results, Path(readme).absolute().parent))
+        new = with_tables(old, f"{every}\n\n{result_tables(results, home, criteria=False)}")
     except ValueError as error:
         raise ValueError(f"{readme}: {error}") from None
-    if write and new != old:
-        write_atomically(Path(readme), new)
-    return new != old
+    whole = f"# Results\n\n{MADE_BY}\n\n{result_tables(results, Path(results))}\n"
+    stale = [(readme, new)] if new != old else []
+    if Path(results).is_dir() and (not beside.is_file() or beside.read_text(encoding="utf-8") != whole):
+        stale.append((beside, whole))
+    for path, text in stale if write else []:
+        write_atomically(path, text)
+    return bool(stale)
 
 
 def _summary(group: Sequence[Record], link_from: Path) -> str:
