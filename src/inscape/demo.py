@@ -41,10 +41,11 @@ def main() -> int:
         f"\nSee the latents:      {picture}\n"
         f"Read the report:      {last.path / last.REPORT}\n"
         f"All runs, all gates:  {RUNS / 'index.html'}, or ./inscape status\n"
+        f"Touch the latents:    ./inscape explore --weights {last.path}\n"
         "Your own text:        ./inscape run visual data.text=FILE"
     )
     if SHIPPED.is_file():
-        print("The shipped weights:   ./inscape paraphrase 'a green cone is left of two small stars'")
+        print("The shipped weights:  ./inscape explore, or ./inscape paraphrase 'a green cone is left of two small stars'")
     return status
 
 

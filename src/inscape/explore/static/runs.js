@@ -78,8 +78,8 @@ async function showRun(address) {
     make("h3", {}, `${run.title}, ${run.preset ?? address.split("/")[2]}, seed ${run.seed ?? ""} `, verdict(run.outcome)),
     make("p", {}, run.question),
     make("p", {}, [run.sentence, run.done].filter(Boolean).join(" ")),
-    live,
   ];
+  if (run.running) parts.push(live);
   for (const source of ["plan", "calibrated"]) {
     const rows = run.findings.filter((finding) => finding.source === source && finding.role === "claim");
     if (rows.length) parts.push(make("h3", {}, source === "plan" ? "The plan's criteria" : "Calibrated criteria"), findings(rows));
@@ -88,6 +88,7 @@ async function showRun(address) {
   if (controls.length) parts.push(make("h3", {}, "Controls"), findings(controls));
   if (run.failure_means && run.outcome !== "PASS") parts.push(make("h3", {}, "What a failure means"), make("p", {}, run.failure_means));
   if (run.figures.length) parts.push(make("h3", {}, "Pictures"), make("div", { className: "pictures" }, ...run.figures.map(picture)));
+  if (!run.running) parts.push(live);
   if (run.others.length) {
     parts.push(make("details", {}, make("summary", {}, `${run.others.length} more measurements, on which nothing depends`),
       table(["Metric", "Measured"], run.others.map((other) => [other.words, measured(other.measured)]))));
