@@ -12,7 +12,7 @@ from planted_runs import ATTACK, GATE, OUTCOMES, PASSING, planted_run
 
 from inscape.core.estimate import Estimate
 from inscape.core.rundir import RunDir
-from inscape.report import write_report
+from inscape.report import write_index, write_report
 
 ADDRESS = re.compile(r"""(?:src|href|srcset|action|data|poster)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import""", re.I)
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -179,6 +179,27 @@ def test_a_damaged_file_never_stops_the_report(tmp_path: Path, name: str, rubbis
 @pytest.mark.parametrize("value", [None, 3, "x", [1, "y"], {"z": [1]}])
 def test_an_env_of_wrong_types_never_stops_the_report(tmp_path: Path, key: str, value: object) -> None:
     assert not unbalanced(page_of(planted_run(tmp_path, **{key: value})))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("metrics.json", r'"n": \d+', '"n": 1e999'),
+        ("metrics.json", r'"value": [\d.]+', f'"value": {"9" * 400}'),
+        ("gate.json", r'"at_least": [\d.]+', f'"at_least": {"9" * 400}'),
+        ("gate.json", r'"metric": "[^"]*"', '"metric": 5'),
+        ("gate.json", r'"metric": "[^"]*"', '"metric": null'),
+        ("gate.json", r'"why": "[^"]*"', '"why": [1]'),
+    ],
+)
+def test_numbers_and_names_that_are_none_never_stop_the_report(tmp_path: Path, file: str, old: str, new: str) -> None:
+    run = planted_run(tmp_path)
+    text = (run.path / file).read_text()
+    changed = re.sub(old, new, text, count=1)
+    assert changed != text
+    (run.path / file).write_text(changed)
+    assert write_report(run).is_file()
+    assert write_index(tmp_path).is_file()
 
 
 def test_damaged_metrics_count_as_not_measured(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ class Criterion:
     partial: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.metric, str):
+            raise ValueError(f"a criterion's metric is {self.metric!r}; give its name as text")
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError(f"criterion on {self.metric!r}: give exactly one of at_least and at_most")
         if self.role not in ("claim", "control") or self.source not in ("plan", "calibrated"):

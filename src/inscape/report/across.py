@@ -26,7 +26,7 @@ def read_across_seeds(path: Path) -> AcrossSeeds | None:
         found = AcrossSeeds(str(content["outcome"]), ", ".join(map(str, content["seeds"])), rows)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return AcrossSeeds("UNREADABLE", "", [])
     known = found.outcome in OUTCOMES and all(outcome in OUTCOMES for _, _, outcome in rows)
     return found if known else AcrossSeeds("UNREADABLE", "", [])

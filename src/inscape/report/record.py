@@ -179,7 +179,7 @@ def _metrics(stored: Mapping[str, Any], problems: list[str]) -> dict[str, Estima
     for name, fields in stored.items():
         try:
             metrics[name] = Estimate.from_json(fields)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             problems.append(f"{name} in {RunDir.METRICS} is damaged and counts as not measured")
     return metrics
 
@@ -189,7 +189,7 @@ def _judge(criteria: Any, metrics: Mapping[str, Estimate], problems: list[str]) 
         return None
     try:
         return Gate.from_json(criteria).judge(metrics)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         problems.append(f"{RunDir.GATE} does not hold a gate, so nothing could be judged")
         return None
 
