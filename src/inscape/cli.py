@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_codec_verbs(verb)
     export = verb("export", _export, "the codec for other programs: a folder in the format that they read")
     export.add_argument("out", type=Path, metavar="OUT", help="a new folder")
-    export.add_argument("--format", required=True, help="hf | sbert | onnx")
+    export.add_argument("--format", required=True, help="hf | sbert | onnx | web")
     export.add_argument("--weights", help="a run folder, a weights file, or a hub name (default: the package's)")
     explore = verb("explore", _explore, "the page: a latent to touch, two sentences, the runs; on this machine")
     explore.add_argument("--port", type=int, help="0 for any free one (default: 8765, or any if that is taken)")

@@ -1,5 +1,9 @@
-"""The shipped codec, what every format makes of it, and a tiny codec that nothing was taught."""
+"""The shipped codec, what every format makes of it, and a tiny codec that nothing was taught.
 
+The browser of tests/explore is seen from here as well.
+"""
+
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +16,8 @@ from inscape.export import export
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoderConfig
 from inscape.studies.visual.model import TrainedCodec
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "explore"))
 
 TINY = {"vocab": 486, "d": 32, "layers": 1, "heads": 2, "ffn": 32, "head_ffn": 32, "map_channels": 4, "coarse": 4}
 

@@ -19,7 +19,7 @@ def refused(message: str, *given) -> None:
 
 
 def test_an_unknown_format_is_named_with_those_that_are_known(tmp_path: Path):
-    refused("'gguf' is not known; allowed: hf, sbert, onnx", "gguf", tmp_path / "out")
+    refused("'gguf' is not known; allowed: hf, sbert, onnx, web", "gguf", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -45,11 +45,14 @@ def test_an_encoder_alone_is_refused(format: str, tiny, tmp_path: Path):
     assert list(tmp_path.iterdir()) == [run]
 
 
-@pytest.mark.parametrize(("format", "package"), [("sbert", "sentence_transformers"), ("onnx", "onnxruntime")])
-def test_a_missing_package_is_named_with_its_extra(format: str, package: str, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(
+    ("format", "package", "extra"),
+    [("sbert", "sentence_transformers", "sbert"), ("onnx", "onnxruntime", "onnx"), ("web", "onnx", "onnx")],
+)
+def test_a_missing_package_is_named_with_its_extra(format: str, package: str, extra: str, tmp_path: Path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     refused(
-        rf"export --format {format} needs the package {package}: pip install 'inscape\[{format}\]'", format, tmp_path
+        rf"export --format {format} needs the package {package}: pip install 'inscape\[{extra}\]'", format, tmp_path
     )
     assert not list(tmp_path.iterdir())
 
