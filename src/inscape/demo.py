@@ -45,7 +45,7 @@ def main() -> int:
         "Your own text:        ./inscape run visual data.text=FILE"
     )
     if SHIPPED.is_file():
-        print("The shipped weights:  ./inscape explore, or ./inscape paraphrase 'a green cone is left of two small stars'")
+        print("The shipped weights:  ./inscape explore, ./inscape paraphrase 'a green cone is left of two small stars'")
     return status
 
 
