@@ -209,6 +209,17 @@ VERBS: dict[str, dict[str, Any]] = {
     "status": {"--json": "flag", "--out": "Path"},
     "list": {"--json": "flag"},
     "config": {"target": "str", "overrides": "str*", "--preset": PRESETS},
+    "sweep": {
+        "target": "str",
+        "overrides": "str*",
+        "--seeds": "str",
+        "--preset": PRESETS,
+        "--out": "Path",
+        "--sweep": "Path",
+        "--runner": ("local", "slurm", "ray"),
+        "--workers": "int",
+        "--json": "flag",
+    },
     "encode": {
         "texts": "str*",
         "--file": "Path",

@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     config.add_argument("overrides", nargs="*", metavar="key=value", help="config changes, as for run")
     config.add_argument("--preset", choices=PRESETS, default="quick")
 
+    _add_sweep_verb(verb)
     _add_codec_verbs(verb)
     export = verb("export", _export, "the codec for other programs: a folder in the format that they read")
     export.add_argument("out", type=Path, metavar="OUT", help="a new folder")
@@ -83,6 +84,19 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", action="store_true")
     return parser
+
+
+def _add_sweep_verb(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    sweep = verb("sweep", _sweep, "run a phase with every combination of some values and seeds; again: what is missing")
+    sweep.add_argument("target", metavar="STUDY.PHASE")
+    sweep.add_argument("overrides", nargs="*", metavar="key=a,b,c", help="config changes, each with its values")
+    sweep.add_argument("--seeds", metavar="0,1,2", help="in place of those that the phase declares")
+    sweep.add_argument("--preset", choices=PRESETS, default="quick")
+    sweep.add_argument("--out", type=Path, default=Path("runs"), help="where runs are kept (default: runs)")
+    sweep.add_argument("--sweep", type=Path, metavar="FOLDER", help="the sweep's own (default: under OUT/sweeps)")
+    sweep.add_argument("--runner", choices=("local", "slurm", "ray"), default="local")
+    sweep.add_argument("--workers", type=int, help="how many jobs at a time (default: by cores or GPUs)")
+    sweep.add_argument("--json", action="store_true")
 
 
 def _add_codec_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
@@ -210,6 +224,23 @@ def _run(arguments: argparse.Namespace) -> int:
         verdicts(done)
         print(f"report: {done[-1].path / done[-1].REPORT}\nall runs: {arguments.out / 'index.html'}")
     return DONE
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    from inscape.cluster.sweep import sweep
+
+    _refuse_several_processes()
+    return sweep(
+        arguments.target,
+        arguments.overrides,
+        seeds=arguments.seeds,
+        preset=arguments.preset,
+        out=arguments.out,
+        folder=arguments.sweep,
+        runner=arguments.runner,
+        workers=arguments.workers,
+        as_json=arguments.json,
+    )
 
 
 def _open(path: str) -> "tuple[RunDir, Study]":

@@ -131,6 +131,10 @@ class VisualCodec:
         strangers = self._as_trained(_checked([sentence]))[1]
         return f"{strangers[0].removeprefix('sentence 1: ')}; the quality of its latent is unknown" if strangers else ""
 
+    def as_spelled(self, sentence: str) -> str:
+        """The sentence as the corpus spells it, which is how it is encoded: a capital and a final stop are forgiven."""
+        return self._as_trained(_checked([sentence]))[0][0]
+
     def decode(self, latents: Float[Tensor, "B C H W"], constrained: bool = False) -> list[str]:
         """What each latent says, free-running and greedy, from V alone (z is computed from it).
 
@@ -180,23 +184,29 @@ class VisualCodec:
             warnings.warn(said, FewParaphrases, stacklevel=2)
         return [candidate.text for candidate in found]
 
-    def paraphrase_each(self, sentences: Iterable[str], n: int = 5, seed: int = 0) -> list[list[Candidate]]:
+    def paraphrase_each(
+        self, sentences: Iterable[str], n: int = 5, seed: int = 0, rounds: int = len(DRAWS)
+    ) -> list[list[Candidate]]:
         """`paraphrase` of many sentences at once, each with the cosine of its round trip; silent where there are fewer.
 
-        The samples of a sentence depend on those it is asked with: alone it gives what `paraphrase` gives.
+        rounds: of sampling, 1 to 5, each twice as long as the last; fewer give an answer sooner. The samples of a
+        sentence depend on those it is asked with: alone, in all rounds, it gives what `paraphrase` gives.
         """
         _check_range("n", n, 1, MOST_PARAPHRASES)
         _check_range("seed", seed, 0, MOST_SEED)
-        return self._paraphrased(_checked(sentences), n, seed)[1]
+        _check_range("rounds", rounds, 1, len(DRAWS))
+        return self._paraphrased(_checked(sentences), n, seed, rounds)[1]
 
-    def _paraphrased(self, sentences: list[str], n: int, seed: int) -> tuple[list[str], list[list[Candidate]], int]:
+    def _paraphrased(
+        self, sentences: list[str], n: int, seed: int, rounds: int = len(DRAWS)
+    ) -> tuple[list[str], list[list[Candidate]], int]:
         """The sentences as the corpus spells them, their paraphrases, and how many samples of one were drawn."""
         codec = self.trained
         texts, _ = self._as_trained(sentences)
         constraint = self._grammar if self.knows_grammar else None
         found: list[dict[str, Candidate]] = [{} for _ in texts]
         drawn = 0
-        for i, draws in enumerate(DRAWS):
+        for i, draws in enumerate(DRAWS[:rounds]):
             open_rows = [row for row, kept in enumerate(found) if len(kept) < n]
             if not open_rows or (drawn and drawn + draws * n > MOST_SAMPLES):
                 break

@@ -56,12 +56,13 @@ def watched(browser: Any, address: str) -> Iterator[Open]:
     yield open_page
     for one in opened:
         one.close()
-    assert trouble == [] or all("status of 400" in line for line in trouble), trouble
+    assert trouble == [] or all("status of 40" in line for line in trouble), trouble
 
 
 def says(page: Any, text: str) -> None:
     """Wait until the picture says this."""
-    page.wait_for_function("text => document.getElementById('said').textContent.trim() === text", arg=text)
+    words = "[...document.querySelectorAll('#said .word')].map((word) => word.firstChild.textContent)"
+    page.wait_for_function(f"text => {words}.join(' ') === text", arg=text)
 
 
 def paint(page: Any, size: int = 16) -> None:

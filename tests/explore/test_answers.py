@@ -54,7 +54,8 @@ def test_a_flat_latent_has_statistics_that_json_can_hold():
 
 
 def test_the_bands_are_those_of_photographs():
-    assert bands()["spectral_slope"] == {"median": 2.60, "low": 1.87, "high": 3.14}
+    assert bands(32, 32)["spectral_slope"] == {"median": 2.60, "low": 1.87, "high": 3.14}
+    assert bands(48, 48) == {}, "nobody has measured them there"
 
 
 @pytest.mark.parametrize(

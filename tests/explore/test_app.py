@@ -76,6 +76,25 @@ def test_a_sentence_is_encoded_and_read_back(client: TestClient, codec: VisualCo
     assert len(answer["statistics"]["channels"]) == 6
 
 
+def test_what_the_codec_forgives_is_no_difference(client: TestClient):
+    answer = post(client, "encode", sentence="A red  ball is on the blue block.")
+    assert [d["kind"] for d in answer["difference"]] == ["same"]
+
+
+def test_a_sentence_half_typed_keeps_nobody_waiting(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+    sampled = VisualCodec.paraphrase_each
+
+    def counted(self: VisualCodec, sentences: Any, n: int, seed: int, rounds: int) -> Any:
+        drawn.append(rounds)
+        return sampled(self, sentences, n, seed, rounds)
+
+    monkeypatch.setattr(VisualCodec, "paraphrase_each", counted)
+    assert post(client, "paraphrase", sentence="a red ba")["paraphrases"] == []
+    assert len(post(client, "paraphrase", sentence=SENTENCE)["paraphrases"]) == 5
+    assert drawn == [1, 2]
+
+
 def test_other_english_is_encoded_with_a_doubt(client: TestClient):
     answer = post(client, "encode", sentence="the weather is fine")
     assert "'weather' is not one of the" in answer["warning"]
@@ -203,6 +222,8 @@ def test_a_post_of_another_page_is_refused(client: TestClient):
     body = {"sentence": SENTENCE}
     foreign = client.post("/api/encode", json=body, headers={"Origin": "https://evil.example"})
     assert foreign.status_code == 403
+    for strange in ("http://[", "null", "http://127.0.0.1:8765@evil.example", "\u00e9"):
+        assert client.post("/api/encode", json=body, headers={"Origin": strange.encode()}).status_code == 403
     own = client.post("/api/encode", json=body, headers={"Origin": "http://127.0.0.1:8765"})
     assert own.status_code == 200
     form = client.post("/api/encode", content=b"{}", headers={"Content-Type": "text/plain"})

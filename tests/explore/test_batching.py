@@ -1,16 +1,17 @@
-"""Requests that come together are computed together, and one visitor's mistake is not another's."""
+"""Requests that come together are computed together, and one visitor's mistake or patience is not another's."""
 
 import threading
-from concurrent.futures import Future
+import time
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import pytest
 
-from inscape.explore.batching import MOST_AT_ONCE, Batcher
+from inscape.explore.batching import MOST_WAITING, Batcher, Busy, Kind
 
 
 def gate_and_batches() -> tuple[threading.Event, list[list[int]], Batcher]:
-    """A batcher whose function waits for the event and keeps its batches; odd numbers are refused."""
+    """A batcher whose functions wait for the event and keep their batches; odd numbers are refused by `double`."""
     opened, batches = threading.Event(), []
 
     def double(items: list[int]) -> list[Any]:
@@ -18,20 +19,38 @@ def gate_and_batches() -> tuple[threading.Event, list[list[int]], Batcher]:
         batches.append(items)
         return [ValueError(f"{item} is odd") if item % 2 else 2 * item for item in items]
 
+    def slow(items: list[int]) -> list[int]:
+        opened.wait(5)
+        batches.append(items)
+        return items
+
     def broken(items: list[int]) -> list[Any]:
         raise RuntimeError("no batch works")
 
-    return opened, batches, Batcher({"double": double, "broken": broken})
+    return opened, batches, Batcher({"double": Kind(double, 64), "slow": Kind(slow, 2), "broken": Kind(broken, 64)})
 
 
 def test_what_waits_is_computed_at_once_and_in_order():
     opened, batches, batcher = gate_and_batches()
-    answers = [batcher.submit("double", 2 * i) for i in range(MOST_AT_ONCE + 10)]
+    answers = [batcher.submit("double", 2 * i) for i in range(74)]
     opened.set()
-    assert [answer.result(5) for answer in answers] == [4 * i for i in range(MOST_AT_ONCE + 10)]
+    assert [answer.result(5) for answer in answers] == [4 * i for i in range(74)]
     assert len(batches) <= 3
-    assert max(map(len, batches)) <= MOST_AT_ONCE
+    assert max(map(len, batches)) <= 64
     batcher.close()
+
+
+def test_slow_ones_come_a_few_at_a_time_and_quick_ones_in_between():
+    opened, batches, batcher = gate_and_batches()
+    first = batcher.submit("slow", -1)
+    many = [batcher.submit("slow", 100 + i) for i in range(6)]
+    quick = batcher.submit("double", 2)
+    opened.set()
+    assert quick.result(5) == 4
+    assert [answer.result(5) for answer in (first, *many)] == [-1, *range(100, 106)]
+    batcher.close()
+    assert batches.index([2]) <= 2, "after the batch that was running, and one more of the slow at most"
+    assert max(len(batch) for batch in batches) == 2
 
 
 def test_an_exception_is_its_items_alone_unless_the_whole_batch_fails():
@@ -54,14 +73,26 @@ def test_what_nobody_waits_for_any_more_is_not_computed():
     cancelled = sum(answer.cancel() for answer in gone)
     opened.set()
     first.result(5)
+    for answer in gone:
+        if not answer.cancelled():
+            answer.result(5)
     batcher.close()
     assert cancelled
     assert sum(map(len, batches)) == 5 - cancelled
 
 
-def test_closing_finishes_what_was_asked():
+def test_too_much_at_once_is_refused_and_closing_leaves_what_waits():
     opened, _, batcher = gate_and_batches()
-    answers = [batcher.submit("double", 2 * i) for i in range(5)]
-    opened.set()
+    first = batcher.submit("slow", 0)
+    while not first.running():  # taken by the worker: it counts no more
+        time.sleep(0.001)
+    waiting = [batcher.submit("slow", i) for i in range(MOST_WAITING)]
+    with pytest.raises(Busy):
+        batcher.submit("slow", 1)
+    threading.Timer(0.2, opened.set).start()
     batcher.close()
-    assert [answer.result(0) for answer in answers] == [0, 4, 8, 12, 16]
+    assert first.result(5) == 0
+    with pytest.raises(CancelledError):
+        waiting[-1].result(5)
+    with pytest.raises(Busy):
+        batcher.submit("slow", 1)

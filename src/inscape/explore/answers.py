@@ -20,15 +20,17 @@ from inscape.data.scenes import EDITS, Object, Scene
 from inscape.data.scenes.counterfactuals import all_counterfactuals
 from inscape.data.tokenizer import EOS, PAD, Tokenizer
 from inscape.stats import image_statistics, radial_spectrum
-from inscape.stats.photographs import BANDS
+from inscape.stats.photographs import BANDS, SIDE
 from inscape.studies.visual.coding import speak
 from inscape.studies.visual.paraphrasing import meaning_of
 
 __all__ = ["bands", "differences", "edit_between", "readings", "scene_of", "statistics"]
 
 
-def bands() -> dict[str, dict[str, float]]:
-    """Where 90 % of photographic crops lie, by statistic; total variation per difference, as `statistics` gives it."""
+def bands(height: int, width: int) -> dict[str, dict[str, float]]:
+    """Where 90 % of photographic crops lie, by statistic; empty at sizes for which nobody has measured them."""
+    if (height, width) != (SIDE, SIDE):
+        return {}
     shown = {name: BANDS[name] for name in ("spectral_slope", "gradient_kurtosis", "haar_sparsity")}
     return {name: {"median": band.median, "low": band.low, "high": band.high} for name, band in shown.items()}
 

@@ -7,8 +7,10 @@ origin, a body has a limit, and what is sent back may load nothing from elsewher
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
+import math
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -26,6 +28,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inscape.codec import VisualCodec
+from inscape.explore.batching import Busy
 from inscape.explore.codec_routes import CodecAnswers, codec_routes
 from inscape.explore.runs import run_routes
 from inscape.explore.wire import Refused
@@ -33,7 +36,8 @@ from inscape.explore.wire import Refused
 __all__ = ["STATIC", "build_app", "hosts_of"]
 
 STATIC = Path(__file__).parent / "static"
-LARGEST_BODY = 256 << 10  # bytes; two latents of 6 x 32 x 32 take 66 kB
+LARGEST_BODY = 256 << 10  # bytes, unless latents need more; two of 6 x 32 x 32 take 66 kB
+SLOWEST_BODY = 10.0  # seconds
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -57,6 +61,7 @@ HEADERS = {
 def build_app(codec: VisualCodec, runs: Path, *, about: str = "", hosts: Sequence[str] = ()) -> Starlette:
     """The app. `runs`: the folder of runs that may be looked at; `hosts`: names it answers to beside loopback's."""
     answers = CodecAnswers(codec, about)
+    largest = max(LARGEST_BODY, 2 * 6 * math.prod(codec.latent_shape) + 4096)  # two latents in base64, and names
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -72,8 +77,8 @@ def build_app(codec: VisualCodec, runs: Path, *, about: str = "", hosts: Sequenc
     return Starlette(
         routes=routes,
         lifespan=lifespan,
-        middleware=[Middleware(_Guard, hosts=frozenset(map(str.lower, hosts)))],
-        exception_handlers={Refused: _refused, HTTPException: _not_here, Exception: _fault},
+        middleware=[Middleware(_Guard, hosts=frozenset(map(str.lower, hosts)), largest=largest)],
+        exception_handlers={Refused: _refused, Busy: _busy, HTTPException: _not_here, Exception: _fault},
     )
 
 
@@ -102,15 +107,20 @@ async def _not_here(request: Request, error: Exception) -> Response:
 
 async def _fault(_: Request, error: Exception) -> Response:
     """A fault of ours: the server's log has the traceback, the visitor a line."""
-    return JSONResponse({"error": "a fault of inscape's; the terminal that runs it has the details", "field": ""}, 500)
+    told = {"error": "a fault of inscape's; the terminal that runs it has the details", "field": ""}
+    return JSONResponse(told, 500, HEADERS)  # this one is sent outside the guard
+
+
+async def _busy(_: Request, error: Exception) -> Response:
+    return _error("more is asked of this page than it can answer soon; try again in a moment", 503)
 
 
 @final
 class _Guard:
     """Refuses what no visitor of this page would send, and sends the headers that keep the page to itself."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
-        self._app, self._hosts = app, hosts
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], largest: int) -> None:
+        self._app, self._hosts, self._largest = app, hosts, largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -121,9 +131,14 @@ class _Guard:
             await self._with_headers(refusal, scope, receive, send)
             return
         if scope["method"] == "POST":
-            whole = await _whole_body(receive)
+            try:
+                whole = await asyncio.wait_for(_whole_body(receive, self._largest), SLOWEST_BODY)
+            except TimeoutError:
+                text = f"the body did not come within {SLOWEST_BODY:g} s; send it again"
+                await self._with_headers(_error(text, 408), scope, receive, send)
+                return
             if whole is None:
-                text = f"the body is larger than {LARGEST_BODY >> 10} KiB; send one latent or sentence at a time"
+                text = f"the body is larger than {self._largest >> 10} KiB; send one latent or sentence at a time"
                 await self._with_headers(_error(text, 413), scope, receive, send)
                 return
             receive = _replayed(whole, receive)
@@ -135,7 +150,7 @@ class _Guard:
         if method != "POST":
             return None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _netloc(origin) != headers.get("host"):
             return _error("posts come from this page itself; this one came from another", 403)
         if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
             return _error("the body must be JSON, with Content-Type: application/json", 415)
@@ -166,7 +181,15 @@ class _Guard:
         await app(scope, receive, sent)
 
 
-async def _whole_body(receive: Receive) -> bytes | None:
+def _netloc(origin: str) -> str:
+    """What an Origin header says the host is; empty for anything that is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+async def _whole_body(receive: Receive, largest: int) -> bytes | None:
     """The body, or None if it is too large."""
     parts: list[bytes] = []
     more, size = True, 0
@@ -176,7 +199,7 @@ async def _whole_body(receive: Receive) -> bytes | None:
             break
         parts.append(message.get("body", b""))
         size += len(parts[-1])
-        if size > LARGEST_BODY:
+        if size > largest:
             return None
         more = message.get("more_body", False)
     return b"".join(parts)

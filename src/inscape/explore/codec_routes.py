@@ -20,7 +20,7 @@ from torch import Tensor
 from inscape.codec import MOST_SEED, OutOfGrammar, VisualCodec
 from inscape.data.scenes import WORDS
 from inscape.explore.answers import bands, differences, edit_between, readings, scene_of, statistics
-from inscape.explore.batching import Batcher
+from inscape.explore.batching import Batcher, Kind
 from inscape.explore.wire import Refused, fields_of, latent_from, latent_to, number_from, sentence_from
 from inscape.studies.visual.paraphrasing import Candidate, meaning_of
 
@@ -49,7 +49,11 @@ class CodecAnswers:
     def __init__(self, codec: VisualCodec, about: str) -> None:
         self._codec, self._about = codec, about
         self._batcher = Batcher(
-            {"encode": self._encode_all, "read": self._read_all, "paraphrase": self._paraphrase_all}
+            {
+                "encode": Kind(self._encode_all, 64),
+                "read": Kind(self._read_all, 64),
+                "paraphrase": Kind(self._paraphrase_all, 16),
+            }
         )
         self._known: OrderedDict[bytes, Read] = OrderedDict()
 
@@ -63,7 +67,7 @@ class CodecAnswers:
             "weights": self._about,
             "shape": list(self._codec.latent_shape),
             "patch": self._codec.trained.model.reader.side,
-            "bands": bands(),
+            "bands": bands(*self._codec.latent_shape[1:]),
             "grammar": self._codec.knows_grammar,
             "words": list(WORDS) if self._codec.knows_grammar else [],
         }
@@ -80,7 +84,7 @@ class CodecAnswers:
             "scene": scene_of(meaning_of(sentence)) if self._codec.knows_grammar else None,
             "statistics": told,
             "reading": reading,
-            "difference": differences(" ".join(sentence.split()), reading["sentence"]),
+            "difference": differences(self._codec.as_spelled(sentence), reading["sentence"]),
         }
 
     async def read(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -184,12 +188,16 @@ class CodecAnswers:
         return list(map(Read, readings(self._codec, latent_NCHW), statistics(latent_NCHW), z_NZ))
 
     def _paraphrase_all(self, items: list[tuple[str, int, int]]) -> Sequence[Any]:
-        """Those that ask for as many with the same seed are sampled together."""
-        if len({(n, seed) for _, n, seed in items}) > 1:
+        """Those that ask for as many with the same seed are sampled together, in a round or two and no more.
+
+        A sentence that is half typed has no paraphrases, and the whole search for them would keep everybody waiting.
+        """
+        doubted = [bool(item[0].strip() and self._codec.doubts(item[0])) for item in items]
+        if len({(n, seed, doubt) for (_, n, seed), doubt in zip(items, doubted, strict=True)}) > 1:
             return [answer for item in items for answer in self._paraphrase_all([item])]
         sentences, n, seed = [sentence for sentence, _, _ in items], *items[0][1:]
         try:
-            found = self._codec.paraphrase_each(sentences, n, seed)
+            found = self._codec.paraphrase_each(sentences, n, seed, rounds=1 if doubted[0] else 2)
         except ValueError as error:
             if len(items) > 1:  # one of them is too long: each is asked alone
                 return [answer for item in items for answer in self._paraphrase_all([item])]

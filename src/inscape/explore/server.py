@@ -15,6 +15,7 @@ __all__ = ["LOOPBACK", "PORT", "serve"]
 
 LOOPBACK = "127.0.0.1"
 PORT = 8765
+MOST_CONNECTIONS = 512  # at once; the next is answered with status 503
 
 
 def serve(port: int | None, host: str, weights: Path | None, runs: Path) -> None:
@@ -38,7 +39,9 @@ def serve(port: int | None, host: str, weights: Path | None, runs: Path) -> None
         print(f"inscape: http://{shown}:{taken.getsockname()[1]}/ (stop with Ctrl-C)", flush=True)
         if host not in (LOOPBACK, "localhost", "::1"):
             print("inscape: anyone who can reach this address can use the page and see the runs", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run(sockets=[taken])
+        uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, limit_concurrency=512)
+        ).run(sockets=[taken])
     finally:
         taken.close()
 

@@ -25,7 +25,7 @@ def resolve_pretrained(name_or_path: Path | str) -> Path:
     ValueError in one line if it cannot be fetched or is no model. A path that is not there is left to its reader.
     """
     path, name = Path(name_or_path), Path(name_or_path).as_posix()
-    explicit = str(name_or_path).startswith((".", "~"))
+    explicit = str(name_or_path).startswith((".", "~")) or path.parent.is_dir()  # a mistyped name in a folder of ours
     if path.exists() or explicit or path.suffix == ".safetensors" or not REPOSITORY.fullmatch(name):
         return path
     hub = load_extra("huggingface_hub", "sbert", f"{name} is no file or folder here, and fetching it from the hub")

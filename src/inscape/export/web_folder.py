@@ -40,7 +40,7 @@ CHANGES = {  # of index.html
     '<meta charset="utf-8">': f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
     '"static/': '"',
     'id="weights" class="faint">': 'id="weights" class="faint">The codec is being loaded: {size} …',
-    "Nothing leaves this machine: the page": "Sentences stay in this browser: the codec runs in it, and the page",
+    "<p>The page asks": "<p>Sentences stay in this browser: the codec runs in it, and the page asks",
 }
 USAGE = f"""
 ## This folder

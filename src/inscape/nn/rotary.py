@@ -33,11 +33,12 @@ def rotary_angles(length: int, width: int, base: float = 10_000.0) -> Angles:
     """
     if width % 2:
         raise ValueError(f"rotary positions turn pairs of coordinates: the head width must be even, got {width}")
-    # On the CPU by name: where shapes alone are wanted ("meta"), arange would import the compiler, a second's work.
+    # On the CPU, then moved: where shapes alone are wanted ("meta"), arange would import the compiler, a second's work.
+    device = torch.empty(0).device
     exact = {"dtype": torch.float64, "device": "cpu"}
     frequency_F = base ** (-torch.arange(0, width, 2, **exact) / width)
     angle_TF = torch.arange(length, **exact)[:, None] * frequency_F
-    return Angles(angle_TF.cos().float(), angle_TF.sin().float())
+    return Angles(angle_TF.cos().float().to(device), angle_TF.sin().float().to(device))
 
 
 def rotate(x_BHTE: Float[Tensor, "B H T E"], angles: Angles) -> Float[Tensor, "B H T E"]:

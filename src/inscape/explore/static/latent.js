@@ -76,8 +76,8 @@ export class Latent {
   }
 
   disc(x, y, size) {
-    const radius = size / 2;
-    return this.pixels((px, py) => (px - x) ** 2 + (py - y) ** 2 <= radius * radius - (size > 1 ? 0 : -0.1));
+    const [radius, half] = [size / 2, size % 2 ? 0 : 0.5]; // an even disc has its middle between pixels
+    return this.pixels((px, py) => (px - x + half) ** 2 + (py - y + half) ** 2 <= radius * radius);
   }
 
   square(x, y, size) {

@@ -1,5 +1,5 @@
 // Latents as pixels. Cividis for one channel (Nunez, Anderton & Renslow 2018: the same to eyes that tell red from green
-// and to those that do not), a hue a channel for all at once.
+// and to those that do not); for all at once a direction a channel between dark and bright, blue and yellow.
 
 const RANGE = 3; // standard deviations from dark to bright; V has about unit variance
 const CIVIDIS = [
@@ -17,12 +17,14 @@ export function drawChannel(canvas, plane, height, width) {
   paint(canvas, height, width, (i) => colourOf(plane[i]));
 }
 
-// Each channel pulls the pixel towards its own hue: as many hues as channels, evenly round the circle.
+// Each channel pulls the pixel its own way in the plane of brightness and of blue against yellow, which colour-blind eyes
+// see as well: as many directions as channels, evenly over half a turn.
 export function drawComposite(canvas, latent, channels, height, width) {
   const size = height * width;
   const hues = [...Array(channels).keys()].map((c) => {
-    const angle = (2 * Math.PI * c) / channels;
-    return [Math.cos(angle), Math.cos(angle - (2 * Math.PI) / 3), Math.cos(angle + (2 * Math.PI) / 3)];
+    const angle = (Math.PI * c) / channels;
+    const [bright, yellow] = [Math.cos(angle), Math.sin(angle)];
+    return [bright + 0.6 * yellow, bright + 0.5 * yellow, bright - yellow];
   });
   const scale = 128 / (RANGE * Math.sqrt(channels / 2));
   paint(canvas, height, width, (i) =>
@@ -45,13 +47,13 @@ function paint(canvas, height, width, colour) {
   context.putImageData(image, 0, 0);
 }
 
-// What a word looked at: the other patches are dimmed. Drawn on a canvas of its own resolution over the channel.
-export function drawAttention(canvas, plane, height, width, attention, grid) {
+// What a word looked at: the other patches are dimmed, and all of them by what it took from the embedding instead.
+export function drawAttention(canvas, plane, height, width, { attention, on_z: onZ }, grid) {
   const [rows, columns] = grid;
   paint(canvas, height, width, (i) => {
     const [y, x] = [Math.floor(i / width), i % width];
     const patch = Math.floor((y * rows) / height) * columns + Math.floor((x * columns) / width);
-    const light = 0.15 + (0.85 * attention[patch]) / 255;
+    const light = 0.15 + (0.85 * (1 - onZ) * attention[patch]) / 255;
     return colourOf(plane[i]).map((part) => Math.round(part * light));
   });
 }

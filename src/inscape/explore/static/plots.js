@@ -5,7 +5,7 @@ import { svg } from "./scene.js";
 const WIDTH = 240;
 const HEIGHT = 120;
 
-// One channel's power spectrum in log-log axes, its fitted line, and the fan of slopes that photographs have.
+// One channel's power spectrum in log-log axes, its fitted line, and the fan of slopes that photographs have (if known).
 export function drawSpectrum(logFrequency, channel, band) {
   const power = channel.log_power;
   const [left, right] = [Math.min(...logFrequency), Math.max(...logFrequency)];
@@ -15,7 +15,7 @@ export function drawSpectrum(logFrequency, channel, band) {
   const middle = logFrequency.reduce((sum, value) => sum + value, 0) / logFrequency.length;
   const level = power.reduce((sum, value) => sum + value, 0) / power.length;
   const line = (slope, from, to) => `${x(from)},${y(level - slope * (from - middle))} ${x(to)},${y(level - slope * (to - middle))}`;
-  const fan = `${line(band.low, left, right)} ${line(band.high, right, left)}`;
+  const fan = band ? `${line(band.low, left, right)} ${line(band.high, right, left)}` : "";
   const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
   const clip = `clip${Math.random().toString(36).slice(2)}`;
   picture.append(

@@ -8,9 +8,12 @@ const SIGNS = { PASS: "✓", FAIL: "✗", INVALID: "⊘", INCONCLUSIVE: "?", PAR
 const EVERY = 2000; // milliseconds between two looks at a log
 
 let opened = ""; // the address that is shown; an answer for another one is dropped
+let following = 0; // which follower is the newest; the others stop
 
 export async function openRuns(address) {
   opened = address;
+  following += 1;
+  $("run").replaceChildren();
   $("runs-problem").textContent = "";
   $("runs-list").hidden = Boolean(address);
   $("run").hidden = !address;
@@ -76,6 +79,7 @@ async function showRun(address) {
   const parts = [
     make("p", {}, make("a", { href: "#/runs" }, "All runs")),
     make("h3", {}, `${run.title}, ${run.preset ?? address.split("/")[2]}, seed ${run.seed ?? ""} `, verdict(run.outcome)),
+    ...departures(run),
     make("p", {}, run.question),
     make("p", {}, [run.sentence, run.done].filter(Boolean).join(" ")),
   ];
@@ -93,12 +97,32 @@ async function showRun(address) {
     parts.push(make("details", {}, make("summary", {}, `${run.others.length} more measurements, on which nothing depends`),
       table(["Metric", "Measured"], run.others.map((other) => [other.words, measured(other.measured)]))));
   }
-  parts.push(make("h3", {}, "Run it again"), make("pre", {}, run.command));
+  const evaluations = make("div");
+  curves(evaluations, run.curves.eval, "Looked at during training");
+  if (evaluations.childElementCount) parts.push(make("details", {}, make("summary", {}, "What was looked at during training"), evaluations));
+  if (run.notices.length) parts.push(make("h3", {}, "Notices"), make("ul", {}, ...run.notices.map((text) => make("li", {}, text))));
+  const versions = Object.entries(run.versions).map(([name, version]) => `${name} ${version}`).join(", ");
+  parts.push(make("h3", {}, "Run it again"), make("pre", {}, run.command),
+    make("p", { className: "faint" }, [run.commit && `commit ${run.commit}${run.uncommitted_changes ? " with changes" : ""}`, versions].filter(Boolean).join("; ")));
+  if (run.inputs.length) {
+    parts.push(make("p", {}, "Builds on ", ...run.inputs.flatMap(({ phase, name, id }, i) => [i ? ", " : "", id ? make("a", { href: away(id) }, `${phase}: ${name}`) : `${phase}: ${name}`])));
+  }
   if (run.problems.length) parts.push(make("h3", {}, "Noticed"), make("ul", {}, ...run.problems.map((text) => make("li", {}, text))));
   if (run.report) parts.push(make("p", {}, make("a", { href: run.report, target: "_blank", rel: "noopener" }, "The whole report, on a page of its own")));
   $("run").replaceChildren(...parts);
   curves(live, run.curves.train);
   if (run.running) follow(address, live, run.writing);
+}
+
+// A run that was not the declared one opens no gate, whatever it says.
+function departures(run) {
+  const said = [];
+  if (run.pushed) said.push(`It was pushed past a shut gate: ${run.pushed}.`);
+  const changed = Object.entries(run.overrides ?? {}).map(([key, value]) => `${key}=${value}`);
+  if (changed.length) said.push(`Its config was changed by hand: ${changed.join(", ")}.`);
+  if (run.remedies_applied?.length) said.push(`Remedies were applied: ${run.remedies_applied.join("; ")}.`);
+  if (!run.declared) said.push("It opens no gate.");
+  return said.length ? [make("p", { className: "warning" }, said.join(" "))] : [];
 }
 
 function findings(rows) {
@@ -113,9 +137,9 @@ function picture({ name, caption, url }) {
   return make("figure", {}, image, make("figcaption", { className: "faint" }, caption || name));
 }
 
-function curves(place, found) {
+function curves(place, found, title = "Training") {
   const drawn = Object.entries(found ?? {}).map(([name, points]) => drawCurve(name, points)).filter(Boolean);
-  place.replaceChildren(...(drawn.length ? [make("h3", {}, "Training"), make("div", { className: "curves" }, ...drawn)] : []));
+  place.replaceChildren(...(drawn.length ? [make("h3", {}, title), make("div", { className: "curves" }, ...drawn)] : []));
 }
 
 // A running training: its newest lines every two seconds, until it is done or another part of the page is opened. A phase
@@ -124,17 +148,22 @@ async function follow(address, place, writing) {
   const path = address.split("/").map(encodeURIComponent).join("/");
   const told = make("p", { role: "status" });
   place.before(told);
+  const mine = following;
   let found = {};
-  let after = 0;
+  let [after, missed, last] = [0, 0, ""];
   for (;;) {
     let answer;
     try {
       answer = await get(`api/runs/${path}/${writing ? `${encodeURIComponent(writing)}/` : ""}log?after=${after}`);
+      missed = 0;
     } catch (error) {
+      missed += 1;
       told.textContent = error.message;
-      return;
+      if (missed > 5) return;
+      await new Promise((next) => setTimeout(next, EVERY * missed));
+      continue;
     }
-    if (address !== opened || $("runs").hidden) return;
+    if (mine !== following || $("runs").hidden) return;
     if (answer.finished && answer.next === answer.total) {
       openRuns(address);
       return;
@@ -148,10 +177,14 @@ async function follow(address, place, writing) {
       const terms = Object.entries(line.terms ?? {}).map(([name, value]) => [`terms.${name}`, value]);
       for (const [name, value] of [["loss", line.loss], ...terms]) (found[name] ??= []).push([line.step, value]);
       const minutes = line.seconds ? `, ${Math.round(line.seconds / 60)} min` : "";
-      told.textContent = `Running${writing ? ` (${writing})` : ""}: step ${line.step}, loss ${short(line.loss)}${minutes}`;
+      last = `step ${line.step}, loss ${short(line.loss)}${minutes}`;
     }
+    const newest = answer.lines.at(-1);
+    if (newest && newest.kind !== "train") last = [newest.kind, newest.text].filter(Boolean).join(": ");
+    const said = `Running${writing ? ` (${writing})` : ""}: ${last || "nothing was logged yet"}${answer.running ? "" : ". Nothing was written for a while."}`;
+    if (told.textContent !== said) told.textContent = said;
+    for (const [name, points] of Object.entries(found)) if (points.length > 400) found[name] = points.filter((_, i) => i % 2 === 0 || i === points.length - 1);
     curves(place, found);
-    if (!answer.running) told.textContent += ". Nothing was written for a while.";
     if (after === answer.total) await new Promise((next) => setTimeout(next, EVERY));
   }
 }

@@ -8,6 +8,7 @@ import { drawSpectrum, short } from "./plots.js";
 import { drawScene } from "./scene.js";
 
 const $ = (id) => document.getElementById(id);
+const OTHER_STARTS = ["a dog runs over the grass", "two people sit on a bench"];
 const STARTS = [
   "a red ball is on the blue block",
   "two small green cones are next to the large yellow cylinder",
@@ -21,16 +22,21 @@ let shown = 0; // the channel on the large canvas; -1 for all at once
 let words = [];
 let grid = [1, 1]; // rows and columns of patches
 let pointed = -1; // the word whose attention is shown
+let generation = 0; // of what was encoded: an answer about an earlier one is dropped
+let stroke = null; // the last pixel of a stroke that is being drawn
 let cursor = null; // where the tool stands
 let byKeyboard = false; // only then is it drawn
 let seed = 0;
+
+const starts = () => (about.scenes ?? about.grammar ? STARTS : OTHER_STARTS);
 
 export function startTouch(codec) {
   about = codec;
   latent = new Latent(codec.shape);
   buildChannels();
   listen();
-  $("sentence").value = STARTS[0];
+  draw();
+  $("sentence").value = starts()[0];
   return write();
 }
 
@@ -45,6 +51,8 @@ const write = newestOnly(async () => {
     sentenceTrouble().clear();
     $("sentence-warning").textContent = answer.warning ?? "";
     latent.begin(answer.latent);
+    generation += 1;
+    stroke = null;
     said("");
     show({ ...answer, cosine: 1, difference: answer.difference });
     $("paraphrases").replaceChildren();
@@ -53,6 +61,7 @@ const write = newestOnly(async () => {
     if (can.paraphrase) sayOtherwise();
   } catch (error) {
     sentenceTrouble().say(error);
+    $("paraphrases").replaceChildren();
   }
 });
 
@@ -78,8 +87,10 @@ const sayOtherwise = afterPause(500, newestOnly(async () => {
 // --- what is read ---
 
 const reread = newestOnly(async () => {
+  const asked = generation;
   try {
     const answer = await read(latent.values, latent.original);
+    if (asked !== generation) return;
     $("read-problem").textContent = "";
     show(answer);
   } catch (error) {
@@ -103,6 +114,7 @@ function show({ reading, difference, cosine, statistics }) {
   $("change").replaceChildren(...changes(difference ?? []));
   $("cosine").value = cosine;
   $("cosine-said").textContent = cosine.toFixed(3);
+  tell(`${reading.sentence || "nothing"}; cosine ${cosine.toFixed(2)}`);
   $("scene-now").hidden = !about.grammar;
   if (about.grammar) drawScene($("scene-now"), reading.scene, "What the picture says");
   if (statistics) showStatistics(statistics);
@@ -110,11 +122,14 @@ function show({ reading, difference, cosine, statistics }) {
 }
 
 function wordOf(word, i, changed) {
-  const element = document.createElement("span");
+  const element = document.createElement("button");
+  element.type = "button";
   element.className = changed ? "word changed" : "word";
-  element.tabIndex = 0;
   element.textContent = word.text;
-  if (changed) element.setAttribute("aria-label", `${word.text}, changed`);
+  const more = document.createElement("span");
+  more.className = "unseen";
+  more.textContent = `${changed ? ", changed" : ""}, ${whereRead(word)}`;
+  element.append(more);
   const on = () => point(i);
   const off = () => point(-1);
   element.addEventListener("pointerenter", on);
@@ -123,6 +138,16 @@ function wordOf(word, i, changed) {
   element.addEventListener("blur", off);
   return element;
 }
+
+// For those who do not see the canvas: the patch that the word looked at most.
+function whereRead({ attention, on_z: onZ }) {
+  const most = attention.indexOf(Math.max(...attention));
+  const place = `read most from row ${Math.floor(most / grid[1]) + 1} of ${grid[0]}, column ${(most % grid[1]) + 1} of ${grid[1]}`;
+  return onZ > 0.05 ? `${place}, ${Math.round(100 * onZ)} percent from the embedding` : place;
+}
+
+// Spoken once the hand rests, and not at every step of a stroke.
+const tell = afterPause(800, (text) => { $("told").textContent = text; });
 
 function changes(difference) {
   const parts = [];
@@ -133,7 +158,7 @@ function changes(difference) {
     if (was && now) parts.push(" → ");
     if (now) parts.push(Object.assign(document.createElement("ins"), { textContent: now }));
   }
-  return parts.length ? ["Changed: ", ...parts] : [];
+  return parts.length ? [latent.touched ? "Changed: " : "Read otherwise: ", ...parts] : [];
 }
 
 function point(i) {
@@ -146,9 +171,14 @@ function showStatistics({ log_frequency: logFrequency, channels }) {
     const box = document.createElement("div");
     const title = Object.assign(document.createElement("h4"), { textContent: `Channel ${c + 1}` });
     const list = document.createElement("dl");
+    const judged = about.bands.spectral_slope ? "" : "none at this size";
     for (const [name, label] of [["spectral_slope", "Slope"], ["gradient_kurtosis", "Kurtosis of differences"], ["haar_sparsity", "Sparsity"]]) {
-      const { low, high } = about.bands[name];
+      const { low, high } = about.bands[name] ?? {};
       const value = channel[name];
+      if (judged) {
+        list.append(Object.assign(document.createElement("dt"), { textContent: label }), Object.assign(document.createElement("dd"), { textContent: short(value) }));
+        continue;
+      }
       const inside = value !== null && value >= low && value <= high;
       const term = Object.assign(document.createElement("dt"), { textContent: `${label} (photographs ${low} to ${high})` });
       const figure = Object.assign(document.createElement("dd"), { textContent: `${short(value)} ${inside ? "✓" : "✗"}`, className: inside ? "in" : "out" });
@@ -191,7 +221,7 @@ function draw() {
   }
   const canvas = $("canvas");
   const plane = latent.channel(Math.max(0, shown));
-  if (pointed >= 0 && words[pointed]) drawAttention(canvas, plane, height, width, words[pointed].attention, grid);
+  if (pointed >= 0 && words[pointed]) drawAttention(canvas, plane, height, width, words[pointed], grid);
   else if (shown < 0) drawComposite(canvas, latent.values, channels, height, width);
   else drawChannel(canvas, plane, height, width);
   if (byKeyboard && document.activeElement === canvas) drawCursor(canvas, cursor.x, cursor.y);
@@ -243,8 +273,9 @@ function listen() {
   $("sentence").addEventListener("input", write);
   let next = 0;
   $("another").addEventListener("click", () => {
-    next = (next + 1) % STARTS.length;
-    $("sentence").value = STARTS[next];
+    const all = starts();
+    next = (next + 1) % all.length;
+    $("sentence").value = all[next];
     write();
   });
   $("more").addEventListener("click", () => {
@@ -258,7 +289,10 @@ function listen() {
   $("undo").addEventListener("click", () => back(() => latent.undo(), "Taken back"));
   $("redo").addEventListener("click", () => back(() => latent.redo(), "Done again"));
   $("reset").addEventListener("click", () => change("As it was encoded", () => latent.values.set(latent.original)));
-  $("swap").addEventListener("click", swapIn);
+  $("donate").addEventListener("submit", (event) => {
+    event.preventDefault();
+    swapIn();
+  });
   listenToCanvas();
   document.addEventListener("keydown", (event) => {
     const typing = event.target instanceof HTMLInputElement && event.target.type === "text";
@@ -271,18 +305,24 @@ function listen() {
 
 async function swapIn() {
   const trouble = complaints($("donor-problem"), $("donor"));
+  const [channels, asked] = [targets(), generation]; // as they were when it was asked for
+  $("swap").disabled = true;
   try {
     const other = await encode($("donor").value);
     trouble.clear();
-    change(`${targets().length > 1 ? "All channels" : `Channel ${shown + 1}`} of “${other.sentence}” swapped in`, () => latent.swap(targets(), other.latent));
+    $("donor-warning").textContent = other.warning ?? "";
+    if (asked !== generation) return;
+    const name = channels.length > 1 ? "All channels" : `Channel ${channels[0] + 1}`;
+    change(`${name} of “${other.sentence}” swapped in`, () => latent.swap(channels, other.latent));
   } catch (error) {
     trouble.say(error);
+  } finally {
+    $("swap").disabled = false;
   }
 }
 
 function listenToCanvas() {
   const canvas = $("canvas");
-  let last = null;
   const pixel = (event) => {
     const box = canvas.getBoundingClientRect();
     const at = (part, size, count) => Math.min(count - 1, Math.max(0, Math.floor((part / size) * count)));
@@ -292,17 +332,18 @@ function listenToCanvas() {
     canvas.setPointerCapture(event.pointerId);
     byKeyboard = false;
     latent.remember();
-    last = cursor = pixel(event);
-    dab(last.x, last.y);
+    stroke = cursor = pixel(event);
+    dab(stroke.x, stroke.y);
   });
   canvas.addEventListener("pointermove", (event) => {
-    if (!last) return;
+    if (!stroke) return;
     const here = pixel(event);
-    const steps = Math.max(Math.abs(here.x - last.x), Math.abs(here.y - last.y));
-    for (let i = 1; i <= steps; i++) dab(Math.round(last.x + ((here.x - last.x) * i) / steps), Math.round(last.y + ((here.y - last.y) * i) / steps));
-    last = cursor = here;
+    const from = stroke;
+    const steps = Math.max(Math.abs(here.x - from.x), Math.abs(here.y - from.y));
+    for (let i = 1; i <= steps; i++) dab(Math.round(from.x + ((here.x - from.x) * i) / steps), Math.round(from.y + ((here.y - from.y) * i) / steps));
+    stroke = cursor = here;
   });
-  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { last = null; });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { stroke = null; });
   canvas.addEventListener("focus", () => {
     byKeyboard = canvas.matches(":focus-visible");
     cursor ??= { x: Math.floor(about.shape[2] / 2), y: Math.floor(about.shape[1] / 2) };

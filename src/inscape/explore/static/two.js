@@ -9,7 +9,7 @@ const $ = (id) => document.getElementById(id);
 const STEPS = 9;
 const EDITS = {
   none: "They mean the same.",
-  several: "They differ in more than one place.",
+  several: "No single one of the eight edits lies between them.",
   unread: "The parser cannot read one of them, so nobody can say which edit lies between.",
   colour: "One edit lies between them: the colour of one object.",
   shape: "One edit lies between them: the shape of one object.",
@@ -45,6 +45,7 @@ const meet = newestOnly(async () => {
   try {
     const [first, second] = [$("first").value, $("second").value];
     pair = await compare(first, second);
+    for (const name of ["first", "second"]) $(`${name}-warning`).textContent = pair[name].warning ?? "";
     $("apart").textContent = `Cosine of their meanings: ${pair.cosine.toFixed(3)}. ${about.grammar ? EDITS[pair.edit] : ""}`;
     await mix();
     const { steps } = await interpolate(first, second, STEPS);
@@ -57,6 +58,9 @@ const meet = newestOnly(async () => {
     markWay();
   } catch (error) {
     (troubles[error.field] ?? troubles[""]).say(error);
+    pair = null; // what was said of the last pair is not true of these
+    for (const name of ["apart", "mixed-said", "mixed-cosines"]) $(name).textContent = "";
+    for (const name of ["way", "mixed-scene"]) $(name).replaceChildren();
   }
 });
 

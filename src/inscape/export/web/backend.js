@@ -45,7 +45,8 @@ const bytes = async (name) => (await file(name)).arrayBuffer();
 export async function codec() {
   const { network, about } = await loaded();
   const { latent_shape: shape, memory } = network.config;
-  return { weights: about.weights, shape, patch: shape[1] / memory.patch_grid[0], bands: {}, grammar: false, words: [] };
+  const patch = shape[1] / memory.patch_grid[0];
+  return { weights: about.weights, shape, patch, bands: {}, grammar: false, scenes: about.words.size > 0, words: [] };
 }
 
 export async function encode(sentence) {

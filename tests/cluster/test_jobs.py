@@ -1,0 +1,100 @@
+"""The file of jobs and the marks beside it: read as they were written, refused in one line when they are damaged."""
+
+import json
+from pathlib import Path
+
+import pytest
+from planted_jobs import planted
+
+from inscape.cluster.jobs import (
+    JOBS,
+    Done,
+    find_job,
+    read_begun,
+    read_done,
+    read_jobs,
+    write_begun,
+    write_done,
+    write_jobs,
+)
+
+
+def test_jobs_are_read_as_they_were_written(folder: Path) -> None:
+    jobs = planted(folder, "data.text='','a,b'", "n=1,2")
+    path = folder / "sweep" / JOBS
+    assert read_jobs(path) == jobs
+    first = json.loads(path.read_text().splitlines()[0])
+    assert list(first) == ["id", "study", "phase", "preset", "overrides", "seed", "out", "cwd", "done"]
+    assert first["done"] == "jobs/0000/done.json"
+    assert find_job(path, "3") == find_job(path, "0003") == jobs[3]
+    for number in ("4", "-1", "x", ""):
+        with pytest.raises(ValueError, match=r"has no job .*; there are 0 to 3"):
+            find_job(path, number)
+
+
+def test_the_same_jobs_are_left_alone_and_others_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(folder, "n=1,2")
+    path = folder / "sweep" / JOBS
+    before = path.stat().st_mtime_ns
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    planted(folder, "n=1,2")
+    assert path.stat().st_mtime_ns == before, "written once"
+    assert read_jobs(path)[0].cwd == str(folder), "relative paths are meant from where it was first asked"
+    with pytest.raises(ValueError, match=r"holds another sweep: 2 jobs of toy\.P1, preset quick.*another folder with"):
+        planted(folder, "n=1,2,3")
+    with pytest.raises(ValueError, match="is not a folder; give another with --sweep"):
+        write_jobs(folder / "presets.yaml", read_jobs(path))
+
+
+def change(**fields):
+    return lambda lines: [lines[0], json.dumps(json.loads(lines[1]) | fields)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda lines: [lines[0], lines[1][:-9]], "line 2, is damaged ("),
+        (lambda lines: [lines[0], "7"], "line 2, is damaged (it holds no object)"),
+        (lambda lines: [lines[0], '{"id": "0001"}'], "line 2, is damaged (missing or unknown: cwd, done"),
+        (change(more=1), "missing or unknown: more"),
+        (change(seed="1"), "of a wrong type: seed"),
+        (change(overrides=[1]), "of a wrong type: overrides"),
+        (lambda lines: [lines[1], lines[0]], "line 1, is damaged (id 0001 is not 0000)"),
+        (lambda lines: [], "is damaged: it is empty"),
+    ],
+)
+def test_a_damaged_file_is_one_line(folder: Path, damage, said: str) -> None:
+    planted(folder, "n=1,2")
+    path = folder / "sweep" / JOBS
+    path.write_text("\n".join(damage(path.read_text().splitlines())))
+    with pytest.raises(ValueError, match=r".+") as refusal:
+        read_jobs(path)
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_file_that_is_not_there_or_not_text_is_one_line(folder: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist; inscape sweep writes one"):
+        read_jobs(folder / JOBS)
+    (folder / JOBS).write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_jobs(folder / JOBS)
+
+
+def test_marks_are_of_one_job_and_no_other(folder: Path) -> None:
+    one, two = planted(folder, "n=1,2")
+    place = folder / "sweep"
+    assert read_done(place, one) is read_begun(place, one) is None
+    write_begun(place, one, folder / "runs/x")
+    write_done(place, one, Done("runs/x", "PASS"))
+    assert read_begun(place, one) == str(folder / "runs/x")
+    assert read_done(place, one) == Done("runs/x", "PASS")
+    assert read_done(place, two) is None
+    assert read_done(place, one._replace(seed=9)) is None, "a mark that another job has left in this folder"
+    (place / one.done).write_text('{"job": 3}')
+    with pytest.raises(ValueError, match=r"done\.json is damaged; delete it, and the job is run again"):
+        read_done(place, one)
+    (place / one.done).write_text("{")
+    with pytest.raises(ValueError, match=r"done\.json is damaged \("):
+        read_done(place, one)
