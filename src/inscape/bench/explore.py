@@ -3,8 +3,8 @@
     inscape bench explore [--json]
 
 A visitor of the load types sentences of their own, a letter every 150 ms (80 words a minute), and asks as the page
-does: the newest text as soon as the last answer is there, and paraphrases once a sentence stands. Clients and server
-share the same cores.
+does: the newest text as soon as the last answer is there, and paraphrases after each pause: one in the middle of the
+sentence, where there are none to be found, and one at its end, asked for twice. Clients and server share the cores.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from inscape.explore.app import STATIC
 
 __all__ = ["run"]
 
-CLIENTS, SECONDS, LETTER, PAUSE = 50, 30.0, 0.15, 1.0
+CLIENTS, SECONDS, LETTER, PAUSE = 50, 30.0, 0.15, 0.6
 TOUCHES = 100
 
 
@@ -138,11 +138,14 @@ def _type(address: str, number: int, until: float, found: _Load) -> None:
     time.sleep(LETTER * rng.random())
     while time.perf_counter() < until:
         sentence = render(sample(rng, facts=1 + number % 2), rng)
-        began, typed = time.perf_counter(), 0
-        while typed < len(sentence) and time.perf_counter() < until:
-            typed = min(len(sentence), max(typed + 1, int((time.perf_counter() - began) / LETTER)))
-            time.sleep(max(0.0, began + typed * LETTER - time.perf_counter()))
-            ask("/api/encode", {"sentence": sentence[:typed]})
-        ask("/api/paraphrase", {"sentence": sentence, "n": 5})
-        time.sleep(PAUSE)
+        half = int(rng.integers(1, len(sentence)))
+        for start, end in ((0, half), (half, len(sentence))):
+            began, typed = time.perf_counter(), start
+            while typed < end and time.perf_counter() < until:
+                typed = min(end, max(typed + 1, start + int((time.perf_counter() - began) / LETTER)))
+                time.sleep(max(0.0, began + (typed - start) * LETTER - time.perf_counter()))
+                ask("/api/encode", {"sentence": sentence[:typed]})
+            time.sleep(PAUSE)
+            ask("/api/paraphrase", {"sentence": sentence[:end], "n": 5})
+        ask("/api/paraphrase", {"sentence": sentence, "n": 5, "seed": int(rng.integers(1, 9))})
     connection.close()

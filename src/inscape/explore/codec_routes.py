@@ -28,6 +28,7 @@ __all__ = ["CodecAnswers", "codec_routes"]
 
 MOST_STEPS = 33  # of an interpolation
 MOST_SHOWN = 20  # paraphrases at a time
+ROUNDS = 2  # of samples: 12 for each that is asked for
 
 MOST_KNOWN = 512  # latents whose reading is remembered: about 30 kB each
 
@@ -190,14 +191,15 @@ class CodecAnswers:
     def _paraphrase_all(self, items: list[tuple[str, int, int]]) -> Sequence[Any]:
         """Those that ask for as many with the same seed are sampled together, in a round or two and no more.
 
-        A sentence that is half typed has no paraphrases, and the whole search for them would keep everybody waiting.
+        What is no sentence of the grammar, as while it is being typed, is not searched for: it would take longest.
         """
         doubted = [bool(item[0].strip() and self._codec.doubts(item[0])) for item in items]
         if len({(n, seed, doubt) for (_, n, seed), doubt in zip(items, doubted, strict=True)}) > 1:
             return [answer for item in items for answer in self._paraphrase_all([item])]
         sentences, n, seed = [sentence for sentence, _, _ in items], *items[0][1:]
         try:
-            found = self._codec.paraphrase_each(sentences, n, seed, rounds=1 if doubted[0] else 2)
+            none: list[list[Candidate]] = [[] for _ in items]
+            found = none if doubted[0] else self._codec.paraphrase_each(sentences, n, seed, rounds=ROUNDS)
         except ValueError as error:
             if len(items) > 1:  # one of them is too long: each is asked alone
                 return [answer for item in items for answer in self._paraphrase_all([item])]
