@@ -230,9 +230,13 @@ def test_the_whole_set_up_and_no_second_one(toolbox, monkeypatch):
 
 
 def test_a_study_brings_its_extras_and_takes_none_away(toolbox, monkeypatch):
-    monkeypatch.setattr(toolbox, "EXTRAS", {"tides": "water", "storms": "water+air"})
+    extras = {"tides": "water", "storms": "water+air"}
+    needy = {"run": extras, "sweep": extras | {"ray": "fire"}, "export": {"onnx": "earth"}}
+    monkeypatch.setattr(toolbox, "NEEDY", needy)
     assert toolbox.extra_of(["run", "--preset", "quick", "tides.A1"]) == "water"
     assert toolbox.extra_of(["sweep", "storms.A1", "x=1,2"]) == "water+air"
+    assert toolbox.extra_of(["sweep", "tides.A1", "x=1,2", "--runner=ray"]) == "water+fire"
+    assert toolbox.extra_of(["export", "--format", "onnx", "OUT"]) == "earth"
     assert [toolbox.extra_of(words) for words in (["run", "visual"], ["list", "tides"], ["test"])] == ["", "", "dev"]
     toolbox.BIN.mkdir(parents=True)
     toolbox.PYTHON.touch()
@@ -244,6 +248,12 @@ def test_a_study_brings_its_extras_and_takes_none_away(toolbox, monkeypatch):
     assert all(toolbox.is_set_up(extra) for extra in ("", "water", "water+air"))
     toolbox.set_up("water")
     assert len(steps.commands) == 4
+    toolbox.set_up("fire")
+    assert toolbox.is_set_up("water+fire"), "each was added to the other"
+    assert not toolbox.is_set_up("cluster")
+    toolbox.set_up("dev")
+    assert toolbox.is_set_up("earth"), "the tests' environment has it"
+    assert not toolbox.is_set_up("cluster"), "and not this one"
     (toolbox.ROOT / "requirements.lock").write_text("new")
     toolbox.set_up("water")
     assert toolbox.is_set_up("water")
