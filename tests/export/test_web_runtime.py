@@ -92,7 +92,7 @@ def test_without_npm_and_without_a_folder_it_is_one_line():
 @shebang
 def test_only_files_that_are_asked_for_are_read(tmp_path: Path, monkeypatch):
     members = {f"package/dist/{name}": data for name, data in CONTENT.items()}
-    evil = {"../../evil": b"evil", "/tmp/evil": b"evil", "package/dist/../../evil": b"evil"}
+    evil = {"../../evil": b"evil", str(tmp_path.parent / "evil"): b"evil", "package/dist/../../evil": b"evil"}
     made = package(tmp_path, **evil, **members, **{"package/LICENSE": b"MIT"})
     npm(tmp_path, monkeypatch, f"shutil.copy({str(made)!r}, folder)")
     assert find_runtime() == CONTENT | {LICENSE: b"MIT"}

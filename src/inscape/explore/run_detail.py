@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from inscape.explore.run_log import DAMAGED, log_lines, plain, series, writing
 from inscape.explore.run_summary import read_run, summary_of
 from inscape.report.curves import interval
 from inscape.report.record import Record
-from inscape.report.run_page import CAPTIONS
-from inscape.report.words import OUTCOMES, asked, duration, in_words, verdict_sentence
+from inscape.report.run_page import CAPTIONS, command_of, trained_for
+from inscape.report.words import OUTCOMES, asked, in_words, verdict_sentence
 
 __all__ = ["describe_run"]
 
@@ -42,7 +41,7 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         "study_title": str(about.get("study_title") or shown.names[0]),
         "hypothesis": str(about.get("hypothesis") or ""),
         "question": str(about.get("question") or ""),
-        "done": _done(lines),
+        "done": trained_for(lines),
         "explanation": OUTCOMES[record.outcome].explanation,
         "sentence": verdict_sentence(record.verdict) if record.verdict and judged else "",
         "findings": [_finding(record, f) for f in record.verdict.findings] if record.verdict else [],
@@ -51,7 +50,7 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         "curves": {"train": series(lines, "train"), "eval": series(lines, "eval")},
         "writing": writing(folder),
         "notices": [str(line.get("text", "")) for line in lines if line.get("kind") == "notice"],
-        "command": _command(record),
+        "command": command_of(record),
         "commit": str(env.get("git_commit") or ""),
         "uncommitted_changes": bool(env.get("git_dirty")),
         "versions": env.get("versions") if isinstance(env.get("versions"), dict) else {},
@@ -107,16 +106,6 @@ def _others(record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def _done(lines: Sequence[dict[str, Any]]) -> str:
-    """How far the training went, and how long it took; empty for a run that trains nothing."""
-    steps = [line for line in lines if line.get("kind") == "train" and isinstance(line.get("step"), int)]
-    if not steps:
-        return ""
-    seconds = steps[-1].get("seconds")
-    took = f" in {duration(seconds)}" if isinstance(seconds, int | float) else ""
-    return f"It trained for {steps[-1]['step']:,} steps{took}."
-
-
 def _figures(root: Path, run: Sequence[str], problems: list[str]) -> list[dict[str, str]]:
     """The figures, those with captions first and in the captions' order."""
     folder = root.joinpath(*run)
@@ -140,17 +129,6 @@ def _captions(root: Path, folder: Path, problems: list[str]) -> dict[str, str]:
         problems.append(f"{FIGURES}/{CAPTIONS} is damaged; the pictures stand without captions")
         return {}
     return {str(name): str(plain(caption)) for name, caption in captions.items()}
-
-
-def _command(record: Record) -> str:
-    """The command that runs the same again, in today's words, as the report gives it."""
-    words = ["inscape", "run", f"{record.study}.{record.phase}", "--preset", record.preset]
-    words += ["--seed", str(record.seed)] if record.seed is not None else []
-    words += ["--device", str(record.env["device"])] if record.env.get("device") else []
-    words += ["--remedy"] if record.remedies else []
-    words += ["--despite-gate", record.pushed] if record.pushed else []
-    words += [f"{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in record.overrides.items()]
-    return "./" + shlex.join(words)
 
 
 def _inputs(root: Path, inputs: Any) -> list[dict[str, Any]]:

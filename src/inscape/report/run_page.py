@@ -3,7 +3,7 @@
 import base64
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from inscape.report.record import Record, hashes_in, read_record, relative_link
 from inscape.report.templating import render
 from inscape.report.words import duration, verdict_sentence
 
-__all__ = ["CAPTIONS", "KINDS", "write_report"]
+__all__ = ["CAPTIONS", "KINDS", "command_of", "trained_for", "write_report"]
 
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
 CAPTIONS = "captions.json"
@@ -67,7 +67,7 @@ def write_report(run: RunDir) -> Path:
         problems=problems,
         title=f"{record.study}.{record.phase} {record.about.get('phase_name', '')}".strip(),
         sentence=verdict_sentence(record.verdict) if record.verdict and record.metrics else "",
-        done=_done(record),
+        done=trained_for(record.log),
         inputs=_inputs(record),
         groups=_groups(record),
         others=_others(record),
@@ -75,7 +75,7 @@ def write_report(run: RunDir) -> Path:
         training=curves_of(record.log, "train", *CURVE_SIZE),
         evaluations=curves_of(record.log, "eval", *CURVE_SIZE),
         notices=[str(line.get("text", "")) for line in record.log if line.get("kind") == "notice"],
-        command=_command(record),
+        command=command_of(record),
         typed=_typed(record),
         versions=record.env.get("versions") if isinstance(record.env.get("versions"), dict) else {},
         hashes=hashes_in(run.path, record.env),
@@ -117,9 +117,9 @@ def _others(record: Record) -> dict[str, Any]:
     return {name: estimate for name, estimate in record.metrics.items() if name not in judged}
 
 
-def _done(record: Record) -> str:
+def trained_for(log: Sequence[Mapping[str, Any]]) -> str:
     """How far the training went, and how long it took; empty for a run that trains nothing."""
-    steps = [line for line in record.log if line.get("kind") == "train" and isinstance(line.get("step"), int)]
+    steps = [line for line in log if line.get("kind") == "train" and isinstance(line.get("step"), int)]
     if not steps:
         return ""
     seconds = steps[-1].get("seconds")
@@ -169,7 +169,7 @@ def _captions(folder: Path, problems: list[str]) -> dict[str, str]:
     return {str(name): str(caption) for name, caption in captions.items()}
 
 
-def _command(record: Record) -> str:
+def command_of(record: Record) -> str:
     """The command that runs the same again, in today's words, whatever was typed then."""
     words = ["inscape", "run", f"{record.study}.{record.phase}", "--preset", record.preset]
     words += ["--seed", str(record.seed)] if record.seed is not None else []
