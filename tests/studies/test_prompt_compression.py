@@ -134,6 +134,27 @@ def test_ratios_and_their_intervals() -> None:
     assert largest_ratio(points[3:], 0.9).value == 0
 
 
+def test_what_surely_keeps_too_little_is_not_asked_at_larger_ratios(tmp_path) -> None:
+    ran(tmp_path, "C0")
+    words = ("ratios=[2.0,8.0,16.0]", "compressors=[random_orthogonal]", "asking.questions=12")
+    rows = {}
+    for give_up in (0.0, 0.79):
+        run = ran(tmp_path, "C3", overrides=(*words, f"give_up={give_up}"))["C3"]
+        rows[give_up] = [row["ratio"] for row in run.read_json("frontier.json")]
+    lost = [row["ratio"] for row in run.read_json("frontier.json") if row["f1_kept"]["high"] < 0.79]
+    assert rows[0.0] == [2, 8, 16]
+    assert lost, "a random projection to a half loses a random model's answers"
+    assert rows[0.79] == [2, 8, 16][: len(rows[0.79])]
+    assert rows[0.79][-1] == lost[0] < 16
+    assert len(lost) == 1
+
+
+@pytest.mark.parametrize("share", ["0.8", "-0.1"])
+def test_nothing_that_a_level_asks_for_can_be_given_up(share, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"give_up=-?0\.\d is out of range; allowed: from 0 to below 0\.8"):
+        ran(tmp_path, "C3", overrides=(f"give_up={share}",))
+
+
 def test_sequences_are_trained_and_measured_beside_truncation(tmp_path) -> None:
     ran(tmp_path, "C0")
     for kind in ("memory_tokens", "mean_pooled"):

@@ -193,7 +193,9 @@ class _Batch:
     def read(self, lm: LanguageModel, keep: int) -> tuple[Float[Tensor, "B N V"], _Batch]:
         """The logits after the last `keep` rows, and this batch with everything in its cache and no rows left."""
         places = {"position_ids": self.positions_BS} if _takes(lm, "position_ids") else {}
-        last = {"logits_to_keep": keep} if _takes(lm, "logits_to_keep") else {}
+        # Indices, not their number: by that a model slices, and to multiply a slice the whole table is copied.
+        kept_N = torch.arange(-keep, 0, device=lm.device) + self.rows_BSD.shape[1]
+        last = {"logits_to_keep": kept_N} if _takes(lm, "logits_to_keep") else {}
         # A mask that hides nothing is left out: without it attention takes the faster way, as in `generate`.
         mask_BL = None if bool(self.keep_BL.all()) else self.keep_BL.long()
         out = lm.model(

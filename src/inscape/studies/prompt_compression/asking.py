@@ -21,6 +21,7 @@ from inscape.data.questions import Prompt, Question, build_prompt, draw_scene_qu
 from inscape.data.questions.prompts import answer_of
 from inscape.device import pick_device
 from inscape.metrics.qa import normalise_answer
+from inscape.nn.packed_linear import pack_linears
 from inscape.nn.row_generation import CachedPrompt, generate_from_caches, generate_rows
 from inscape.pretrained.language_model import DTYPES, LanguageModel, line_is_over, open_language_model
 
@@ -120,8 +121,10 @@ def _questions(data: QuestionData, count: int, seed: int, split: str, per_contex
 
 
 def open_model(asking: AskingConfig, device: str) -> LanguageModel:
-    """The frozen language model."""
-    return open_language_model(asking.model, device=pick_device(device), dtype=asking.dtype)
+    """The frozen language model, its linear maps packed for reading."""
+    lm = open_language_model(asking.model, device=pick_device(device), dtype=asking.dtype)
+    pack_linears(lm.model)
+    return lm
 
 
 def prompts_of(lm: LanguageModel, questions: Sequence[Question], asking: AskingConfig) -> list[Prompt]:

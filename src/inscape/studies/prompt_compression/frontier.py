@@ -80,6 +80,7 @@ class Config:
     train: int = 2000  # training prompts that projections are fitted on
     compressors: tuple[str, ...] = tuple(MAKERS)
     ratios: tuple[float, ...] = (1.125, 1.5, 2.0, 4.0, 8.0)  # row-wise: those that divide the width
+    give_up: float = 0.5  # a compressor that surely keeps less of the F1 than this is not asked at larger ratios
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.compressors if name not in MAKERS]
@@ -89,6 +90,8 @@ class Config:
             raise ValueError(f"ratios={self.ratios} are out of range; allowed: numbers from 1 on, rising")
         if not 2 <= self.train <= 10**7:
             raise ValueError(f"train={self.train} is out of range; allowed: 2 to 10000000")
+        if not 0 <= self.give_up < min(LEVELS):
+            raise ValueError(f"give_up={self.give_up} is out of range; allowed: from 0 to below {min(LEVELS)}")
 
 
 GATE = Gate(
@@ -113,7 +116,7 @@ class Point(NamedTuple):
 def measure_points(
     lm: LanguageModel, config: Config, prompts: Sequence[Prompt], train: Sequence[Prompt], text: Heard, seed: int
 ) -> list[Point]:
-    """Every compressor at every ratio that it can keep with this model."""
+    """Every compressor at every ratio that it can keep with this model, the ratios rising until it is given up."""
     ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train]}
     points = []
     for name in config.compressors:
@@ -126,6 +129,8 @@ def measure_points(
             scores = measure_answers(told.heard, text, prompts)
             scores["bits_per_token"] = bootstrap_mean([fitted.bits(s) / s.tokens for s in told.sent], "prompts")
             points.append(Point(name, ratio, scores))
+            if scores["f1_kept"].high < config.give_up:
+                break
     return points
 
 
