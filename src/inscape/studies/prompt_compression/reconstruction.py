@@ -84,6 +84,7 @@ __all__ = [
 ADAPTER = "adapter.safetensors"  # in the run: the fitted compressor
 WIRES = ("float32", "float16", "bfloat16")
 REPLAYED = 16  # prompts answered from ids as well
+BASELINES = ("pca", "linear_inverse", "random_orthogonal", "truncated")
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Config:
     wire: str = "float16"  # what the d numbers are sent as: float32 | float16 | bfloat16
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     watched: int = 32  # held-out training questions that evaluations on the way ask
+    baselines: tuple[str, ...] = BASELINES  # receivers that need no training, asked beside it
 
     def __post_init__(self) -> None:
         for name in ("train", "watched"):
@@ -108,6 +110,8 @@ class Config:
             )
         if self.wire not in WIRES:
             raise ValueError(f"wire={self.wire!r} is not known; allowed: {', '.join(WIRES)}")
+        if unknown := [name for name in self.baselines if name not in BASELINES]:
+            raise ValueError(f"baselines={unknown} are not known; allowed: {', '.join(BASELINES)}")
 
 
 CONTROLS = (
@@ -247,13 +251,14 @@ def baselines(
     """F1 of receivers that need no training, and of the text that the same bits carry."""
     ids = [ids_of(lm, prompt) for prompt in train]
     prompts, text = asked
+    made: dict[str, Compressor] = {
+        "pca": compressor.inner,
+        "linear_inverse": LinearInverse(compressor.inner),
+        "random_orthogonal": RandomOrthogonal(config.ratio, wire=config.wire),
+        "truncated": EqualBits(compressor),
+    }
     found = {}
-    for name, each in (
-        ("pca", compressor.inner),
-        ("linear_inverse", LinearInverse(compressor.inner)),
-        ("random_orthogonal", RandomOrthogonal(config.ratio, wire=config.wire)),
-        ("truncated", EqualBits(compressor)),
-    ):
+    for name, each in ((name, made[name]) for name in config.baselines):
         fitted = each if name in ("pca", "truncated") else each.fit(lm, ids, seed=seed)
         scores = measure_answers(tell(lm, fitted, prompts, config.asking).heard, text, prompts)
         found |= {f"{name}_f1": scores["f1"], f"{name}_f1_kept": scores["f1_kept"]}
