@@ -3,7 +3,8 @@
     codec = VisualCodec.from_pretrained()
     latent_BCHW = codec.encode(["a red ball is on the blue block"])
 
-and then `codec.decode(latent_BCHW)`, `codec.embed(...)`, `codec.paraphrase(...)`, `codec.interpolate(...)`.
+and then `codec.decode(latent_BCHW)`, `codec.embed(...)`, `codec.paraphrase(...)`, `codec.interpolate(...)`; with the
+weights of P6 also `codec.sample(...)`.
 
 Legend: B sentences, C, H, W of the latent, Z width of the embedding.
 """
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -30,13 +31,23 @@ from inscape.data.tokenizer import SPECIALS, Tokenizer, normalise
 from inscape.export.hub import resolve_pretrained
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.coding import Reading, embed, say
+from inscape.studies.visual.latent_prior import LatentPrior, load_prior, prior_beside, sampled
 from inscape.studies.visual.model import CODEC_WEIGHTS, WEIGHTS, TextToLatent, TrainedCodec, encode, load
 from inscape.studies.visual.paraphrasing import Candidate, paraphrases
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["MOST_SEED", "SHIPPED", "FewParaphrases", "Latents", "OutOfGrammar", "VisualCodec", "find_weights"]
+__all__ = [
+    "MOST_SEED",
+    "SHIPPED",
+    "FewParaphrases",
+    "Latents",
+    "OutOfGrammar",
+    "Sampled",
+    "VisualCodec",
+    "find_weights",
+]
 
 SHIPPED = Path(__file__).parent / "weights" / "visual-small.safetensors"
 RUNS = Path("runs")
@@ -44,7 +55,7 @@ HOLDS = {"P5": CODEC_WEIGHTS, "P4": CODEC_WEIGHTS, "P3": CODEC_WEIGHTS, "P2": CO
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 LARGEST = 1e4  # of a latent's values; they have about unit variance, and squares of 1e20 are no longer numbers
-MOST_PARAPHRASES, MOST_STEPS, MOST_SEED = 100, 1000, 2**48
+MOST_PARAPHRASES, MOST_DRAWN, MOST_STEPS, MOST_SEED = 100, 1000, 1000, 2**48
 DRAWS = (4, 8, 16, 32, 64)  # samples for each paraphrase asked for, round after round until there are enough
 MOST_SAMPLES = 2000  # of all rounds: seconds on two cores
 
@@ -67,6 +78,13 @@ class Latents(Tensor):
         return self.as_subclass(Tensor).movedim(-3, -1).contiguous()
 
 
+class Sampled(NamedTuple):
+    """Latents out of noise, and what the decoder reads off each."""
+
+    latents: Latents
+    sentences: list[str]
+
+
 @final
 class VisualCodec:
     """Trained weights of the visual study; latents are small pictures, (B, 6, 32, 32) at the default size.
@@ -74,8 +92,9 @@ class VisualCodec:
     Weights of P1 are an encoder alone: they encode, and everything else is a ValueError that says what to give instead.
     """
 
-    def __init__(self, model: TrainedCodec | TextToLatent) -> None:
-        self._model = model
+    def __init__(self, model: TrainedCodec | TextToLatent, prior: Path | None = None) -> None:
+        """`prior`: the file of the latent prior that was trained with it, read when it is first asked for."""
+        self._model, self._prior_file = model, prior
 
     @classmethod
     def from_pretrained(cls, weights: Path | str | None = None) -> VisualCodec:
@@ -83,7 +102,8 @@ class VisualCodec:
 
         ValueError in one line if there is none, or if the file is missing, damaged or foreign.
         """
-        return cls(load(find_weights() if weights is None else resolve_pretrained(weights)))
+        path = find_weights() if weights is None else resolve_pretrained(weights)
+        return cls(load(path), prior_beside(path))
 
     @property
     def trained(self) -> TrainedCodec:
@@ -100,6 +120,11 @@ class VisualCodec:
         """(C, H, W)."""
         sizes = self._encoder.encoder.config
         return sizes.C, sizes.H, sizes.W  # pyright: ignore[reportAttributeAccessIssue,reportReturnType]
+
+    @property
+    def samples(self) -> bool:
+        """Whether a latent prior lies beside the weights, so that `sample` can draw."""
+        return self._prior_file is not None
 
     @cached_property
     def knows_grammar(self) -> bool:
@@ -169,6 +194,18 @@ class VisualCodec:
         share_B111 = torch.linspace(0, 1, steps).view(-1, 1, 1, 1)
         return say(codec, torch.lerp(start_CHW, end_CHW, share_B111))
 
+    def sample(self, n: int = 5, steps: int = 50, seed: int = 0, constrained: bool = False) -> Sampled:
+        """`n` (1 to 1000) latents drawn out of noise by the latent prior, with what each says; the same for one seed.
+
+        steps: from noise to a latent, 1 to 1000; 50 are as good as many. constrained: as in `decode`. ValueError where
+        no prior lies beside the weights, or it is of another codec.
+        """
+        _check_range("n", n, 1, MOST_DRAWN)
+        _check_range("steps", steps, 1, MOST_STEPS)
+        _check_range("seed", seed, 0, MOST_SEED)
+        latent_BCHW = sampled(self._prior, n, self.latent_shape, steps, seed)
+        return Sampled(latent_BCHW.as_subclass(Latents), self.decode(latent_BCHW, constrained))
+
     def paraphrase(self, sentence: str, n: int = 5, seed: int = 0) -> list[str]:
         """`n` (1 to 100) distinct other sentences of the same meaning, best round trip first; the same for one seed.
 
@@ -220,6 +257,14 @@ class VisualCodec:
     @property
     def _encoder(self) -> TextToLatent:
         return self._model.to_latent if isinstance(self._model, TrainedCodec) else self._model
+
+    @cached_property
+    def _prior(self) -> LatentPrior:
+        if self._prior_file is None:
+            raise ValueError(
+                "there is no latent prior beside these weights, so nothing can be sampled; give a run of visual.P6"
+            )
+        return load_prior(self._prior_file)
 
     @cached_property
     def _grammar(self) -> TokenConstraint:

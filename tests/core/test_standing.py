@@ -1,7 +1,7 @@
 """Which runs open a gate, and every way to fool one: overrides, seeds, presets, edited files, changed declarations."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from planted_study import GATE, PRESETS, MakeWorld, World, failing, measure
 
-from inscape.core.estimate import exact
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate, Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.standing import judge
@@ -116,6 +116,24 @@ def test_alone_a_seed_is_not_asked_for_a_spread_and_with_all_it_is(world: MakeWo
     w.run("P1", seed=1)
     w.run("P1", seed=2)
     assert w.run("P2", seed=0) == []
+
+
+@pytest.mark.parametrize("wanted", [2, 3])
+def test_what_is_counted_over_seeds_is_judged_once_all_are_there(world: MakeWorld, wanted: int) -> None:
+    asked: list[list[int]] = []
+
+    def over_seeds(metrics: Mapping[int, Mapping[str, Estimate]]) -> dict[str, Estimate]:
+        asked.append(sorted(metrics))
+        return {"seeds_over_half": exact(sum(m["recall"].value > 0.5 for m in metrics.values()), len(metrics), "seeds")}
+
+    gate = Gate([Criterion("spread_of_recall", at_most=0.5), Criterion("seeds_over_half", at_least=wanted)])
+    w = world(seeds=(0, 1), across_seeds=gate, over_seeds=over_seeds)
+    w.run("P1", seed=0)
+    assert asked == []
+    w.run("P1", seed=1)
+    assert w.standing()[0] == (wanted == 2)
+    assert asked
+    assert all(seeds == [0, 1] for seeds in asked)
 
 
 def test_seeds_of_different_declared_configs_are_not_added_up(world: MakeWorld, presets: Path) -> None:

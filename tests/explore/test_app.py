@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from sampling_codec import sampling_codec
 from starlette.testclient import TestClient
 
 from inscape import VisualCodec
@@ -19,7 +20,7 @@ from inscape.explore.app import LARGEST_BODY, STATIC, build_app, hosts_of
 from inscape.explore.codec_routes import CodecAnswers
 
 SENTENCE = "a red ball is on the blue block"
-POSTS = ("encode", "read", "paraphrase", "compare", "interpolate")
+POSTS = ("encode", "read", "paraphrase", "compare", "interpolate", "sample")
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +135,38 @@ def test_the_way_between_two_sentences(client: TestClient, codec: VisualCodec):
 
 
 # --- bad input ---
+
+
+@pytest.fixture(scope="module")
+def sampling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """The page of a codec with a latent prior beside it, which has learned nothing."""
+    folder = tmp_path_factory.mktemp("with_prior")
+    with TestClient(build_app(sampling_codec(folder), folder / "runs"), base_url="http://127.0.0.1:8765") as client:
+        yield client
+
+
+def test_a_latent_is_drawn_out_of_noise_and_read(sampling: TestClient, tmp_path: Path):
+    assert sampling.get("/api/codec").json()["samples"] is True
+    answer = post(sampling, "sample", seed=3, steps=2)
+    assert set(answer) == {"latent", "statistics", "reading"}
+    drawn = sampling_codec(tmp_path).sample(1, steps=2, seed=3)
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(answer["latent"]), "<f4"), drawn.latents.numpy().ravel())
+    assert answer["reading"]["sentence"] == drawn.sentences[0]
+    assert post(sampling, "sample", seed=3, steps=2) == answer
+    assert post(sampling, "sample", seed=4, steps=2)["latent"] != answer["latent"]
+
+
+def test_what_cannot_be_drawn_is_refused(client: TestClient, sampling: TestClient):
+    for fields, field in (
+        ({"seed": -1}, "seed"),
+        ({"seed": "x"}, "seed"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 101}, "steps"),
+    ):
+        assert refused(sampling, "sample", **fields)["field"] == field
+    assert "allowed: seed, steps" in refused(sampling, "sample", n=1)["error"]
+    assert client.get("/api/codec").json()["samples"] is False
+    assert "there is no latent prior beside these weights" in refused(client, "sample")["error"]
 
 
 def test_each_field_names_itself(client: TestClient):

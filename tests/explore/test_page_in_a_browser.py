@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from browsers import Open, launched, paint, says, watched
 from planted_runs import planted_run
+from sampling_codec import sampling_weights
 from test_server import explore
 
 from inscape.core.rundir import RunDir
@@ -54,6 +55,24 @@ def test_a_sentence_is_typed_and_the_picture_follows(page: Open) -> None:
     assert opened.locator("#channels button").count() == 7
     assert opened.locator("#spectra svg").count() == 6
     opened.wait_for_function("() => document.querySelectorAll('#paraphrases li').length === 5")
+
+
+def test_a_picture_is_drawn_out_of_noise_where_the_codec_can(page: Open, chromium: Any, tmp_path: Path) -> None:
+    assert page().locator("#draw").is_hidden()
+    with (
+        explore(tmp_path, "--port", "0", "--weights", str(sampling_weights(tmp_path))) as (found, _),
+        watched(chromium, f"http://{found}/") as open_page,
+    ):
+        opened = open_page()
+        says(opened, "a red ball is on the blue block")
+        before = opened.evaluate("document.getElementById('canvas').toDataURL()")
+        opened.locator("#draw").click()
+        opened.wait_for_function(
+            "() => document.getElementById('sentence').value !== 'a red ball is on the blue block'"
+        )
+        says(opened, opened.locator("#sentence").input_value())
+        assert opened.evaluate("document.getElementById('canvas').toDataURL()") != before
+        assert opened.locator("#undo").is_disabled(), "it is a new picture, and not a change to the last"
 
 
 def test_painting_changes_what_is_said_and_undo_takes_it_back(page: Open) -> None:

@@ -12,6 +12,8 @@ from huggingface_hub.utils import filter_repo_objects
 from inscape import VisualCodec
 from inscape.codec import SHIPPED
 from inscape.export.hub import FILES, about_weights, resolve_pretrained
+from inscape.nn.unet import UNet, UNetConfig
+from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Noise, save_prior
 from inscape.studies.visual.model import load_codec, load_encoder, save_codec
 
 SENTENCES = ["a red ball is on the blue block"]
@@ -25,7 +27,7 @@ def folder(exported) -> Path:
 
 @pytest.fixture
 def hub(folder: Path, tmp_path: Path, monkeypatch) -> list[str]:
-    """A hub with one repository, which also holds a pickle; returns the names that were asked for."""
+    """A hub with one repository, which also holds a prior and a pickle; returns the names that were asked for."""
     asked = []
 
     def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
@@ -36,7 +38,10 @@ def hub(folder: Path, tmp_path: Path, monkeypatch) -> list[str]:
         cache = tmp_path / "cache"
         cache.mkdir(exist_ok=True)
         for file in filter_repo_objects([*FILES, "pytorch_model.bin", "evil.py"], allow_patterns=allow_patterns):
-            shutil.copy(folder / file, cache / file)
+            if file == PRIOR_WEIGHTS:
+                save_prior(LatentPrior(UNet(UNetConfig(width=8, multipliers=(1,))), Noise()), cache / file)
+            else:
+                shutil.copy(folder / file, cache / file)
         return str(cache)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
@@ -55,7 +60,8 @@ def test_an_exported_folder_and_its_file_are_understood(folder: Path, shipped: V
 def test_a_name_is_fetched_and_nothing_pickled_with_it(hub: list[str], tmp_path: Path, shipped: VisualCodec):
     for name in (NAME, Path(NAME)):
         assert torch.equal(VisualCodec.from_pretrained(name).encode(SENTENCES), shipped.encode(SENTENCES))
-    assert hub == [NAME, NAME]
+        assert VisualCodec.from_pretrained(name).sample(1, steps=1).latents.shape == (1, 6, 32, 32)
+    assert hub == [NAME] * 4
     assert {path.name for path in (tmp_path / "cache").iterdir()} == set(FILES)
     assert all(name.endswith((".json", ".md", ".safetensors")) for name in FILES)
 

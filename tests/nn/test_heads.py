@@ -1,4 +1,4 @@
-"""The three heads and what is appended to them."""
+"""The four heads and what is appended to them."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from inscape.nn.grid_head import GridHead
 from inscape.nn.light_head import LightHead, Painter
 from inscape.nn.slots import Gaussians, SlotAttention, splat
 from inscape.nn.smoothing import SmoothingHead
+from inscape.nn.vector_painter import VectorPainter
 
 
 def test_grid_head_is_its_layers_one_after_the_other():
@@ -50,6 +51,24 @@ def test_painting_is_resize_convolve_tint_until_the_grid_is_full_size():
         bent_BCHW = functional.gelu(convolution(x_BCHW) * (1 + gain) + offset)
         x_BCHW = bent_BCHW + skip(x_BCHW) * (1 + gain)
     torch.testing.assert_close(painter(x_BQD), 3.0 * painter.leave(x_BCHW), atol=1e-5, rtol=1e-5)
+
+
+def test_a_vector_is_dealt_out_like_cards():
+    torch.manual_seed(0)
+    painter = VectorPainter(16, 4, (3, 8, 12))
+    x_BQD = torch.randn(2, 16, 16)
+    latent_BCHW = painter(x_BQD)
+    shares_BQK = x_BQD @ painter.leave.weight.T + painter.leave.bias
+    for place in range(16):  # every place has one pixel of each 4 x 4, and the same linear map
+        own = latent_BCHW[:, :, place // 4 :: 4, place % 4 :: 4]
+        torch.testing.assert_close(own.flatten(1), shares_BQK[:, place])
+    head = LightHead(16, 2, 24, 0.0, latent_CHW=(3, 8, 12), coarse=4, plain=True)
+    assert not [module for module in head.modules() if isinstance(module, nn.Conv2d)]
+
+
+def test_a_vector_has_as_many_values_for_every_place():
+    with pytest.raises(ValueError, match=r"4 x 4 places; 10 x 12 is no multiple"):
+        VectorPainter(16, 4, (3, 10, 12))
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_state_dict_holds_plain_tensors_and_fits_a_twin():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"head": "pixels"}, "head must be grid, light or slots, got 'pixels'"),
+        ({"head": "pixels"}, "head must be grid, light, vector or slots, got 'pixels'"),
         ({"head": "light", "coarse": 17}, r"coarse must .* H and W \(16 x 16\), got 17"),
         ({"slots": 0}, "slots must be at least 1, got 0"),
         ({"heads": 5}, r"d must be a multiple of heads \(5\), got 32"),

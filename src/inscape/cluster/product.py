@@ -103,6 +103,7 @@ def make_jobs(
     ]
     declared = cache(phase.preset)
     configs: dict[str, tuple[str, ...]] = {}
+    built_on: dict[tuple[str, ...], tuple[str, ...]] = {}
     for overrides in combinations:
         corpus = corpus_of(overrides)
         config = with_overrides(declared(preset, corpus), overrides)
@@ -110,8 +111,9 @@ def make_jobs(
         if twin is not overrides:
             raise ValueError(f"{' '.join(twin)} and {' '.join(overrides)} are the same config; give each value once")
         _refuse(phase, config)
-    for corpus in {corpus_of(overrides): None for overrides in combinations}:
-        _refuse_without_inputs(study, phase, preset, out, corpus)
+        built_on[corpus] = max(built_on.get(corpus, ()), phase.builds_on(config), key=len)
+    for corpus, codes in built_on.items():
+        _refuse_without_inputs(study, phase, codes, preset, out, corpus)
     wanted = [(overrides, seed) for overrides in combinations for seed in seeds or _seeds(phase, preset, overrides)]
     if len(wanted) > MOST_JOBS:
         raise ValueError(f"this sweep would be {len(wanted)} jobs; allowed: {MOST_JOBS}")
@@ -142,9 +144,11 @@ def _refuse(phase: Phase, config: Any) -> None:
         raise ValueError(f"{phase.code} would be skipped: {reason}")
 
 
-def _refuse_without_inputs(study: Study, phase: Phase, preset: str, out: Path, corpus: tuple[str, ...]) -> None:
+def _refuse_without_inputs(
+    study: Study, phase: Phase, codes: Sequence[str], preset: str, out: Path, corpus: tuple[str, ...]
+) -> None:
     """A sweep walks past shut gates, but a phase cannot build on a run that is not there."""
-    for code in (*phase.needs, *filter(None, (phase.mends,))):
+    for code in codes:
         runs = find_runs(out, study.name, study.phase(code).code, preset)
         if not any(run.finished and run.read_json(RunDir.ENV).get("corpus") == list(corpus) for run in runs):
             raise ValueError(

@@ -162,7 +162,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
     gate = is_open(study, phase, request.preset, request.root, request.corpus, request.seed)
     if not gate.open and request.preset != SMOKE and not request.despite_gate:
         raise ValueError(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}")
-    built_on = (*phase.needs, *filter(None, (phase.mends,)))
+    built_on = phase.builds_on(config)
     asked = {
         "format": FORMAT,
         "study": study.name,

@@ -125,20 +125,24 @@ def _unmended(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple
 
 
 def judge_across_seeds(phase: Phase, runs: Mapping[int, RunDir]) -> Verdict:
-    """Judge `spread_of_<metric>` (largest minus smallest over the declared seeds) by the phase's across-seeds gate."""
+    """Judge `spread_of_<metric>` (largest minus smallest over the declared seeds) by the phase's across-seeds gate.
+
+    And by it, once there is a run of every declared seed, what the phase's `over_seeds` makes of their metrics.
+    """
     assert phase.across_seeds is not None
+    of_seed = {seed: _metrics(runs[seed]) for seed in phase.seeds if seed in runs}
     measured: dict[str, list[float]] = {}
-    for seed in phase.seeds:
-        for name, estimate in (_metrics(runs[seed]) if seed in runs else {}).items():
+    for metrics in of_seed.values():
+        for name, estimate in metrics.items():
             measured.setdefault(name, []).append(estimate.value)
     complete = {
         name: values
         for name, values in measured.items()
         if len(values) == len(phase.seeds) and all(map(math.isfinite, values))
     }
-    return phase.across_seeds.judge(
-        {f"spread_of_{name}": exact(max(v) - min(v), len(v), "seeds") for name, v in complete.items()}
-    )
+    over = phase.over_seeds(of_seed) if phase.over_seeds and len(of_seed) == len(phase.seeds) else {}
+    spreads = {f"spread_of_{name}": exact(max(v) - min(v), len(v), "seeds") for name, v in complete.items()}
+    return phase.across_seeds.judge({**over, **spreads})
 
 
 def declaration(phase: Phase) -> dict[str, Any]:

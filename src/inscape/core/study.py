@@ -18,6 +18,8 @@ __all__ = ["SMOKE", "Context", "Phase", "Remedy", "Study"]
 
 SMOKE = "smoke"  # the preset of the tests: its verdicts open nothing
 
+OverSeeds = Callable[[Mapping[int, Mapping[str, Estimate]]], Mapping[str, Estimate]]  # seed -> its metrics
+
 
 @dataclass(frozen=True)
 class Remedy:
@@ -59,7 +61,8 @@ class Phase:
     """One question with a gate.
 
     run(context) -> metrics. It measures, draws figures into `context.run.figures`, and never looks at the gate.
-    across_seeds judges `spread_of_<metric>`: largest minus smallest value of a metric over the declared seeds.
+    across_seeds judges `spread_of_<metric>`: largest minus smallest value of a metric over the declared seeds; and what
+    over_seeds makes of the metrics of all of them, where seeds and not sentences are what is counted.
     """
 
     code: str  # as typed: visual.P1
@@ -75,10 +78,13 @@ class Phase:
     corpus_seeds: tuple[int, ...] = ()  # on a corpus that the user names (`data.*`); empty: `seeds` there too
     remedies: tuple[Remedy, ...] = ()
     across_seeds: Gate | None = None
+    over_seeds: OverSeeds | None = None
     failure_means: str = ""  # for the report: what a negative result would tell us
     check: Callable[[Any], None] | None = None  # ValueError on what a config names and is not there, before any run
     gate_for: Callable[[Any], Gate] | None = None  # another gate for other corpora: a function of the config alone
+    several: bool = False  # `run` may be called in several processes at once: its files decide nothing, and it calls fit
     skip: Callable[[Any], str] | None = None  # why the phase has nothing to ask of this config; empty: it has
+    supplied: Callable[[Any], bool] | None = None  # whether a config names what `needs` would give: it builds on no run
 
     def __post_init__(self) -> None:
         for seeds in (self.seeds, self.corpus_seeds or self.seeds):
@@ -101,6 +107,11 @@ class Phase:
     def gate_of(self, config: Any) -> Gate:
         """The gate that holds for this config, fixed before the measurement."""
         return self.gate_for(config) if self.gate_for else self.gate
+
+    def builds_on(self, config: Any) -> tuple[str, ...]:
+        """Phases of which a run under this config reads one run each; what opens the gate is `needs` all the same."""
+        needs = () if self.supplied and self.supplied(config) else self.needs
+        return (*needs, *filter(None, (self.mends,)))
 
     @property
     def preset_names(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from inscape.studies.visual.paraphrasing import Candidate, meaning_of
 __all__ = ["CodecAnswers", "codec_routes"]
 
 MOST_STEPS = 33  # of an interpolation
+DRAWN_STEPS, MOST_DRAWN_STEPS = 30, 100  # from noise to a latent
 MOST_SHOWN = 20  # paraphrases at a time
 ROUNDS = 2  # of samples: 12 for each that is asked for
 
@@ -54,6 +55,7 @@ class CodecAnswers:
                 "encode": Kind(self._encode_all, 64),
                 "read": Kind(self._read_all, 64),
                 "paraphrase": Kind(self._paraphrase_all, 16),
+                "sample": Kind(self._sample_all, 1),
             }
         )
         self._known: OrderedDict[bytes, Read] = OrderedDict()
@@ -70,6 +72,7 @@ class CodecAnswers:
             "patch": self._codec.trained.model.reader.side,
             "bands": bands(*self._codec.latent_shape[1:]),
             "grammar": self._codec.knows_grammar,
+            "samples": self._codec.samples,
             "words": list(WORDS) if self._codec.knows_grammar else [],
         }
 
@@ -152,6 +155,14 @@ class CodecAnswers:
             ]
         }
 
+    async def sample(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """A latent drawn out of noise, with its statistics and what it says; the same for one seed."""
+        seed = number_from(fields, "seed", 0, 0, MOST_SEED)
+        steps = number_from(fields, "steps", DRAWN_STEPS, 1, MOST_DRAWN_STEPS)
+        latent_CHW = await self._ask("sample", (steps, seed))
+        reading, told, _ = await self._read(latent_CHW)
+        return {"latent": latent_to(latent_CHW), "statistics": told, "reading": reading}
+
     async def _ask(self, kind: str, item: Any) -> Any:
         return await asyncio.wrap_future(self._batcher.submit(kind, item))
 
@@ -206,6 +217,12 @@ class CodecAnswers:
             return [Refused(str(error).replace("sentence 1", "sentence"), "sentence")]
         return [self._told(sentence, row, n) for sentence, row in zip(sentences, found, strict=True)]
 
+    def _sample_all(self, items: list[tuple[int, int]]) -> Sequence[Any]:
+        try:
+            return [self._codec.sample(1, steps, seed).latents[0].as_subclass(Tensor) for steps, seed in items]
+        except ValueError as error:
+            return [Refused(str(error)) for _ in items]
+
     def _told(self, sentence: str, row: list[Candidate], n: int) -> dict[str, Any]:
         few = f"{len(row)} of the {n} paraphrases asked for were found" if len(row) < n else ""
         return {
@@ -224,11 +241,12 @@ FIELDS = {
     "paraphrase": ("sentence", "n", "seed"),
     "compare": ("first", "second"),
     "interpolate": ("first", "second", "steps"),
+    "sample": ("seed", "steps"),
 }
 
 
 def codec_routes(answers: CodecAnswers) -> list[BaseRoute]:
-    """GET /api/codec and POST /api/{encode, read, paraphrase, compare, interpolate}."""
+    """GET /api/codec and POST /api/{encode, read, paraphrase, compare, interpolate, sample}."""
 
     async def codec(_: Request) -> Response:
         return JSONResponse(answers.codec())

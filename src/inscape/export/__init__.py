@@ -1,6 +1,7 @@
 """A trained codec in the formats that others read: for the hub, for sentence-transformers, onnxruntime, a browser.
 
-    hf      config.json, model.safetensors, tokenizer.json and a model card: what VisualCodec.from_pretrained fetches
+    hf      config.json, model.safetensors, tokenizer.json and a model card: what VisualCodec.from_pretrained fetches;
+            with prior.safetensors, where one lies beside the weights
     sbert   the same, and what sentence-transformers needs to load it as a SentenceTransformer
     onnx    three graphs that say everything without torch
     web     the page of `inscape explore` with these graphs inside it, for any server of plain files
@@ -10,6 +11,7 @@ Imports are lazy: `hub` is asked for by every codec that is loaded, and must not
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -43,6 +45,7 @@ def export(format: str, out: Path, weights: Path | None = None) -> str:
     from inscape.codec import VisualCodec, find_weights
     from inscape.export.hub import about_weights, resolve_pretrained
     from inscape.export.new_folder import check_new_folder, new_folder
+    from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, prior_beside
 
     if format not in NEEDS:
         raise ValueError(f"format {format!r} is not known; allowed: {', '.join(FORMATS)}")
@@ -53,7 +56,10 @@ def export(format: str, out: Path, weights: Path | None = None) -> str:
     source = find_weights() if weights is None else resolve_pretrained(weights)
     codec = VisualCodec.from_pretrained(source).trained
     about = about_weights(source)
+    prior = prior_beside(source)
     with new_folder(out) as folder:
+        if prior is not None and format == "hf":
+            shutil.copyfile(prior, folder / PRIOR_WEIGHTS)
         said = _writer(format)(codec, about, folder)
     return f"{out}: {said}"
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from safetensors import safe_open
 
 from inscape.extras import load_extra
+from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS
 from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS
 
 __all__ = ["FILES", "about_weights", "resolve_pretrained"]
 
-FILES = ("config.json", MODEL_WEIGHTS, "tokenizer.json", "README.md")
+FILES = ("config.json", MODEL_WEIGHTS, PRIOR_WEIGHTS, "tokenizer.json", "README.md")  # a prior only where there is one
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 

@@ -30,6 +30,8 @@ class KeysValues(NamedTuple):
 class DecoderLayer(nn.Module):
     """Pre-LayerNorm: causal self-attention, cross-attention, feed-forward."""
 
+    called_beside_forward = ("look_up",)  # see inscape.parallel
+
     def __init__(self, d: int, heads: int, ffn: int, rate: float) -> None:
         super().__init__()
         self.heads, self.rate = heads, rate

@@ -1,4 +1,4 @@
-"""Text to picture-like latent: the encoder of the visual study, with one of three heads.
+"""Text to picture-like latent: the encoder of the visual study, with one of four heads.
 
 Legend: B batch, T tokens, C, H, W of the latent.
 """
@@ -47,7 +47,7 @@ class LatentEncoderConfig:
     dropout: float = 0.1  # probability, in [0, 1)
     max_length: int = 64  # tokens
     positions: str = "rotary"  # rotary | learned | both
-    head: str = "grid"  # grid (one query a pixel, the plan's) | light (few queries) | slots (Gaussian blobs)
+    head: str = "grid"  # grid (a query a pixel, the plan's) | light (few queries) | vector (no picture) | slots (blobs)
     head_ffn: int = 768  # width inside the head's feed-forward layers
     map_channels: int = 64  # grid: channels of the map the queries grow from
     coarse: int = 8  # light: rows and columns of queries
@@ -66,9 +66,9 @@ class LatentEncoderConfig:
         for name, most in LARGEST.items():
             if getattr(self, name) > most:
                 raise ValueError(f"encoder.{name}={getattr(self, name)} is out of range; allowed: 1 to {most}")
-        if self.head not in ("grid", "light", "slots"):
-            raise ValueError(f"head must be grid, light or slots, got {self.head!r}")
-        if self.head == "light" and self.coarse > min(self.H, self.W):
+        if self.head not in ("grid", "light", "vector", "slots"):
+            raise ValueError(f"head must be grid, light, vector or slots, got {self.head!r}")
+        if self.head in ("light", "vector") and self.coarse > min(self.H, self.W):
             raise ValueError(f"coarse must be at most H and W ({self.H} x {self.W}), got {self.coarse}")
         self.text()
 
@@ -91,8 +91,8 @@ def build_head(config: LatentEncoderConfig) -> nn.Module:
             iterations=config.slot_iterations,
         )
     sizes = (config.d, config.heads, config.head_ffn, config.dropout)
-    if config.head == "light":
-        return LightHead(*sizes, latent_CHW=latent_CHW, coarse=config.coarse)
+    if config.head in ("light", "vector"):
+        return LightHead(*sizes, latent_CHW=latent_CHW, coarse=config.coarse, plain=config.head == "vector")
     return GridHead(*sizes, latent_CHW=latent_CHW, map_channels=config.map_channels)
 
 
@@ -127,7 +127,7 @@ class LatentEncoder(nn.Module):
     @property
     def _light_head(self) -> LightHead:
         if not isinstance(self.head, LightHead):
-            raise ValueError(f"encoder.head={self.config.head!r} has no states of places; allowed: light")
+            raise ValueError(f"encoder.head={self.config.head!r} has no states of places; allowed: light, vector")
         return self.head
 
     def _finish(self, latent_BCHW: Tensor) -> Tensor:

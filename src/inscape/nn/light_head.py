@@ -16,6 +16,7 @@ from torch.nn import functional
 from inscape.nn.attention import padding_bias
 from inscape.nn.grid_head import CrossBlock
 from inscape.nn.text_encoder import EncoderLayer
+from inscape.nn.vector_painter import VectorPainter
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -66,7 +67,10 @@ class Painter(nn.Module):
 
 
 class LightHead(nn.Module):
-    """Token states to a latent: few queries -> cross-attention -> self-attention -> cross-attention -> picture."""
+    """Token states to a latent: few queries -> cross-attention -> self-attention -> cross-attention -> picture.
+
+    plain: a vector of as many values instead of a picture, see `VectorPainter`.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class LightHead(nn.Module):
         latent_CHW: tuple[int, int, int],
         coarse: int = 8,
         widths: tuple[int, ...] = (128, 64, 16, 16),
+        plain: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= coarse <= min(latent_CHW[1:]):
@@ -87,7 +92,7 @@ class LightHead(nn.Module):
         self.between = EncoderLayer(d, heads, ffn, rate)
         self.second = CrossBlock(d, heads, ffn, rate)
         self.norm = nn.LayerNorm(d)
-        self.paint = Painter(d, coarse, latent_CHW, widths)
+        self.paint = VectorPainter(d, coarse, latent_CHW) if plain else Painter(d, coarse, latent_CHW, widths)
 
     def forward(self, states_BTD: Float[Tensor, "B T D"], keep_BT: Bool[Tensor, "B T"]) -> Float[Tensor, "B C H W"]:
         return self.paint(self.places(states_BTD, keep_BT))

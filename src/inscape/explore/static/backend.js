@@ -44,6 +44,12 @@ export function read(latent, original) {
 
 export const paraphrase = (sentence, n, seed) => post("paraphrase", { sentence, n, seed });
 
+// A latent drawn out of noise; only where the codec says that it samples.
+export async function sample(seed) {
+  const answer = await post("sample", { seed });
+  return { ...answer, latent: fromBase64(answer.latent) };
+}
+
 export async function compare(first, second) {
   const answer = await post("compare", { first, second });
   for (const side of [answer.first, answer.second]) side.latent = fromBase64(side.latent);

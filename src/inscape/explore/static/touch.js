@@ -1,6 +1,6 @@
 // The first part of the page: a sentence, its latent, what happens to the sentence when the latent is touched.
 
-import { can, encode, paraphrase, read } from "./backend.js";
+import { can, encode, paraphrase, read, sample } from "./backend.js";
 import { afterPause, complaints, newestOnly } from "./asking.js";
 import { Latent } from "./latent.js";
 import { drawAttention, drawChannel, drawComposite, drawCursor } from "./picture.js";
@@ -62,6 +62,27 @@ const write = newestOnly(async () => {
   } catch (error) {
     sentenceTrouble().say(error);
     $("paraphrases").replaceChildren();
+  }
+});
+
+// A picture that no sentence made: what is read off it takes the sentence's place.
+const drawFromNoise = newestOnly(async () => {
+  const before = $("sentence").value;
+  try {
+    const answer = await sample(Math.floor(Math.random() * 2 ** 32));
+    if (before !== $("sentence").value) return; // typed at meanwhile
+    sentenceTrouble().clear();
+    $("sentence-warning").textContent = "";
+    $("sentence").value = answer.reading.sentence;
+    latent.begin(answer.latent);
+    generation += 1;
+    stroke = null;
+    said("Drawn out of noise by the latent prior; the sentence is what the picture says.");
+    show({ ...answer, cosine: 1, difference: [] });
+    $("paraphrases").replaceChildren();
+    $("paraphrase-problem").textContent = "";
+  } catch (error) {
+    sentenceTrouble().say(error);
   }
 });
 
@@ -278,6 +299,8 @@ function listen() {
     $("sentence").value = all[next];
     write();
   });
+  $("draw").hidden = !about.samples;
+  $("draw").addEventListener("click", () => drawFromNoise());
   $("more").addEventListener("click", () => {
     seed += 1;
     sayOtherwise();

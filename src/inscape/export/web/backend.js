@@ -21,6 +21,7 @@ export const can = { paraphrase: false, runs: false, statistics: false };
 
 export const get = async () => refuse("this page has no server that could be asked");
 export const paraphrase = get;
+export const sample = get;
 
 let loading;
 

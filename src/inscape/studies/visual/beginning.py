@@ -18,8 +18,9 @@ from inscape.nn.latent_codec import LatentCodec
 from inscape.nn.readout import PooledReadout
 from inscape.stopping import part_of
 from inscape.studies.visual.codec_training import Training, train_codec
+from inscape.studies.visual.losses import calibrated_terms
 from inscape.studies.visual.model import TrainedCodec
-from inscape.studies.visual.objective import TrainingTuples, past_terms, picture_terms
+from inscape.studies.visual.objective import ImagePrior, TrainingTuples, past_terms, picture_terms
 from inscape.studies.visual.sources import Source
 
 __all__ = ["Beginning", "begin_codec"]
@@ -49,7 +50,13 @@ class Beginning:
 
 
 def begin_codec(
-    context: Context, codec: TrainedCodec, source: Source, training: Training, beginning: Beginning
+    context: Context,
+    codec: TrainedCodec,
+    source: Source,
+    training: Training,
+    beginning: Beginning,
+    *,
+    prior: ImagePrior = calibrated_terms,
 ) -> TrainedCodec:
     """The codec after its beginning; steps, batches and terms as in `training` but for what `beginning` says.
 
@@ -65,7 +72,7 @@ def begin_codec(
         return past_terms(model, batch, objective, beginning.past_noise * grown)
 
     def picture(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
-        return picture_terms(model, batch, step, objective, vocab)
+        return picture_terms(model, batch, step, objective, vocab, prior=prior)
 
     for name, steps, rate, terms in (
         ("past", beginning.past, beginning.past_lr, past),

@@ -21,7 +21,7 @@ from inscape.studies.visual.objective import Objective, TrainingTuples, keep_har
 from inscape.studies.visual.sources import Mixture, Source
 from inscape.train import FitConfig, FitResult, fit
 
-__all__ = ["Training", "new_codec", "train_codec", "with_fresh_parts"]
+__all__ = ["Terms", "Training", "new_codec", "train_codec", "with_fresh_parts"]
 
 WATCHED = 48  # validation sentences that an evaluation during training decodes
 

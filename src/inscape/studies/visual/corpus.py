@@ -213,6 +213,7 @@ PHASE = Phase(
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
     run=run,
+    several=True,
     check=lambda config: check_data(config.data),
     failure_means="Nothing measured on this corpus or with these statistics can be believed.",
 )

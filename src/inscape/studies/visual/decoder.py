@@ -238,6 +238,7 @@ PHASE = Phase(
     gate=GATE,
     gate_for=lambda config: TEXT_GATE if config.data.text else GATE,
     run=run,
+    several=True,
     needs=("P3",),
     seeds=(0, 1, 2),
     corpus_seeds=(0,),

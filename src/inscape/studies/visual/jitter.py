@@ -255,6 +255,7 @@ PHASE = Phase(
     gate=GATE,
     gate_for=gate_for,
     run=run,
+    several=True,
     needs=("P2",),
     seeds=(0, 1, 2),
     corpus_seeds=(0,),

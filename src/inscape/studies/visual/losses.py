@@ -11,8 +11,10 @@ Legend: B sentences, C channels, H, W of the latent.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from torch.nn import functional
 
 from inscape import stats
 from inscape.nn.jitter import gaussian_blur
+from inscape.stats import fields
 from inscape.stats.photographs import STATISTICS, deviations
 
 if TYPE_CHECKING:
@@ -27,6 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GRID_PERIODS",
+    "PHOTOGRAPHS",
+    "PLAN_SLOPE",
+    "SLOPES",
+    "WHITE_NOISE",
+    "Aim",
     "Weights",
     "alignment",
     "between_sentence_share",
@@ -48,6 +56,13 @@ ALIKE = {"tv": 5.0, "wavelet": 5.0, "kurtosis": 10.0}
 ALIGNED = 0.7  # alignment that is asked for; a random projection of the words has 1
 GRID_PERIODS = (2, 4, 8)  # pixels; upsampling doubles
 PEAKEDNESS = 3.1  # median of photographs
+
+
+class Aim(NamedTuple):
+    """What `calibrated_terms` pulls toward."""
+
+    deviations: Callable[[Tensor], Tensor]  # (B, C, H, W) -> (B, C, S): how far each statistic is from the aim
+    peakedness: float
 
 
 @dataclass(frozen=True)
@@ -138,15 +153,17 @@ def calibrated_terms(
     *,
     share: float,
     dimensions: float,
+    aim: Aim | None = None,
 ) -> dict[str, Tensor]:
     """The same prior without scale, with photographs as the aim (see `deviations`), and two terms more.
 
     texture: no repeated tile, no empty middle, no grid; slope and kurtosis cannot see them. text: at least `share` of
     each channel's variance lies between sentences, in at least `dimensions` effective directions (a batch of B can
     show B - 1), and latents differ as their texts do: variance and directions alone are met by a hash of the sentence.
+    aim: another one than photographs.
     """
-    slope_C = torch.linspace(*SLOPES, latent_BCHW.shape[1], device=latent_BCHW.device)
-    off = dict(zip(STATISTICS, _gentle(deviations(latent_BCHW, slope_C)).mean((0, 1)).unbind(), strict=True))
+    aim = aim or PHOTOGRAPHS
+    off = dict(zip(STATISTICS, _gentle(aim.deviations(latent_BCHW)).mean((0, 1)).unbind(), strict=True))
     correlation_CC = pooled_correlation(latent_BCHW)
     off_diagonal = correlation_CC.square().sum() - correlation_CC.diagonal().square().sum()
     peakedness = stats.spectral_peakedness(latent_BCHW)
@@ -160,12 +177,32 @@ def calibrated_terms(
         "kurtosis": ALIKE["kurtosis"] * off["gradient_kurtosis"],
         "covariance": off_diagonal,
         "variance": _log_ratio(stats.variance(latent_BCHW), 1.0).square().mean(),
-        "texture": _log_ratio(peakedness, PEAKEDNESS).square().mean()
+        "texture": _log_ratio(peakedness, aim.peakedness).square().mean()
         + 5 * stats.unevenness(latent_BCHW).square()
         + grid,
         "text": shortfall + narrowness + _log_ratio(ALIGNED, alignment(latent_BCHW, holds_BV)).relu(),
     }
     return {name: getattr(weights, name) * term for name, term in terms.items()}
+
+
+def _from_photographs(latent_BCHW: Tensor) -> Tensor:
+    return deviations(latent_BCHW, torch.linspace(*SLOPES, latent_BCHW.shape[1], device=latent_BCHW.device))
+
+
+@lru_cache(maxsize=8)
+def _noise_from_photographs(device: torch.device) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        noise_NHW = fields.white_noise(512, generator=torch.Generator().manual_seed(0))
+        return deviations(noise_NHW).mean(0).to(device)
+
+
+def _from_white_noise(latent_BCHW: Tensor) -> Tensor:
+    """In the units of `deviations`, so that the terms' weights mean the same."""
+    return deviations(latent_BCHW) - _noise_from_photographs(latent_BCHW.device)
+
+
+PHOTOGRAPHS = Aim(_from_photographs, PEAKEDNESS)
+WHITE_NOISE = Aim(_from_white_noise, 1.93)  # slope 0, kurtosis 3: no pixel has to do with its neighbours
 
 
 def _gentle(deviation: Tensor) -> Tensor:

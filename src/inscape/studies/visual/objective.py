@@ -11,6 +11,7 @@ Z width of z, R rows that are decoded.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 __all__ = [
+    "ImagePrior",
     "Objective",
     "TrainingTuples",
     "decoder_input",
@@ -36,6 +38,9 @@ __all__ = [
     "past_terms",
     "picture_terms",
 ]
+
+
+ImagePrior = Callable[..., dict[str, Tensor]]  # called as `calibrated_terms` is
 
 
 class TrainingTuples(NamedTuple):
@@ -93,7 +98,13 @@ class Objective:
 
 
 def objective_terms(
-    model: LatentCodec, batch: TrainingTuples, step: int, objective: Objective, vocab: int
+    model: LatentCodec,
+    batch: TrainingTuples,
+    step: int,
+    objective: Objective,
+    vocab: int,
+    *,
+    prior: ImagePrior = calibrated_terms,
 ) -> dict[str, Tensor]:
     """The weighted terms of one step, by name; the same names at every step of a training."""
     count = len(batch.sentence_BT)
@@ -101,7 +112,7 @@ def objective_terms(
     latent_NCHW = model.encode(tokens_NT)
     terms = {}
     if objective.image:
-        terms["image"] = _image(latent_NCHW, batch, step, objective, vocab)
+        terms["image"] = _image(latent_NCHW, batch, step, objective, vocab, prior)
     seen_NCHW = _seen(latent_NCHW, count, objective)
     states_NPD = model.reader(seen_NCHW)
     z_NZ = model.embed(seen_NCHW, states_NPD)
@@ -154,7 +165,13 @@ def past_terms(model: LatentCodec, batch: TrainingTuples, objective: Objective, 
 
 
 def picture_terms(
-    model: LatentCodec, batch: TrainingTuples, step: int, objective: Objective, vocab: int
+    model: LatentCodec,
+    batch: TrainingTuples,
+    step: int,
+    objective: Objective,
+    vocab: int,
+    *,
+    prior: ImagePrior = calibrated_terms,
 ) -> dict[str, Tensor]:
     """The image prior, and the squared error of what the reader makes of V against what V was painted from.
 
@@ -168,23 +185,25 @@ def picture_terms(
     seen_NCHW = jitter(latent_NCHW, objective.jitter) if objective.invariance else latent_NCHW
     states_NPD = model.reader(add_noise(seen_NCHW, objective.noise * torch.rand_like(seen_NCHW[:, 0, 0, 0])))
     return {
-        "image": _image(latent_NCHW, batch, step, objective, vocab),
+        "image": _image(latent_NCHW, batch, step, objective, vocab, prior),
         "read": (states_NPD - places_NPD).float().square().mean(),
     }
 
 
-def _image(latent_NCHW: Tensor, batch: TrainingTuples, step: int, objective: Objective, vocab: int) -> Tensor:
+def _image(
+    latent_NCHW: Tensor, batch: TrainingTuples, step: int, objective: Objective, vocab: int, prior: ImagePrior
+) -> Tensor:
     """The image prior over the sentences' latents: the whole and a cut by turns, as in P1; the Haar transform must not
     see the same pairs of pixels each time."""
     cut = step % 2
-    prior = calibrated_terms(
+    terms = prior(
         latent_NCHW[: len(batch.sentence_BT), :, cut:, cut:],
         tokens_held(batch.sentence_BT, vocab),
         objective.prior,
         share=objective.share,
         dimensions=objective.dimensions,
     )
-    return objective.image * torch.stack(list(prior.values())).sum()
+    return objective.image * torch.stack(list(terms.values())).sum()
 
 
 def _check_places(model: LatentCodec, places_NQD: Tensor) -> None:

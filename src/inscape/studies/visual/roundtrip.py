@@ -181,6 +181,7 @@ PHASE = Phase(
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
     run=run,
+    several=True,
     needs=("P4",),
     seeds=(0, 1, 2),
     corpus_seeds=(0,),

@@ -16,7 +16,9 @@ from torch.nn import functional
 from inscape.data.tokenizer import BOS, EOS, PAD, PARAPHRASE
 from inscape.nn.constraint import VocabularyMask
 from inscape.nn.latent_codec import LatentCodec
-from inscape.studies.visual.objective import Objective, TrainingTuples, decoder_input, objective_terms
+from inscape.parallel import gathered
+from inscape.studies.visual.losses import calibrated_terms
+from inscape.studies.visual.objective import ImagePrior, Objective, TrainingTuples, decoder_input, objective_terms
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -57,9 +59,11 @@ def round_trip_terms(
     objective: Objective,
     round_trip: RoundTrip,
     vocab: int,
+    *,
+    prior: ImagePrior = calibrated_terms,
 ) -> dict[str, Tensor]:
     """All terms of `objective_terms`, then the trip's."""
-    terms = objective_terms(model, batch, step, objective, vocab)
+    terms = objective_terms(model, batch, step, objective, vocab, prior=prior)
     sentence_BT = batch.sentence_BT[: round_trip.sentences]
     latent_BCHW = model.encode(sentence_BT)
     states_BPD = model.reader(latent_BCHW)
@@ -91,17 +95,18 @@ def _best_candidate(
     count, k = len(z_BZ), round_trip.candidates
     was_training = model.training
     model.eval()
-    drawn_KT = model.generate(
-        memory_BMD.repeat_interleave(k, 0),
-        bias_BM.repeat_interleave(k, 0),
-        PARAPHRASE,
-        temperature=1.0,
-        top_p=round_trip.top_p,
-        constraint=VocabularyMask(vocab, device=memory_BMD.device),
-    ).tokens_BT
-    bos_K1 = torch.full_like(drawn_KT[:, :1], BOS)
-    drawn_KT = torch.cat((bos_K1, drawn_KT), 1)
-    z_KZ = model.embed(model.encode(drawn_KT))
+    with gathered(model):  # some processes' sentences are longer than others'
+        drawn_KT = model.generate(
+            memory_BMD.repeat_interleave(k, 0),
+            bias_BM.repeat_interleave(k, 0),
+            PARAPHRASE,
+            temperature=1.0,
+            top_p=round_trip.top_p,
+            constraint=VocabularyMask(vocab, device=memory_BMD.device),
+        ).tokens_BT
+        bos_K1 = torch.full_like(drawn_KT[:, :1], BOS)
+        drawn_KT = torch.cat((bos_K1, drawn_KT), 1)
+        z_KZ = model.embed(model.encode(drawn_KT))
     model.train(was_training)
     cosine_BK = (z_KZ.unflatten(0, (count, k)) * z_BZ[:, None]).sum(-1)
     best_B = cosine_BK.argmax(1)
