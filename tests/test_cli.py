@@ -47,13 +47,13 @@ def _empty_folder(tmp_path, monkeypatch):
         ("run visual.P1 encoder.layers=1000000000", "layers"),
         ("run visual.P1 encoder.d=1048576", "encoder.d"),
         ("run visual.P0 data.vocab=300", "splits the grammar's words"),
-        ("run visual.P1 encoder.head=moon", "head must be grid, light or slots"),
+        ("run visual.P1 encoder.head=moon", "head must be grid, light, vector or slots"),
         ("run visual.P1 weights.tv=nan", "weights.tv"),
         ("resume nowhere", "not a folder"),
         ("judge .", "not a run folder"),
         ("report .", "not a run folder"),
         ("config visual", "name one phase"),
-        ("config visual.P7", "no phase 'P7'"),
+        ("config visual.P9", "no phase 'P9'"),
         ("bench nothing", "there are: "),
         ("encode", "nothing to encode"),
         ("encode text --file f.txt", "not both"),
@@ -86,7 +86,7 @@ def test_p1_without_p0_is_shut_and_says_so(capsys):
 def test_list_config_and_status_as_json(capsys):
     assert main(["list", "--json"]) == 0
     phases = json.loads(capsys.readouterr().out)[0]["phases"]
-    assert [phase["code"] for phase in phases] == ["P0", "P1", "P2", "P3", "P4", "P5"]
+    assert [phase["code"] for phase in phases] == ["P0", "P1", "P2", "P3", "P4", "P5", "P6", "P7"]
     assert main(["status", "--json"]) == 0
     assert all(not row["passed"] for row in json.loads(capsys.readouterr().out))
     assert main(["config", "visual.P1", "--preset", "full"]) == 0

@@ -83,10 +83,11 @@ def test_a_missing_gpu_is_found_before_a_run_is_made(capsys):
     assert "use device auto or cpu" in refused(capsys, "run", "visual.P0", "--preset", "smoke", "--device", "cuda")
 
 
-def test_several_processes_do_not_make_a_run_each(capsys, monkeypatch):
+def test_several_processes_are_refused_where_one_must_do(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for words in (["run", "visual", "--preset", "smoke"], ["resume", "any"]):
-        assert "torchrun started 2" in refused(capsys, *words)
+    line = refused(capsys, "run", "audio-fusion.phase1", "--preset", "smoke")
+    assert "torchrun started 2 processes, and audio-fusion.phase1 runs in one" in line
+    assert "start it without torchrun" in refused(capsys, "sweep", "visual.P1", "--preset", "smoke")
 
 
 @pytest.mark.parametrize(

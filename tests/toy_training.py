@@ -113,7 +113,7 @@ def small_disk_fit(path: Path, limit: int, answer: Path) -> None:
 
 def rank_fit(path: Path, rank: int, world: int, port: int, changes: dict[str, Any], stop_at: int) -> None:
     """One of `world` processes that train together; rank 1 receives SIGTERM in step `stop_at` (never if negative)."""
-    _as_torchrun_would(rank, world, port)
+    as_torchrun_would(rank, world, port)
 
     def terms(model: nn.Module, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         assert len(batch["x"]) == 8 // world
@@ -131,7 +131,7 @@ def rank_fit(path: Path, rank: int, world: int, port: int, changes: dict[str, An
 
 def meet(rank: int, world: int, port: int, answer: Path) -> None:
     """One of two processes that only exchange numbers."""
-    _as_torchrun_would(rank, world, port)
+    as_torchrun_would(rank, world, port)
     check_exchanges(answer)
 
 
@@ -155,7 +155,7 @@ def check_exchanges(answer: Path) -> None:
     answer.write_text("met")
 
 
-def _as_torchrun_would(rank: int, world: int, port: int) -> None:
+def as_torchrun_would(rank: int, world: int, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}

@@ -3,6 +3,9 @@
     checkpoints/step_N/{model, ema, optim}.safetensors   tensors only: nothing in a run is a pickle
     checkpoints/step_N/state.json                        step, seed, config, and size and SHA-256 of the other files
 
+Of processes that hold a shard each, every one writes its own: model-00001-of-00002.safetensors and so on. state.json
+says which rows of which tensor lie in which file, and a reader puts them together, whatever the number of processes.
+
 A checkpoint is written under a temporary name, flushed to the disk and renamed, so that step_N is whole or absent. What
 a disk does to it afterwards shows in the hashes; such a checkpoint is set aside as `step_N.damaged`, never deleted.
 """
@@ -23,8 +26,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from inscape.device import Processes
+
 __all__ = [
     "Checkpoint",
+    "Slice",
     "latest_checkpoint",
     "load_weights",
     "optimizer_tensors",
@@ -37,6 +43,7 @@ __all__ = [
 
 STATE = "state.json"
 PARTS = ("model", "ema", "optim")
+FILE = re.compile(r"(model|ema|optim)(-\d{5}-of-\d{5})?\.safetensors")
 UNFINISHED = ".unfinished"
 DAMAGED = ".damaged"
 
@@ -49,6 +56,14 @@ class Checkpoint(NamedTuple):
     ema: dict[str, Tensor]
     optim: dict[str, Tensor]
     state: dict[str, Any]
+
+
+class Slice(NamedTuple):
+    """Rows of a tensor that several processes hold together."""
+
+    rows: Tensor
+    first: int  # number of the first of these rows in the whole
+    total: int  # rows of the whole
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
@@ -81,11 +96,16 @@ def _copy(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True).contiguous()
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: `exp_avg/<parameter>`, `exp_avg_sq/<parameter>`, `step/<parameter>`."""
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, module: nn.Module, take: Callable[[Tensor], Tensor] = _copy
+) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name: `exp_avg/<parameter>`, `exp_avg_sq/<parameter>`, `step/<parameter>`.
+
+    take: what is made of each tensor; by default a copy on the CPU.
+    """
     names = _names_in_order(optimizer, module)
     state = optimizer.state_dict()["state"]
-    return {f"{slot}/{names[i]}": _copy(value) for i, slots in state.items() for slot, value in slots.items()}
+    return {f"{slot}/{names[i]}": take(value) for i, slots in state.items() for slot, value in slots.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -106,32 +126,64 @@ def _names_in_order(optimizer: torch.optim.Optimizer, module: nn.Module) -> list
 
 
 def save_checkpoint(
-    folder: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int
+    folder: Path,
+    step: int,
+    parts: Mapping[str, Mapping[str, Tensor | Slice]],
+    state: Mapping[str, Any],
+    keep: int,
+    processes: Processes | None = None,
 ) -> Path:
     """Write folder/step_N and delete all but the last `keep` checkpoints; OSError leaves what was there as it was.
 
     parts: CPU tensors of model, ema and optim. state: anything JSON can hold.
+    processes: all of them call, each with the slices that it holds, in a folder that all of them see; tensors that
+        every process holds whole, and `state`, are taken from the first. An OSError in one is raised in all.
     """
     assert set(parts) == set(PARTS)
+    processes = processes or Processes()
     final = folder / f"step_{step}"
     unfinished = folder / f"step_{step}{UNFINISHED}"
-    unfinished.mkdir(parents=True)
-    try:
-        files = {}
-        for part, tensors in parts.items():
-            content = safetensors.torch.save(dict(tensors))
-            files[f"{part}.safetensors"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            _write_through(unfinished / f"{part}.safetensors", content)
-        record = {"step": step, "files": files} | dict(state)
-        _write_through(unfinished / STATE, _sealed(record))
+
+    def seal(written: list[str]) -> None:
+        files = {name: entry for text in written for name, entry in json.loads(text).items()}
+        _write_through(unfinished / STATE, _sealed({"step": step, "files": files} | dict(state)))
         _flush_folder(unfinished)
         unfinished.rename(final)
+
+    def settle() -> None:
+        _flush_folder(folder)
+        prune_checkpoints(folder, keep)
+
+    processes.in_first(lambda: unfinished.mkdir(parents=True))
+    try:
+        written = processes.together(lambda: json.dumps(_write_parts(unfinished, parts, processes)))
+        processes.in_first(lambda: seal(written))
     except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if processes.first:
+            shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _flush_folder(folder)
-    prune_checkpoints(folder, keep)
+    processes.in_first(settle)
     return final
+
+
+def _write_parts(
+    folder: Path, parts: Mapping[str, Mapping[str, Tensor | Slice]], processes: Processes
+) -> dict[str, dict[str, Any]]:
+    """Write this process's file of each part; returns what state.json is to say of each."""
+    files: dict[str, dict[str, Any]] = {}
+    shard = f"-{processes.rank + 1:05d}-of-{processes.world:05d}" if processes.world > 1 else ""
+    for part, values in parts.items():
+        slices = {name: value for name, value in values.items() if isinstance(value, Slice)}
+        tensors = {name: value.rows for name, value in slices.items()}
+        if processes.first:
+            tensors |= {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        content = safetensors.torch.save(tensors)
+        entry: dict[str, Any] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        if slices:
+            entry["slices"] = {name: [value.first, value.total] for name, value in slices.items()}
+        files[f"{part}{shard}.safetensors"] = entry
+        _write_through(folder / f"{part}{shard}.safetensors", content)
+    return files
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
@@ -174,26 +226,53 @@ def _steps(folder: Path) -> list[int]:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in `path`, every byte checked; ValueError in one line says what is wrong with it."""
+    """The checkpoint in `path`, every byte checked; ValueError in one line says what is wrong with it.
+
+    Tensors are whole, by however many processes they were written.
+    """
+    not_ours = f"{path} is damaged: {STATE} is not what was written"
     try:
         record = json.loads((path / STATE).read_bytes())
         seal = record.pop("sha256")
         files, step = record["files"], record["step"]
-        contents = {part: (path / f"{part}.safetensors").read_bytes() for part in PARTS}
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is damaged: {Path(error.filename).name} is missing") from None
+        found = {name: FILE.fullmatch(name) for name in files}
+    except FileNotFoundError:
+        raise ValueError(f"{path} is damaged: {STATE} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged: {STATE} is not what was written") from None
+        raise ValueError(not_ours) from None
     if seal != _seal(record) or path.name != f"step_{step}":
-        raise ValueError(f"{path} is damaged: {STATE} is not what was written")
-    for part, content in contents.items():
-        name = f"{part}.safetensors"
-        if len(content) != files[name]["bytes"]:
-            raise ValueError(f"{path} is damaged: {name} has {len(content)} bytes instead of {files[name]['bytes']}")
-        if hashlib.sha256(content).hexdigest() != files[name]["sha256"]:
-            raise ValueError(f"{path} is damaged: {name} is not what was written (its SHA-256 differs)")
-    tensors = {part: _tensors(content, path / f"{part}.safetensors") for part, content in contents.items()}
-    return Checkpoint(step, **tensors, state=record)
+        raise ValueError(not_ours)
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    rows: dict[tuple[str, str], int] = {}  # that are still to come, by part and tensor
+    for name, match in found.items():
+        assert match is not None
+        part, slices = parts[match[1]], files[name].get("slices", {})
+        for key, value in _tensors(_checked(path, name, files[name]), path / name).items():
+            if key not in slices:
+                part[key] = value
+                continue
+            first, total = slices[key]
+            if key not in part:
+                part[key] = value.new_empty(total, *value.shape[1:])
+                rows[match[1], key] = total
+            part[key][first : first + len(value)] = value
+            rows[match[1], key] -= len(value)
+    if any(rows.values()):
+        raise ValueError(f"{path} is damaged: {next(key for key, left in rows.items() if left)[1]} is not whole")
+    return Checkpoint(step, **parts, state=record)
+
+
+def _checked(path: Path, name: str, entry: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint's file, if it is what was written."""
+    try:
+        content = (path / name).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is damaged: {name} is missing") from None
+    if len(content) != entry["bytes"]:
+        raise ValueError(f"{path} is damaged: {name} has {len(content)} bytes instead of {entry['bytes']}")
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise ValueError(f"{path} is damaged: {name} is not what was written (its SHA-256 differs)")
+    return content
 
 
 def latest_checkpoint(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:

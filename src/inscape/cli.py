@@ -79,7 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     bench = verb(
         "bench",
         _bench,
-        "measure speed: visual-step, stats, codec, explore, audio-structure, prompt-compression, audio-fusion",
+        "measure speed: visual-step, stats, codec, explore, audio-structure, prompt-compression, audio-fusion, "
+        "processes, scaling",
     )
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", action="store_true")
@@ -173,15 +174,6 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _refuse_several_processes() -> None:
-    """Each process of a torchrun would make a run of its own. `inscape.train.fit` knows them; the runner does not."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ValueError(
-            f"studies run in one process, and torchrun started {os.environ['WORLD_SIZE']}; start inscape without it "
-            "(inscape.train.fit, called from a script of your own, trains under several)"
-        )
-
-
 def _study(name: str) -> "Study":
     from inscape.studies import study
 
@@ -205,11 +197,15 @@ def _finish(run: "RunDir") -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from inscape.core.runner import Request, run_study
     from inscape.device import pick_device
+    from inscape.followers import check_several, follow, follows, leading
     from inscape.show import verdicts
 
-    _refuse_several_processes()
     study, phases = _study_and_phases(arguments.target)
+    check_several(study, phases)
     pick_device(arguments.device)  # refused before a run is made
+    if follows():
+        follow(study, arguments.device)
+        return DONE
     request = Request(
         preset=arguments.preset,
         seed=arguments.seed,
@@ -219,7 +215,8 @@ def _run(arguments: argparse.Namespace) -> int:
         despite_gate=arguments.despite_gate,
         remedy=arguments.remedy,
     )
-    done = run_study(study, phases, request, _say, _finish)
+    with leading(study, arguments.device) as led:
+        done = run_study(led, [led.phase(phase.code) for phase in phases], request, _say, _finish)
     if done:
         verdicts(done)
         print(f"report: {done[-1].path / done[-1].REPORT}\nall runs: {arguments.out / 'index.html'}")
@@ -229,7 +226,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from inscape.cluster.sweep import sweep
 
-    _refuse_several_processes()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ValueError("a sweep starts processes of its own; start it without torchrun")
     return sweep(
         arguments.target,
         arguments.overrides,
@@ -252,11 +250,17 @@ def _open(path: str) -> "tuple[RunDir, Study]":
 
 def _resume(arguments: argparse.Namespace) -> int:
     from inscape.core.runner import resume
+    from inscape.followers import check_several, follow, follows, leading
     from inscape.show import verdict_table
 
-    _refuse_several_processes()
     run, study = _open(arguments.run)
-    resume(study, run, _finish)
+    env = run.read_json(run.ENV)
+    check_several(study, [study.phase(env["phase"])])
+    if follows():
+        follow(study, env["device"])
+        return DONE
+    with leading(study, env["device"]) as led:
+        resume(led, run, _finish)
     verdict_table(run)
     print(f"report: {run.path / run.REPORT}")
     return DONE

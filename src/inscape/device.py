@@ -8,15 +8,18 @@ to configure.
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
+import importlib
+import json
 import os
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -46,6 +49,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Rank 0 evaluates, draws and saves while the others wait for it in the next exchange of gradients.
 PATIENCE = timedelta(hours=2)
+
+MESHES: list[Any] = []  # those of the meeting under way
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -173,6 +178,7 @@ class Processes:
 
     rank: int = 0
     world: int = 1
+    device: str = "cpu"  # where tensors that are exchanged must lie
 
     @property
     def first(self) -> bool:
@@ -206,6 +212,61 @@ class Processes:
                 dist.broadcast(tensor, src=0)
         return tensors
 
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over the processes, the same bits in each."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def texts(self, text: str) -> list[str]:
+        """Every process's `text`, by rank, in each of them."""
+        if self.world == 1:
+            return [text]
+        content = torch.tensor(list(text.encode()), dtype=torch.uint8, device=self.device)
+        sizes = self._all(torch.tensor([len(content)], device=self.device))
+        longest = int(max(sizes))
+        padded = self._all(torch.cat([content, content.new_zeros(longest - len(content))])) if longest else sizes
+        return [bytes(part[: int(size)].tolist()).decode() for part, size in zip(padded, sizes, strict=True)]
+
+    def _all(self, own: torch.Tensor) -> list[torch.Tensor]:
+        found = [torch.empty_like(own) for _ in range(self.world)]
+        dist.all_gather(found, own)
+        return found
+
+    def together(self, action: Callable[[], str]) -> list[str]:
+        """Every process's answer to `action`; OSError in each of them, with its number, if it was raised in one."""
+        error: OSError | None = None
+        answer = ""
+        try:
+            answer = action()
+        except OSError as raised:
+            error = raised
+        told = self.texts(json.dumps([answer, *([error.errno, str(error)] if error else [])]))
+        if error:
+            raise error
+        answers = [json.loads(text) for text in told]
+        for rank, (_, *failure) in enumerate(answers):
+            if failure:
+                raise OSError(failure[0], f"process {rank}: {failure[1]}")
+        return [answer for answer, *_ in answers]
+
+    def in_first(self, action: Callable[[], object]) -> None:
+        """Do it in the first process, and wait for that; an OSError is raised in all."""
+
+        def act() -> str:
+            if self.first:
+                action()
+            return ""
+
+        self.together(act)
+
+    def mesh(self) -> Any:
+        """The processes as torch's DeviceMesh of one dimension, until they part."""
+        from torch.distributed.device_mesh import init_device_mesh
+
+        MESHES.append(init_device_mesh(torch.device(self.device).type, (self.world,)))
+        return MESHES[-1]
+
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace each gradient by its mean over the processes, in one exchange.
 
@@ -227,7 +288,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     Without torchrun this is one process. Nested calls share the outermost meeting.
     """
     if dist.is_available() and dist.is_initialized():
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield Processes(dist.get_rank(), dist.get_world_size(), str(device))
         return
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -237,8 +298,22 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         raise ValueError(f"WORLD_SIZE={world}, but this torch is built without torch.distributed; run one process")
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Its functions' defaults are the group there is when it is first loaded, by an optimizer's first step. See _part.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield Processes(dist.get_rank(), dist.get_world_size(), str(device))
     finally:
-        dist.destroy_process_group()
+        _part()
+
+
+def _part() -> None:
+    """End the meeting, and the threads of its group: one that outlives the interpreter may crash in its last breath.
+
+    Whatever refers to the group keeps them alive: shards in reference cycles, and meshes, which caches of torch hold.
+    """
+    for mesh in MESHES:
+        getattr(mesh, "_pg_registry", {}).clear()
+    MESHES.clear()
+    gc.collect()
+    dist.destroy_process_group()

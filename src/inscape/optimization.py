@@ -7,7 +7,7 @@ not on biases, norms and embeddings. EMA: the decay is warmed up, so that a shor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -36,6 +36,7 @@ class FitConfig:
     ema_decay: float = 0.999  # decay of the average of weights, a step; 0 = the weights themselves
     precision: str = "auto"  # auto | float32 | bfloat16: what matrix products are autocast to
     compile: bool = False  # torch.compile the model's forward
+    parallel: str = "replicate"  # replicate | shard: what each of several processes holds, all weights or some rows
     log_every: int = 10  # steps between training lines in the log
     eval_every: int = 0  # steps between evaluations; 0 = never
     checkpoint_every: int = 0  # steps between checkpoints; 0 = only at the end and on interruption
@@ -49,6 +50,8 @@ class FitConfig:
         for name in ("beta1", "beta2", "ema_decay", "hold"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _require(self.optimizer in ("adamw", "muon"), "optimizer", self.optimizer, "adamw | muon")
+        _require(self.parallel in ("replicate", "shard"), "parallel", self.parallel, "replicate | shard")
+        _require(not (self.compile and self.parallel == "shard"), "compile", True, "false with parallel=shard")
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(0 <= self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, f"0 to steps={self.steps}")
         _require(self.precision in PRECISIONS, "precision", self.precision, " | ".join(PRECISIONS))
@@ -68,9 +71,11 @@ def learning_rate(config: FitConfig, step: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * fallen))
 
 
-def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: FitConfig, muon: Callable[..., torch.optim.Optimizer] = torch.optim.Muon
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), fused where torch has a fused kernel; or Muon for matrices and AdamW for the
-    rest.
+    rest. muon: what makes Muon, where the matrices are not plain ones.
 
     Weight decay applies to parameters of two or more dimensions that are not embedding tables. A model may have a
     mapping `learning_rate_shares` from the beginning of a parameter's name to the share of the rate that it learns at;
@@ -97,9 +102,7 @@ def make_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.Optimizer
     if not matrices:
         return adamw
     return MuonAndAdamW(
-        torch.optim.Muon(
-            matrices, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        ),
+        muon(matrices, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         adamw,
     )
 
@@ -130,7 +133,7 @@ def _hidden_matrices(model: nn.Module) -> set[int]:
 class MuonAndAdamW(torch.optim.Optimizer):
     """Two optimizers behind the interface of one: they share its groups and its state."""
 
-    def __init__(self, muon: torch.optim.Muon, adamw: torch.optim.AdamW) -> None:
+    def __init__(self, muon: torch.optim.Optimizer, adamw: torch.optim.AdamW) -> None:
         self.parts = (muon, adamw)
         self._muon_groups = len(muon.param_groups)
         super().__init__([*muon.param_groups, *adamw.param_groups], {})

@@ -9,11 +9,11 @@ and `evaluate` count finished steps, so "step 10" is the state after ten.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import torch
@@ -21,18 +21,18 @@ from torch import Tensor, nn
 
 from inscape.checkpoint import (
     Checkpoint,
+    Slice,
     latest_checkpoint,
-    optimizer_tensors,
     prune_checkpoints,
     read_checkpoint,
-    restore_optimizer,
     save_checkpoint,
-    weights_of,
 )
+from inscape.continuing import changes_of, check_same_run, circumstances
 from inscape.core.rundir import RunDir
 from inscape.device import Processes, autocast_dtype, join_processes, keep_freed_memory, seed_step
 from inscape.journal import Journal, forget_after
-from inscape.optimization import FitConfig, WeightPairs, ema_decay_at, learning_rate, make_optimizer, update_ema
+from inscape.optimization import FitConfig, ema_decay_at, learning_rate, make_optimizer, update_ema
+from inscape.parallel import LossTerms, Weights, hold_weights
 from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted, disk_full_in_one_line, stop_requests
 
 __all__ = [
@@ -48,14 +48,9 @@ __all__ = [
 ]
 
 BatchAt = Callable[[int, int, int], Any]
-LossTerms = Callable[[nn.Module, Any, int], Mapping[str, Tensor]]
 Evaluate = Callable[[nn.Module, int], Mapping[str, float]]
 
 GRAD_NORM = "the norm of the gradient"  # a column beside the loss terms, by a name no term has
-
-# Fields a run may change when it is continued: they decide what is written, not what is learned; and into how many
-# batches a step is cut, which is said, for who halves a batch that memory cannot hold doubles their number.
-FREE_FIELDS = ("log_every", "eval_every", "checkpoint_every", "keep_checkpoints", "compile", "accumulate")
 
 
 class FitResult(NamedTuple):
@@ -88,8 +83,10 @@ def fit(
         minimised. Under torchrun each rank's mean counts alike, so slices must be equal in size.
     evaluate(ema, step): numbers for the log, every `eval_every` steps and at the last; on rank 0 only, in eval mode,
         without gradients.
+    run: under torchrun that of the first process counts, which all must see.
 
-    The model is moved to `device` and trained in place; the result's models are in eval mode.
+    `model` is moved to `device` and trained in place; the result's models are whole and in eval mode. With shards it is
+    empty meanwhile, and stays so after an early end: loss terms use the model that they are given.
     Raises TrainingDiverged, TrainingInterrupted (Ctrl-C or SIGTERM), DiskFull, each with one line for the user, and
     ValueError when the run's checkpoints belong to another model, seed or config.
     """
@@ -101,6 +98,7 @@ def fit(
         stop_requests(announce=processes.first) as stop,
         disk_full_in_one_line(run.path),
     ):
+        run = _run_of_the_first(run, processes)
         training = _begin(model, config, run, seed, device, processes)
         with training.journal:
             if config.compile:
@@ -123,7 +121,13 @@ def fit(
                         f"continue with: inscape resume {run.path}"
                     )
             processes.barrier()
-    return FitResult(model.eval(), training.ema, training.step, training.seconds, _evaluations(run))
+        ema = training.weights.finish()
+    return FitResult(model.eval(), ema, training.step, training.seconds, _evaluations(run))
+
+
+def _run_of_the_first(run: RunDir, processes: Processes) -> RunDir:
+    path = processes.texts(str(run.path.absolute()))[0]
+    return run if processes.first else RunDir(Path(path))
 
 
 @final
@@ -131,11 +135,7 @@ def fit(
 class _Training:
     """One training under way."""
 
-    model: nn.Module
-    ema: nn.Module
-    pairs: WeightPairs
-    trained: list[nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    weights: Weights
     config: FitConfig
     run: RunDir
     journal: Journal
@@ -171,20 +171,14 @@ def _begin(
     if found is None and step > 0:
         found = read_checkpoint(run.checkpoints / f"step_{step}")
     if found is not None:
-        _check_same_run(found, config, seed, run)
+        check_same_run(found, config, seed, run)
         if processes.first:  # a crash between a checkpoint and the deletion of older ones leaves one too many
             prune_checkpoints(run.checkpoints, config.keep_checkpoints)
-        notices += _changes(found, device, config, processes)
+        notices += changes_of(found, device, config, processes)
     if processes.first:
         forget_after(run, step)
-    model.to(device).train()
-    ema = copy.deepcopy(model).eval().requires_grad_(False)
     training = _Training(
-        model=model,
-        ema=ema,
-        pairs=WeightPairs.of(ema, model),
-        trained=[parameter for parameter in model.parameters() if parameter.requires_grad],
-        optimizer=make_optimizer(model, config),
+        weights=hold_weights(model.to(device).train(), config, processes),
         config=config,
         run=run,
         journal=Journal(run, config.steps, step, silent=not processes.first),
@@ -194,48 +188,14 @@ def _begin(
     )
     if found is not None:
         _restore(training, found)
-    processes.broadcast([p.detach() for module in (model, ema) for p in (*module.parameters(), *module.buffers())])
     for notice in notices:
         training.journal.notice(notice)
     return training
 
 
-def _check_same_run(found: Checkpoint, config: FitConfig, seed: int, run: RunDir) -> None:
-    """Refuse to continue a run under terms that would have made it another run."""
-    asked = asdict(config) | {"seed": seed}
-    made = found.state["config"] | {"seed": found.state["seed"]}
-    changed = [name for name in made if name not in FREE_FIELDS and made[name] != asked[name]]
-    if changed:
-        listed = ", ".join(f"{name} {made[name]} became {asked[name]}" for name in changed)
-        raise ValueError(
-            f"the checkpoints in {run.path} belong to a training with other settings ({listed}); start anew"
-        )
-
-
-def _circumstances(device: torch.device, config: FitConfig, processes: Processes) -> dict[str, Any]:
-    """What may differ when a run is continued elsewhere, at the price of bit-equality."""
-    return {
-        "torch": torch.__version__,
-        "device": device.type,
-        "autocast": str(autocast_dtype(device, config.precision)),
-        "threads": torch.get_num_threads(),
-        "processes": processes.world,
-        "accumulate": config.accumulate,
-    }
-
-
-def _changes(found: Checkpoint, device: torch.device, config: FitConfig, processes: Processes) -> list[str]:
-    now = _circumstances(device, config, processes)
-    before = now | found.state["circumstances"]  # an older checkpoint does not name all of them
-    changed = ", ".join(f"{name} {before[name]} became {now[name]}" for name in now if before[name] != now[name])
-    return [f"continued from step {found.step}, not bit for bit: {changed}"] if changed else []
-
-
 def _restore(training: _Training, found: Checkpoint) -> None:
     try:
-        training.model.load_state_dict(found.model)
-        training.ema.load_state_dict(found.ema)
-        restore_optimizer(training.optimizer, training.model, found.optim)
+        training.weights.restore(found)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"checkpoint step_{found.step} is of another model: {reason}") from None
@@ -252,17 +212,16 @@ def _step(training: _Training, batch_at: BatchAt, loss_terms: LossTerms) -> None
     config, step, processes = training.config, training.step, training.processes
     seed_step(training.device, training.seed, step, processes.rank)
     rate = learning_rate(config, step)
-    for group in training.optimizer.param_groups:
+    for group in training.weights.optimizer.param_groups:
         group["lr"] = rate * group.get("lr_share", 1.0)
-    training.optimizer.zero_grad(set_to_none=True)
+    training.weights.optimizer.zero_grad(set_to_none=True)
     total = _accumulate_gradients(training, batch_at, loss_terms)
-    processes.average_gradients(training.trained)
-    norm = nn.utils.clip_grad_norm_(training.trained, config.clip_norm or math.inf)
+    norm = training.weights.clip_gradients(config.clip_norm)
     training.pending.append((step + 1, torch.cat([total, norm.detach().reshape(1)])))
     if _reading_is_free(training.device):
         _fetch(training)
-    training.optimizer.step()
-    training.pairs.update(ema_decay_at(config, step))
+    training.weights.optimizer.step()
+    training.weights.update_average(ema_decay_at(config, step))
     training.step += 1
     training.journal.advance(training.step)
 
@@ -281,7 +240,7 @@ def _accumulate_gradients(training: _Training, batch_at: BatchAt, loss_terms: Lo
         index = training.step * config.accumulate + micro
         batch = _to_device(batch_at(index, processes.rank, processes.world), device)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            terms = loss_terms(training.model, batch, training.step)
+            terms = training.weights.terms(loss_terms, batch, training.step)
         names = (*terms, GRAD_NORM)
         if training.names not in ((), names):
             raise ValueError(f"loss_terms gave {names[:-1]} after {training.names[:-1]}; every step needs the same")
@@ -352,11 +311,9 @@ def _is_due(every: int, training: _Training) -> bool:
 
 def _evaluate(training: _Training, evaluate: Evaluate) -> None:
     _fetch(training)
-    if not training.processes.first:
-        return
     began = time.monotonic()
-    with torch.no_grad():
-        values = evaluate(training.ema, training.step)
+    with training.weights.average() as ema, torch.no_grad():
+        values = evaluate(ema, training.step) if training.processes.first else {}
     training.journal.evaluation(training.step, {name: float(value) for name, value in values.items()})
     training.paused += time.monotonic() - began
 
@@ -369,26 +326,34 @@ def _evaluations(run: RunDir) -> list[dict[str, Any]]:
 def _save(training: _Training) -> None:
     """A checkpoint of finite weights, or TrainingDiverged."""
     _fetch(training)
-    if not training.processes.first:
+    config, processes = training.config, training.processes
+    if config.parallel == "replicate" and not processes.first:
         return
     began = time.monotonic()
-    parts = {
-        "model": weights_of(training.model),
-        "ema": weights_of(training.ema),
-        "optim": optimizer_tensors(training.optimizer, training.model),
-    }
-    for part in ("model", "ema"):
-        for name, weights in parts[part].items():
-            if weights.is_floating_point() and not weights.isfinite().all():
-                raise _divergence(training, f"{part} weight {name!r}", math.nan, training.step)
+    parts = training.weights.parts()
+    _check_finite(training, parts)
     state = {
         "seed": training.seed,
         "seconds": training.seconds,
-        "config": asdict(training.config),
-        "circumstances": _circumstances(training.device, training.config, training.processes),
+        "config": asdict(config),
+        "circumstances": circumstances(training.device, config, processes),
         "names": list(training.names),
         "rows": training.rows,
     }
-    save_checkpoint(training.run.checkpoints, training.step, parts, state, training.config.keep_checkpoints)
+    writers = processes if config.parallel == "shard" else Processes()
+    save_checkpoint(training.run.checkpoints, training.step, parts, state, config.keep_checkpoints, writers)
     training.saved = training.step
     training.paused += time.monotonic() - began
+
+
+def _check_finite(training: _Training, parts: Mapping[str, Mapping[str, Tensor | Slice]]) -> None:
+    """TrainingDiverged in every process that saves, if one of them holds a weight that is not finite."""
+    spoilt = ""
+    for part in ("model", "ema"):
+        for name, value in parts[part].items():
+            weights = value.rows if isinstance(value, Slice) else value
+            if not spoilt and weights.is_floating_point() and not weights.isfinite().all():
+                spoilt = f"{part} weight {name!r}"
+    found = training.processes.texts(spoilt) if training.config.parallel == "shard" else [spoilt]
+    if named := next(filter(None, found), ""):
+        raise _divergence(training, named, math.nan, training.step)

@@ -16,7 +16,10 @@ def measure(name: str) -> dict[str, Any]:
         codec,
         explore,
         image_statistics,
+        latent_size,
+        processes,
         prompt_compression,
+        scaling,
         visual_step,
     )
 
@@ -24,10 +27,13 @@ def measure(name: str) -> dict[str, Any]:
         "visual-step": visual_step.run,
         "stats": image_statistics.run,
         "codec": codec.run,
+        "latent-size": latent_size.run,
         "audio-structure": audio_structure.run,
         "prompt-compression": prompt_compression.run,
         "audio-fusion": audio_fusion.run,
         "explore": explore.run,
+        "processes": processes.run,
+        "scaling": scaling.run,
     }
     kind, _, model = name.partition(":")
     if model and kind in ("prompt-compression", "audio-fusion"):

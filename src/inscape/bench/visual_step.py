@@ -35,7 +35,7 @@ from inscape.device import autocast_dtype, keep_freed_memory, seed_everything, s
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 from inscape.train import FitConfig, make_optimizer, update_ema
 
-__all__ = ["image_loss", "run"]
+__all__ = ["FULL", "TRAINING", "first_batch", "image_loss", "run"]
 
 FULL = LatentEncoderConfig(positions="learned")  # nn.TransformerEncoder knows no rotary positions
 TRAINING = FitConfig(steps=50_000)
