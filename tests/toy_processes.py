@@ -120,7 +120,7 @@ def run_of_blocks(
 
 
 def threads_after_training(folder: Path, rank: int, world: int, port: int) -> None:
-    """One of `world` processes that train with shards; writes the names of the threads that it has afterwards (Linux)."""
+    """One of `world` processes that train with shards; writes the names of the threads it has afterwards (Linux)."""
     as_torchrun_would(rank, world, port)
     fit_blocks(folder / "run", parallel="shard", steps=2, warmup_steps=0)
     names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]

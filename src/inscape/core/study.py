@@ -82,7 +82,7 @@ class Phase:
     failure_means: str = ""  # for the report: what a negative result would tell us
     check: Callable[[Any], None] | None = None  # ValueError on what a config names and is not there, before any run
     gate_for: Callable[[Any], Gate] | None = None  # another gate for other corpora: a function of the config alone
-    several: bool = False  # `run` may be called in several processes at once: its files decide nothing, and it calls fit
+    several: bool = False  # whether several processes may call `run` at once: none of its files decides anything
     skip: Callable[[Any], str] | None = None  # why the phase has nothing to ask of this config; empty: it has
     supplied: Callable[[Any], bool] | None = None  # whether a config names what `needs` would give: it builds on no run
 

@@ -40,9 +40,7 @@ class Noise:
     """The noise process, in words; `output` and `gamma` act with diffusion only."""
 
     process: str = "cosine"  # cosine | linear (diffusion) | flow (flow matching)
-    output: str = (
-        "velocity"  # velocity | noise: what the U-Net's output is read as; either way noise is what is learned
-    )
+    output: str = "velocity"  # velocity | noise: what the U-Net's output is read as; noise is what is learned
     gamma: float = 5.0  # min-SNR bound of the loss weights
 
     def __post_init__(self) -> None:

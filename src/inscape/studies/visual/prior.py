@@ -119,9 +119,7 @@ class Drawn:
 class Config:
     """The prior, then the codec's training with it, from P5's weights."""
 
-    codec: str = (
-        ""  # weights to begin with: empty, P5's run; shipped, those of the package; else a file or a run folder
-    )
+    codec: str = ""  # weights to begin with: of P5's run if empty; shipped: the package's; else a file or a folder
     data: DataConfig = field(default_factory=DataConfig)
     noise: Noise = field(default_factory=Noise)
     unet: UNetConfig = field(default_factory=UNetConfig)
