@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -37,6 +39,17 @@ def test_nothing_but_tensors_and_json(tmp_path: Path) -> None:
     folder = save(tmp_path, 1)
     names = ["ema.safetensors", "model.safetensors", "optim.safetensors", "state.json"]
     assert sorted(p.name for p in folder.iterdir()) == names
+
+
+def test_a_sealed_state_that_names_other_files_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    record = json.loads((folder / "state.json").read_text())
+    del record["sha256"]
+    record["files"]["../model.safetensors"] = record["files"]["model.safetensors"]
+    seal = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    (folder / "state.json").write_text(json.dumps(record | {"sha256": seal}))
+    with pytest.raises(ValueError, match=r"step_1 is damaged: state\.json is not what was written"):
+        checkpoint.read_checkpoint(folder)
 
 
 def test_a_crash_before_the_rename_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

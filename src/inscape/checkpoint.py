@@ -240,7 +240,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"{path} is damaged: {STATE} is missing") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(not_ours) from None
-    if seal != _seal(record) or path.name != f"step_{step}":
+    if seal != _seal(record) or path.name != f"step_{step}" or not all(found.values()):
         raise ValueError(not_ours)
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     rows: dict[tuple[str, str], int] = {}  # that are still to come, by part and tensor

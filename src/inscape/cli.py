@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         "bench",
         _bench,
         "measure speed: visual-step, stats, codec, explore, audio-structure, prompt-compression, audio-fusion, "
-        "processes, scaling",
+        "processes, scaling, latent-size",
     )
     bench.add_argument("name", metavar="NAME")
     bench.add_argument("--json", action="store_true")
