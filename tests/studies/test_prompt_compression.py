@@ -5,12 +5,15 @@ The model is the tiny one with random weights. It knows nothing, so the gold ans
 when it reads the whole text (asking.gold=own): the text run is always right, and whatever changes what is read shows.
 """
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from inscape.compressors import adapter as adapters
+from inscape.compressors import truncation
+from inscape.compressors.controls import Replay
 from inscape.compressors.interface import Injected
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Outcome
@@ -19,8 +22,16 @@ from inscape.core.runner import Request, resume, run_study
 from inscape.core.standing import judge
 from inscape.core.study import SMOKE
 from inscape.studies import study
-from inscape.studies.prompt_compression import asking, frontier, instrument, perplexity, reconstruction, sequences
-from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
+from inscape.studies.prompt_compression import (
+    asking,
+    frontier,
+    instrument,
+    perplexity,
+    reconstruction,
+    scoring,
+    sequences,
+)
+from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData, listen
 from inscape.studies.prompt_compression.frontier import Point, largest_ratio
 
 STUDY = study("prompt-compression")
@@ -82,6 +93,23 @@ def test_rows_that_are_whole_keep_every_answer_and_narrow_ones_of_noise_do_not(t
     assert {"f1", "f1_kept", "recon_cosine"} <= found(narrow)
     assert narrow.read_json(RunDir.METRICS)["explained_variance_held_out"]["value"] < 0.7
     assert not found(narrow) & {c.metric for c in reconstruction.CONTROLS}
+
+
+@pytest.mark.parametrize("cut", ["none", "some", "all"])
+def test_text_that_was_not_cut_is_not_asked_again(monkeypatch, cut: str) -> None:
+    config = AskingConfig(model="tiny", questions=8, new_tokens=8, gold="own")
+    lm = asking.open_model(config, "cpu")
+    prompts, text = asking.ask(lm, QuestionData(), config)
+    middle = sorted(len(prompt.context_ids) for prompt in prompts)[len(prompts) // 2]
+    whole = {"none": math.inf, "some": middle, "all": 0}[cut]  # contexts up to this length keep all their tokens
+    monkeypatch.setattr(Replay, "bits", lambda self, sent: (100 if sent.tokens <= whole else 5) * sent.tokens)
+    asked = []
+    monkeypatch.setattr(scoring, "listen", lambda lm, fed, config: asked.extend(fed) or listen(lm, fed, config))
+    shortened = truncation.EqualBits(Replay())
+    heard = scoring.tell(lm, shortened, prompts, config, text).heard
+    assert len(asked) == sum(len(prompt.context_ids) > whole for prompt in prompts)
+    assert heard == scoring.tell(lm, shortened, prompts, config).heard, "as if every one had been asked"
+    assert (heard.answers == text.answers) == (cut == "none")
 
 
 def test_the_second_phase_goes_on_from_the_first_and_resumes_bit_for_bit(tmp_path, monkeypatch) -> None:

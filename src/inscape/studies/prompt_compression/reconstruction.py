@@ -260,7 +260,8 @@ def baselines(
     found = {}
     for name, each in ((name, made[name]) for name in config.baselines):
         fitted = each if name in ("pca", "truncated") else each.fit(lm, ids, seed=seed)
-        scores = measure_answers(tell(lm, fitted, prompts, config.asking).heard, text, prompts)
+        known = text if name == "truncated" else None  # it may cut nothing
+        scores = measure_answers(tell(lm, fitted, prompts, config.asking, known).heard, text, prompts)
         found |= {f"{name}_f1": scores["f1"], f"{name}_f1_kept": scores["f1_kept"]}
     return found
 

@@ -51,10 +51,28 @@ class Told(NamedTuple):
     heard: Heard
 
 
-def tell(lm: LanguageModel, compressor: Compressor, prompts: Sequence[Prompt], asking: AskingConfig) -> Told:
-    """Every prompt through the compressor, and answered."""
+def tell(
+    lm: LanguageModel,
+    compressor: Compressor,
+    prompts: Sequence[Prompt],
+    asking: AskingConfig,
+    text: Heard | None = None,
+) -> Told:
+    """Every prompt through the compressor, and answered.
+
+    Given `text`, prompts that are fed the text's own rows, bit for bit, are not asked again: its answers are theirs.
+    """
     fed, sent = zip(*(fed_by(lm, compressor, prompt) for prompt in prompts), strict=True)
-    return Told(list(fed), list(sent), listen(lm, fed, asking))
+    asked = [i for i, prompt in enumerate(prompts) if text is None or not _is_text(lm, fed[i], prompt)]
+    heard = listen(lm, [fed[i] for i in asked], asking) if asked else Heard([], [])
+    ids, answers = (list(text.ids), list(text.answers)) if text else ([[]] * len(prompts), [""] * len(prompts))
+    for place, each_ids, answer in zip(asked, heard.ids, heard.answers, strict=True):
+        ids[place], answers[place] = each_ids, answer
+    return Told(list(fed), list(sent), Heard(ids, answers))
+
+
+def _is_text(lm: LanguageModel, fed: Fed, prompt: Prompt) -> bool:
+    return isinstance(fed, Tensor) and torch.equal(fed, lm.rows(prompt.ids))
 
 
 def groups_of(prompts: Sequence[Prompt]) -> list[str]:
