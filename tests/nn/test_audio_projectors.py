@@ -66,6 +66,23 @@ def test_every_kind_gives_at_most_k_tokens_within_the_scale(kind: str):
     torch.testing.assert_close(toy(kind, scale=4.0)(*clips(15, 4, frames=15)).tokens_BKD, 2 * audio.tokens_BKD)
 
 
+@pytest.mark.parametrize("kind", ["qformer", "perceiver"])
+def test_frames_enter_through_their_norm_and_their_linear_map(kind: str):
+    reader, (features_BTF, _) = toy(kind).reader, clips(9, 9, frames=9)
+    inside = (reader.norm.weight, reader.norm.bias, reader.enter.weight, reader.enter.bias)
+    for parameter in inside:
+        nn.init.normal_(parameter)
+    weights_BTW = torch.randn(2, 9, 8, generator=torch.Generator().manual_seed(2))
+    found, wanted = reader._entered(features_BTF), reader.enter(reader.norm(features_BTF))
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad((found * weights_BTW).sum(), inside),
+        torch.autograd.grad((wanted * weights_BTW).sum(), inside),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
 @pytest.mark.parametrize("kind", PROJECTORS)
 @pytest.mark.parametrize("held", [float("nan"), float("inf"), 1e30])
 def test_what_padding_holds_never_reaches_a_token(kind: str, held: float):

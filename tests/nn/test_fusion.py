@@ -125,6 +125,29 @@ def test_warm_up_and_strength_multiply_the_gate(kind: str):
     assert made(kind, model).set_warmup(0) == 1.0, "without warm-up gates are open at once"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_gates_shut_the_model_has_no_hook_and_opening_them_brings_the_hooks(kind: str):
+    model, given = tiny_model("llama"), prompts()
+    fusion = awake(kind, model, gate_warmup=8)
+
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+    with torch.no_grad(), fusion.attached(model, clips()) as attached:
+        wanted, open_hooks = logits(model, given), hooks()
+        attached.only(torch.arange(3))
+        for shut, opened in (((fusion.set_warmup, 0), (fusion.set_warmup, 8)), ((setattr, 0.0), (setattr, 1.0))):
+            for (act, value), count in ((shut, 0), (opened, open_hooks)):
+                act(*((fusion, "strength", value) if act is setattr else (value,)))
+                assert hooks() == count
+        assert torch.equal(logits(model, given), wanted), "as if it had never been shut"
+        fusion.strength = 2.0
+        assert hooks() == open_hooks > 0, "no hook comes twice"
+        fusion.strength = 0.0
+    fusion.strength = 1.0
+    assert hooks() == 0, "outside the block nothing comes back"
+
+
 def test_the_seed_s_gate_is_clamped_and_comes_back():
     fusion = made("lora_cross_attention", tiny_model("llama"), residual_init=0.3, residual_max=0.5)
     block: Any = fusion.blocks["1"]

@@ -211,7 +211,7 @@ class _Reader(nn.Module):
     def forward(self, features_BTF: Tensor, mask_BT: Tensor) -> AudioTokens:
         x_BTF = _frames(features_BTF, mask_BT, self.features)
         audible_B1 = mask_BT.any(1, keepdim=True)
-        frames_BTW = self.enter(self.norm(x_BTF))
+        frames_BTW = self._entered(x_BTF)
         frames_BTW = frames_BTW + _sinusoids(mask_BT.cumsum(1) - 1, frames_BTW.shape[-1]).to(frames_BTW.dtype)
         # A clip of padding alone reads its padding: softmax over nothing would be NaN. Its tokens are marked absent.
         bias_BT = padding_bias(mask_BT | ~audible_B1, torch.float32)
@@ -220,6 +220,15 @@ class _Reader(nn.Module):
             x_BKW = layer(x_BKW, frames_BTW, bias_BT)
         tokens_BKD = self.scale * torch.tanh(self.out(self.out_norm(x_BKW)))
         return AudioTokens(tokens_BKD, audible_B1.expand(-1, len(self.queries_KW)))
+
+    def _entered(self, x_BTF: Tensor) -> Tensor:
+        """enter(norm(x)), the norm's weight and bias taken into the linear map.
+
+        Frames are wide and many, and mostly data without a gradient: so nothing goes backward through them.
+        """
+        normal_BTF = functional.layer_norm(x_BTF, self.norm.normalized_shape, eps=self.norm.eps)
+        bias_W = torch.addmv(self.enter.bias, self.enter.weight, self.norm.bias)
+        return functional.linear(normal_BTF, self.enter.weight * self.norm.weight, bias_W)
 
 
 @final
@@ -269,5 +278,6 @@ def _sinusoids(place_BT: Tensor, width: int) -> Tensor:
     """Places as sines and cosines of falling frequency (Vaswani et al. 2017, section 3.5), all sines first."""
     half = (width + 1) // 2
     frequency_E = torch.exp(torch.arange(half, device=place_BT.device) * (-math.log(10_000.0) / half))
-    angle_BTE = place_BT[..., None] * frequency_E
-    return torch.cat([angle_BTE.sin(), angle_BTE.cos()], -1)[..., :width]
+    # Places are -1 (padding before the clip) to T - 1; each is computed once, for all clips.
+    angle_PE = torch.arange(-1, place_BT.shape[1], device=place_BT.device)[:, None] * frequency_E
+    return torch.cat([angle_PE.sin(), angle_PE.cos()], -1)[place_BT + 1, :width]

@@ -12,9 +12,8 @@ Four ways to hear, one interface, so that a comparison of two is a change of one
     lora_cross_attention    after chosen layers, the layer's own maps and low-rank additions: the seed's design
 
 Whether a model listens can only be told if not listening is exact. So each kind is the model itself, to the last bit,
-when it is made and at gate 0; a clip without a token adds exactly nothing; at strength 0 the hooks return at once
-without looking at a tensor. Keys and values of the audio are computed once for each block and serve every step of
-generation.
+when it is made and at gate 0; a clip without a token adds exactly nothing; at strength 0 the model has no hook. Keys
+and values of the audio are computed once for each block and serve every step of generation.
 
 The model and the optimizer know nothing of each other: freeze the model (`requires_grad_(False)`), train Fusion and
 projector; gradients pass through the frozen layers. With gradient checkpointing the backward pass, which runs the
@@ -98,15 +97,15 @@ class FusionConfig:
 class Fusion(nn.Module):
     """All that is trained between projector and model: one block for each chosen layer, or the one gate of prefix.
 
-    strength multiplies every gate and may be set at any time; 0 shuts it off. ValueError if a layer does not exist, or
-    the kind needs a layer's q_proj, k_proj and v_proj and the model has them in one.
+    strength multiplies every gate and may be set between any two passes; 0 shuts it off. ValueError if a layer does
+    not exist, or the kind needs a layer's q_proj, k_proj and v_proj and the model has them in one.
     """
 
     def __init__(self, config: FusionConfig, model: nn.Module) -> None:
         super().__init__()
         self.config = config
-        self.strength = 1.0
-        self._warmth = 1.0
+        self._strength = self._warmth = 1.0
+        self._attached: list[Attached] = []
         layers = decoder_layers(model)
         self._place = _place_of(model, layers)
         self._shape = _shape_of(model, layers)
@@ -118,9 +117,19 @@ class Fusion(nn.Module):
             self.blocks[str(number)] = _block(config, model, layers[number - 1])
 
     @property
+    def strength(self) -> float:
+        """What every gate is multiplied by, beside its warm-up."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = value
+        self._switch()
+
+    @property
     def gain(self) -> float:
         """What every gate is multiplied by: strength times warm-up."""
-        return self.strength * self._warmth
+        return self._strength * self._warmth
 
     def set_warmup(self, step: int) -> float:
         """Open the gates to min(1, step / gate_warmup), and say how far that is; count steps from 1.
@@ -128,7 +137,12 @@ class Fusion(nn.Module):
         At step 0 they would be shut, and a model that hears nothing gives no gradient to learn from.
         """
         self._warmth = min(1.0, step / self.config.gate_warmup) if self.config.gate_warmup else 1.0
+        self._switch()
         return self._warmth
+
+    def _switch(self) -> None:
+        for attached in self._attached:
+            attached.switch(bool(self.gain))
 
     @contextmanager
     def attached(self, model: nn.Module, audio: AudioTokens, *, measure: bool = False) -> Iterator[Attached]:
@@ -139,17 +153,13 @@ class Fusion(nn.Module):
         """
         layers = self._layers_of(model)
         attached = Attached(self, model, layers, _checked(audio, self._shape[1]), measure=measure)
-        handles: list[Any] = []
+        self._attached.append(attached)
         try:
-            if self.config.kind == "prefix":
-                backbone = model.get_submodule(_place_of(model, layers).rpartition(".")[0])
-                handles.append(attached.read_twice(backbone))
-            for key in self.blocks:
-                attached.listen(int(key), handles)
+            attached.switch(bool(self.gain))
             yield attached
         finally:
-            for handle in handles:
-                handle.remove()
+            self._attached.remove(attached)
+            attached.switch(False)
 
     def _layers_of(self, model: nn.Module) -> nn.ModuleList:
         """Where they were when this was made, else searched for again."""
@@ -175,6 +185,18 @@ class Attached:
         self._memories: dict[int, Memory] = {}
         self._meter = Meter() if measure else None
         self._reader: PrefixReader | None = None
+        self._handles: list[Any] = []
+
+    def switch(self, on: bool) -> None:
+        """Put the hooks into the model, or take them out: with its gates shut a listener costs the model nothing."""
+        if not on:
+            while self._handles:
+                self._handles.pop().remove()
+        elif not self._handles:
+            if self._fusion.config.kind == "prefix":
+                self._handles.append(self._read_twice())
+            for key in self._fusion.blocks:
+                self._listen(int(key))
 
     def measurements(self) -> dict[int, Measurement]:
         """By number of the layer, over all passes so far; prefix counts as after the last layer.
@@ -195,30 +217,27 @@ class Attached:
         if self._reader is not None:
             self._reader.audio = self._audio
 
-    def listen(self, number: int, handles: list[Any]) -> None:
-        """Hooks on one layer; they are put into `handles`. Keys and values are computed now, unless it is shut off."""
+    def _listen(self, number: int) -> None:
+        """Hooks on one layer. Keys and values are computed now, if they are not there yet."""
         block, layer = self._fusion.blocks[str(number)], self._layers[number - 1]
         maps = projections_of(layer, text_config(self._model).num_attention_heads)
-        if self._fusion.gain:
-            self._memory(number, block, maps)
+        self._memory(number, block, maps)
         if isinstance(block, ZeroInitAttention):
             assert maps is not None
-            handles += self._inside(number, block, maps, layer)
+            self._handles += self._inside(number, block, maps, layer)
         else:
-            handles.append(layer.register_forward_hook(self._after(number, block, maps)))
+            self._handles.append(layer.register_forward_hook(self._after(number, block, maps)))
 
-    def read_twice(self, backbone: nn.Module) -> Any:
+    def _read_twice(self) -> Any:
         """prefix: the hook on the module that owns the layers."""
         fusion, gate = self._fusion, self._fusion.gate
         assert gate is not None
-        self._reader = reader = PrefixReader(self._model, backbone, self._audio)
+        backbone = self._model.get_submodule(_place_of(self._model, self._layers).rpartition(".")[0])
+        self._reader = reader = self._reader or PrefixReader(self._model, backbone, self._audio)
 
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            gain = fusion.gain
-            if not gain:
-                return None
             # Negative as well: a gate that early noise pushed to one side would else stay shut, and teach nothing.
-            value = gain * straight_clamp(gate, -1.0, 1.0)
+            value = fusion.gain * straight_clamp(gate, -1.0, 1.0)
             if not torch.is_grad_enabled() and not float(value.detach()):
                 return None
             without_BTD = output.last_hidden_state
@@ -233,10 +252,7 @@ class Attached:
 
     def _after(self, number: int, block: Any, maps: Projections | None) -> Callable[..., Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            gain = self._fusion.gain
-            if not gain:
-                return None
-            hidden_BTD = state_of(output)
+            gain, hidden_BTD = self._fusion.gain, state_of(output)
             self._check_rows(hidden_BTD)
             heard = block(maps, hidden_BTD, self._memory(number, block, maps), gain)
             added_BTD = self._audible(heard.added_BTI.to(hidden_BTD.dtype))
@@ -252,15 +268,11 @@ class Attached:
         added: list[tuple[Tensor, Tensor]] = []
 
         def catch(module: nn.Module, args: Any, output: Tensor) -> None:
-            if self._fusion.gain:
-                caught[:] = [output]
+            caught[:] = [output]
 
         def add(module: nn.Module, args: Any) -> Any:
-            gain = self._fusion.gain
-            if not gain:
-                return None
             assert caught, "o_proj was reached without q_proj"
-            query_BTI, mixed_BTI = caught.pop(), args[0]
+            gain, query_BTI, mixed_BTI = self._fusion.gain, caught.pop(), args[0]
             self._check_rows(query_BTI)
             heard = block(maps, query_BTI, self._memory(number, block, maps), gain)
             added_BTI = self._audible(heard.added_BTI.to(mixed_BTI.dtype))

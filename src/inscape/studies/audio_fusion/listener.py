@@ -120,8 +120,8 @@ class Listener(nn.Module):
         self.learning_rate_shares = {"fusion": share} if share != 1 else {}
 
     def hear(self, features_BTF: Tensor, mask_BT: Tensor) -> AudioTokens:
-        """The audio tokens of clips; a clip without frames has none."""
-        normal_BTF = (features_BTF - self.mean_F) / self.std_F * mask_BT[..., None]
+        """The audio tokens of clips; a clip without frames has none, and what padding holds reaches none."""
+        normal_BTF = (features_BTF - self.mean_F).div_(self.std_F)  # in place: frames are most of what a step moves
         return self.projector(normal_BTF, mask_BT)
 
 
