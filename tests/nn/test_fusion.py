@@ -1,5 +1,6 @@
 """Fusion is the model itself until it is not: exact identities, for every kind and architecture; then it hears."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from inscape.nn.audio_projectors import ProjectorConfig, make_projector
 from inscape.nn.audio_tokens import AudioTokens
 from inscape.nn.fusion import KINDS, Fusion, FusionConfig
+from inscape.nn.fusion_blocks import projections_of
 from inscape.nn.parameter_audit import audit, check, gradient_reach
 
 LAYERED = [kind for kind in KINDS if kind != "prefix"]
@@ -146,6 +148,55 @@ def test_with_gates_shut_the_model_has_no_hook_and_opening_them_brings_the_hooks
         fusion.strength = 0.0
     fusion.strength = 1.0
     assert hooks() == 0, "outside the block nothing comes back"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_opened_where_nothing_is_learned_it_still_learns_where_something_is(kind: str):
+    model, given, audio = tiny_model("llama"), prompts(), clips()
+    fusion, tokens_BKD = awake(kind, model), audio.tokens_BKD.clone().requires_grad_()
+    fusion.strength = 0.0
+    with fusion.attached(model, AudioTokens(tokens_BKD, audio.mask_BK)):
+        with torch.no_grad():
+            fusion.strength = 1.0
+            logits(model, given)
+        logits(model, given).square().mean().backward()
+    assert tokens_BKD.grad is not None
+    assert tokens_BKD.grad.abs().sum() > 0
+    assert not gradient_reach(fusion), "no parameter is missed"
+
+
+def test_hooks_come_all_or_none(monkeypatch):
+    model, given = tiny_model("llama"), prompts()
+    fusion = awake("lora_cross_attention", model)
+    fusion.strength, found = 0.0, []
+
+    def fails_in_the_second_layer(*args: Any) -> Any:
+        found.append(1)
+        if len(found) == 2:
+            raise MemoryError
+        return projections_of(*args)
+
+    with torch.no_grad(), fusion.attached(model, clips()):
+        monkeypatch.setattr("inscape.nn.fusion.projections_of", fails_in_the_second_layer)
+        before = logits(model, given)
+        with pytest.raises(MemoryError):
+            fusion.strength = 1.0
+        assert torch.equal(logits(model, given), before), "not half a listener"
+        fusion.strength = 1.0
+        opened = logits(model, given)
+    with torch.no_grad(), fusion.attached(model, clips()):
+        assert torch.equal(logits(model, given), opened)
+
+
+def test_a_copy_of_what_is_attached_is_attached_to_nothing():
+    model, given = tiny_model("llama"), prompts()
+    fusion = awake("gated_cross_attention", model)
+    before = logits(model, given)
+    with fusion.attached(model, clips()):
+        other = copy.deepcopy(fusion)
+        fusion.strength = 0.0
+        other.strength = 2.0
+        assert torch.equal(logits(model, given), before)
 
 
 def test_the_seed_s_gate_is_clamped_and_comes_back():

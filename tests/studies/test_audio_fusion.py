@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from inscape.core.config import to_dict
 from inscape.core.gate import Outcome
@@ -20,6 +21,7 @@ from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, resume, run_study
 from inscape.core.standing import judge
 from inscape.core.study import SMOKE
+from inscape.nn.fusion_blocks import Heard, LowRankCrossAttention
 from inscape.pretrained.language_model import open_language_model
 from inscape.studies import study
 from inscape.studies.audio_fusion import fixes, listener, sounds, training, trial
@@ -189,6 +191,31 @@ def test_a_listener_that_is_not_itself_at_the_start_fails_identity(tmp_path, mon
     monkeypatch.setattr("inscape.studies.audio_fusion.identity.new_listener", moved)
     run = ran(tmp_path, "identity")["identity"]
     assert outcomes(run)["init_difference"] is Outcome.FAIL
+
+
+LOW_RANK = LowRankCrossAttention.forward
+
+
+def behind_a_norm(block: LowRankCrossAttention, *given) -> Heard:
+    added_BTI, weight_BHKT = LOW_RANK(block, *given)
+    return Heard(functional.layer_norm(added_BTI, added_BTI.shape[-1:], eps=1e-12), weight_BHKT)
+
+
+def without_a_gate(block: LowRankCrossAttention, *given) -> Heard:
+    block.gate_value = lambda: 1.0 + 0.0 * block.gate
+    return LOW_RANK(block, *given[:-1], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("planted", "caught"),
+    [(behind_a_norm, {"half_gate_error"}), (without_a_gate, {"half_gate_error", "gate_0_difference"})],
+)
+def test_a_gate_that_means_nothing_fails_identity(tmp_path, monkeypatch, planted, caught: set[str]) -> None:
+    monkeypatch.setattr(LowRankCrossAttention, "forward", planted)
+    run = ran(tmp_path, "identity")["identity"]
+    assert {name for name, outcome in outcomes(run).items() if outcome is Outcome.FAIL} == caught
+    kinds = run.read_json("kinds.json")
+    assert all(each["half_gate_error"] < 0.01 for kind, each in kinds.items() if kind != "lora_cross_attention")
 
 
 def test_the_plans_two_configs_stand_side_by_side() -> None:

@@ -105,7 +105,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.config = config
         self._strength = self._warmth = 1.0
-        self._attached: list[Attached] = []
+        self._attached = _Live()
         layers = decoder_layers(model)
         self._place = _place_of(model, layers)
         self._shape = _shape_of(model, layers)
@@ -173,6 +173,16 @@ class Fusion(nn.Module):
         return found
 
 
+class _Live(list["Attached"]):
+    """What is attached now. A copy of a fusion is attached to nothing: the model belongs to the original's blocks."""
+
+    def __deepcopy__(self, memo: Any) -> _Live:
+        return _Live()
+
+    def __reduce__(self) -> tuple[type[_Live], tuple[()]]:
+        return (_Live, ())
+
+
 @final
 class Attached:
     """One clip for each row of a batch, while a model hears them; made by `Fusion.attached`."""
@@ -183,20 +193,27 @@ class Attached:
         self._fusion, self._model, self._layers, self._audio = fusion, model, layers, audio
         self._audible_B = audio.mask_BK.any(1)
         self._memories: dict[int, Memory] = {}
+        self._learning = torch.is_grad_enabled()  # as where the block began, wherever its gates are opened
         self._meter = Meter() if measure else None
         self._reader: PrefixReader | None = None
         self._handles: list[Any] = []
 
     def switch(self, on: bool) -> None:
-        """Put the hooks into the model, or take them out: with its gates shut a listener costs the model nothing."""
+        """Put all hooks into the model, or take all out: with its gates shut a listener costs the model nothing."""
         if not on:
             while self._handles:
                 self._handles.pop().remove()
-        elif not self._handles:
+            return
+        if self._handles:
+            return
+        try:
             if self._fusion.config.kind == "prefix":
                 self._handles.append(self._read_twice())
             for key in self._fusion.blocks:
                 self._listen(int(key))
+        except BaseException:
+            self.switch(False)
+            raise
 
     def measurements(self) -> dict[int, Measurement]:
         """By number of the layer, over all passes so far; prefix counts as after the last layer.
@@ -293,7 +310,8 @@ class Attached:
         """Keys and values of the audio in this layer: computed at the first asking, then the same."""
         if number not in self._memories:
             tokens_BKD = self._audio.tokens_BKD.to(self._model.get_input_embeddings().weight.dtype)  # type: ignore[operator]
-            self._memories[number] = block.memory(maps, tokens_BKD, self._audio.mask_BK)
+            with torch.set_grad_enabled(self._learning):
+                self._memories[number] = block.memory(maps, tokens_BKD, self._audio.mask_BK)
         return self._memories[number]
 
     def _audible(self, added_BTX: Tensor) -> Tensor:

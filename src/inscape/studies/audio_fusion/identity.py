@@ -35,23 +35,20 @@ from inscape.studies.audio_fusion.listener import (
     PHASE1,
     Listener,
     ListenerConfig,
-    caption_ids,
     new_listener,
-    side_by_side,
 )
-from inscape.studies.audio_fusion.measures import gate_0_difference, logit_difference
+from inscape.studies.audio_fusion.measures import gate_0_difference, half_gate_share, logit_difference
 from inscape.studies.audio_fusion.plan_sizes import CLAIMED, plan_sizes
 from inscape.studies.audio_fusion.retention import moved
 from inscape.studies.audio_fusion.sounds import (
     LEAKS,
     SoundConfig,
     Sounds,
-    batch_of,
     check_sounds,
     open_sounds,
     prepare_sounds,
 )
-from inscape.studies.audio_fusion.training import CaptionBatch, caption_loss
+from inscape.studies.audio_fusion.training import CaptionBatch, caption_batch, caption_loss
 
 __all__ = ["GATE", "PHASE", "Config", "check_all"]
 
@@ -71,8 +68,10 @@ GATE = Gate(
     (
         Criterion("init_difference", at_most=0, source="calibrated", why="largest difference of a logit at the start, "
                   "over all kinds: an exact identity, or the model was changed before it learned"),
-        Criterion("gate_0_difference", at_most=0, source="calibrated", why="the same with the gate shut, after all "
-                  "weights were moved at random"),
+        Criterion("gate_0_difference", at_most=0, source="calibrated", why="the same with every gate at 0 and the "
+                  "hooks in place, and with the listener off, after all weights were moved at random"),
+        Criterion("half_gate_error", at_most=0.05, source="calibrated", why="gates half as far open must add half as "
+                  "much: what stands behind a norm adds the same, and its gate means nothing"),
         Criterion("random_frozen", at_most=0, source="calibrated", why="parameters that are random and never learn"),
         Criterion("without_gradient", at_most=0, source="calibrated", why="trained parameters that the loss does not "
                   "reach"),
@@ -86,14 +85,15 @@ GATE = Gate(
 
 def without_gradient(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str) -> int:
     """How many trained parameters a caption's loss does not reach."""
-    rows = list(range(min(4, sounds.size)))
-    asked, ids = caption_ids(lm, prompt, [sounds.captions[i][0] for i in rows])
-    batch = CaptionBatch(*batch_of(sounds, rows), *(each.to(lm.device) for each in side_by_side(asked, ids)))
     listener.zero_grad(set_to_none=True)
-    caption_loss(lm, listener, batch).backward()
+    caption_loss(lm, listener, _few(lm, sounds, prompt)).backward()
     missed = len(gradient_reach(listener))
     listener.zero_grad(set_to_none=True)
     return missed
+
+
+def _few(lm: LanguageModel, sounds: Sounds, prompt: str) -> CaptionBatch:
+    return caption_batch(lm, sounds, range(min(4, sounds.size)), prompt)
 
 
 def measure_kind(lm: LanguageModel, config: ListenerConfig, sounds: Sounds, prompt: str, seed: int) -> dict[str, float]:
@@ -105,6 +105,7 @@ def measure_kind(lm: LanguageModel, config: ListenerConfig, sounds: Sounds, prom
     return {
         "init_difference": start,
         "gate_0_difference": gate_0_difference(lm, listener, sounds, prompt).value,
+        "half_gate_error": abs(half_gate_share(lm, listener, _few(lm, sounds, prompt)) - 0.5),
         "random_frozen": sum(each.kind == "random-frozen" for each in found.parameters),
         "without_gradient": without_gradient(lm, listener, sounds, prompt),
         "silent_difference": logit_difference(lm, listener, sounds, prompt, heard=False).value,

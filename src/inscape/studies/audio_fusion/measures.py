@@ -9,7 +9,8 @@ Legend: B batch, T frames, F features, N tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ __all__ = [
     "exact_share",
     "gate_0_difference",
     "gradient_norms",
+    "half_gate_share",
     "keep_captions",
     "layer_figures",
     "logit_difference",
@@ -190,16 +192,55 @@ def prefers_right_clip(lm: LanguageModel, listener: Listener, sounds: Sounds, co
 
 
 def gate_0_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str) -> Estimate:
-    """Largest difference of any logit between the frozen model and a listener with its gate shut."""
+    """Largest difference of any logit from the frozen model's, with every gate at 0, and with the listener off."""
+    with _gates_at_0(listener), torch.enable_grad():  # where nothing can be learned prefix reads no further
+        closed = logit_difference(lm, listener, sounds, prompt, heard=True)
     strength = listener.fusion.strength
     try:
         listener.fusion.strength = 0.0
-        return logit_difference(lm, listener, sounds, prompt, heard=True)
+        off = logit_difference(lm, listener, sounds, prompt, heard=True)
     finally:
         listener.fusion.strength = strength
+    return exact(max(closed.value, off.value), closed.n, UNIT)
+
+
+@contextmanager
+def _gates_at_0(listener: Listener) -> Iterator[None]:
+    """Within, every gate parameter is 0, and the hooks are in place as ever: what they add is what is measured."""
+    gates = [p for name, p in listener.fusion.named_parameters() if "gate" in name.rpartition(".")[2]]
+    assert gates, "a fusion without a gate"
+    kept = [gate.detach().clone() for gate in gates]
+    try:
+        with torch.no_grad():
+            for gate in gates:
+                gate.zero_()
+        yield
+    finally:
+        with torch.no_grad():
+            for gate, value in zip(gates, kept, strict=True):
+                gate.copy_(value)
 
 
 @torch.no_grad()
+def half_gate_share(lm: LanguageModel, listener: Listener, batch: CaptionBatch) -> float:
+    """What the first layer is given with all gates half as far open, over what it is given with them as they are.
+
+    A half, where a gate does what it says; 1 behind a norm, which undoes it.
+    """
+    fusion, added = listener.fusion, []
+    strength = fusion.strength
+    try:
+        for share in (0.5, 1.0):
+            fusion.strength = share * strength
+            with hearing(lm, listener, (batch.features_BTF, batch.heard_BT), measure=True) as attached:
+                caption_states(lm, batch.ids_BN)
+                measured: Mapping = attached.measurements()
+            added.append(measured[min(measured)].added_rms)
+    finally:
+        fusion.strength = strength
+    return added[0] / added[1] if added[1] else float("nan")
+
+
 def logit_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str, *, heard: bool) -> Estimate:
     """Largest difference of any logit from the frozen model's, hearing clips, or clips without a frame."""
     rows = np.arange(min(COMPARED, sounds.size))
@@ -210,7 +251,7 @@ def logit_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prom
     plain_BNV = head(caption_states(lm, ids_BN))
     with hearing(lm, listener, (features_BTF, mask_BT if heard else torch.zeros_like(mask_BT))):
         fused_BNV = head(caption_states(lm, ids_BN))
-    return exact(float((plain_BNV - fused_BNV).abs().max()), len(rows), UNIT)
+    return exact(float((plain_BNV - fused_BNV).detach().abs().max()), len(rows), UNIT)
 
 
 def gradient_norms(lm: LanguageModel, trained: Trained) -> dict[str, float]:
