@@ -37,6 +37,30 @@ case ${MODEL_CONFIG:-phase1} in
         ;;
 esac
 
+# Nonsense is refused here: phase 1 would find it only once identity and connectivity have run.
+refuse() {
+    echo "$1=$2 is out of range; allowed: $3" >&2
+    exit 2
+}
+
+rate() { # NAME VALUE
+    [[ -z $2 ]] && return
+    [[ $2 =~ ^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$ ]] &&
+        LC_ALL=C awk -v given="$2" 'BEGIN { exit !(given + 0 > 0 && given + 0 <= 1) }' ||
+        refuse "$1" "$2" "a number above 0, up to 1, such as 1e-3"
+}
+
+count() { # NAME VALUE LEAST MOST
+    [[ -z $2 ]] && return
+    [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] && (($2 >= $3 && $2 <= $4)) || refuse "$1" "$2" "a whole number from $3 to $4"
+}
+
+rate LR_PROJECTOR "${LR_PROJECTOR:-}"
+rate LR_ADAPTER "${LR_ADAPTER:-}"
+count NUM_EPOCHS "${NUM_EPOCHS:-}" 0 10000 # 0: the preset's steps count
+count TRAIN_BS "${TRAIN_BS:-}" 1 4096
+count GRADIENT_ACCUMULATION_STEPS "${GRADIENT_ACCUMULATION_STEPS:-}" 1 1000000
+
 run() {
     if [ "${DRY_RUN:-}" = 1 ]; then
         echo "./inscape $*"
@@ -52,9 +76,11 @@ step=(env)
 left=(identity connectivity phase1)
 if [ -n "${RESUME:-}" ]; then
     run resume "$RESUME"
-    case $RESUME in
-        */identity/*) left=(connectivity phase1) ;;
-        */connectivity/*) left=(phase1) ;;
+    resumed= # the phase of RUNS/audio-fusion/PHASE/PRESET/RUN
+    [[ /${RESUME%/} =~ /audio-fusion/([^/]+)/[^/]+/[^/]+$ ]] && resumed=${BASH_REMATCH[1]}
+    case $resumed in
+        identity) left=(connectivity phase1) ;;
+        connectivity) left=(phase1) ;;
         *) left=() ;;
     esac
 fi

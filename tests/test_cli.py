@@ -52,6 +52,8 @@ def _empty_folder(tmp_path, monkeypatch):
         ("resume nowhere", "not a folder"),
         ("judge .", "not a run folder"),
         ("report .", "not a run folder"),
+        ("status --out typo", "typo is not a folder; give the folder that the runs are kept in with --out"),
+        ("status --out /dev/null", "/dev/null is not a folder"),
         ("config visual", "name one phase"),
         ("config visual.P9", "no phase 'P9'"),
         ("bench nothing", "there are: "),
@@ -123,7 +125,7 @@ def test_smoke_study_from_run_to_picture(capsys, tmp_path):
         assert json.loads(file.metadata()["sentences"])[0].startswith("a red ball")
 
     long = "a red ball is on the blue block and " * 8
-    assert "limit is 64" in refused(capsys, "encode", long)
+    assert "tokens with start and end, allowed 64" in refused(capsys, "encode", long)
     weights = run / "encoder.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert str(weights) in refused(capsys, "encode", "a ball", "--weights", str(run))

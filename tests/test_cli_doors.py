@@ -92,7 +92,12 @@ def test_several_processes_are_refused_where_one_must_do(capsys, monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"a\0b\n", "NUL"), (b"", "holds no sentence"), (b"\xff\n", "not UTF-8"), (b"a ball " * 60, "limit is 64")],
+    [
+        (b"a\0b\n", "NUL"),
+        (b"", "holds no sentence"),
+        (b"\xff\n", "not UTF-8"),
+        (b"a ball\n\n\n" + b"a ball " * 60, "lines.txt, line 4: 122 tokens"),
+    ],
 )
 def test_sentences_that_cannot_be_encoded(capsys, weights, content, said):
     Path("lines.txt").write_bytes(content)
@@ -125,6 +130,34 @@ def test_latents_go_only_where_they_harm_nothing(capsys, weights, words, said):
     Path("file").touch()
     Path("lines.txt").write_text(SENTENCE)
     assert said in refused(capsys, "encode", "--file", "lines.txt", "--weights", weights, *words)
+
+
+def test_words_after_two_dashes_are_never_options(capsys, monkeypatch):
+    heard = []
+    for name in ("encode", "similarity", "decode"):
+        monkeypatch.setattr(f"inscape.codec_verbs.{name}_verb", heard.append)
+    for words in (
+        ["encode", "--", "-a", "b", "--", "--out"],
+        ["similarity", "--json", "--", "-a", "b"],
+        ["decode", "--weights", "w", "--", "-v.npy"],
+        ["encode", "a", "--strict", "b", "--", "c"],
+    ):
+        assert main(words) == 0
+    assert [heard[0].texts, heard[3].texts] == [["-a", "b", "--", "--out"], ["a", "b", "c"]]
+    assert (heard[1].first, heard[1].second, heard[1].json) == ("-a", "b", True)
+    assert heard[2].latents == Path("-v.npy")
+    assert refused(capsys, "similarity", "--", "-a", "b", "-c").startswith(
+        "inscape similarity: unrecognized arguments: -c"
+    )
+
+
+def test_a_name_that_stdout_cannot_write_is_escaped_and_no_failure(weights):
+    words = ["encode", SENTENCE, "--weights", str(weights), "--out", "\u8d64.st"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    run = subprocess.run([sys.executable, "-m", "inscape", *words], capture_output=True, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith(b"\\u8d64.st: latents of 1 sentences")
+    assert Path("\u8d64.st").is_file()
 
 
 def interrupted(*_, **__):

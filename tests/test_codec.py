@@ -1,6 +1,9 @@
 """The codec in two lines: its weights on the disk, what it refuses, and what its sentences and latents promise."""
 
+import copy
+import io
 import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from inscape.data.scenes import parse, render, sample, wordings
 from inscape.data.tokenizer import Tokenizer
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
-from inscape.studies.visual import paraphrasing
+from inscape.studies.visual import coding, paraphrasing
 from inscape.studies.visual.model import CODEC_WEIGHTS, WEIGHTS, TextToLatent, TrainedCodec, save_codec, save_encoder
 from inscape.studies.visual.paraphrasing import Candidate
 from inscape.studies.visual.sources import DataConfig, open_source
@@ -112,6 +115,17 @@ def test_foreign_and_damaged_weights_are_refused(saved, trained, tmp_path):
             VisualCodec.from_pretrained(tmp_path / f"{name}.safetensors")
 
 
+@pytest.mark.parametrize("given", ["", 5, b"codec.safetensors", ["a"]])
+def test_what_names_no_weights_is_said_back(given):
+    with pytest.raises(ValueError, match=re.escape(f"weights={given!r}; allowed: a run or exported folder")):
+        VisualCodec.from_pretrained(given)
+
+
+def test_a_folder_without_weights_is_told_what_would_do(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no codec.safetensors or encoder.safetensors or model.safetensors"):
+        VisualCodec.from_pretrained(tmp_path)
+
+
 def fake_run(phase: str, time: str, weights: Path, *, finished: bool = True) -> Path:
     run = RunDir(Path("runs/visual", phase, "quick", f"{time}-0-s0"))
     run.path.mkdir(parents=True)
@@ -176,6 +190,28 @@ def test_latents_are_tensors_that_know_their_channels(codec):
     torch.testing.assert_close(gradient, 2 * latents.detach())
 
 
+def test_latents_are_copied_and_kept_as_tensors_are(codec):
+    latents = codec.encode(SENTENCES)
+    for one in (latents, latents[0], latents.clone().requires_grad_()):
+        for made in (copy.deepcopy(one), copy.copy(one)):
+            assert isinstance(made, Latents)
+            assert torch.equal(made, one)
+            assert (made.requires_grad, made.is_leaf) == (one.requires_grad, True)
+    twin = copy.deepcopy(latents)
+    twin[0] = 0
+    assert not torch.equal(twin, latents), "a memory of its own"
+    both = copy.deepcopy([latents, latents])
+    assert both[0] is both[1]
+    for kept in (latents, latents[0], {"V": latents}):
+        file = io.BytesIO()
+        torch.save(kept, file)
+        file.seek(0)
+        found = torch.load(file, weights_only=True)
+        found, wanted = (found["V"], kept["V"]) if isinstance(kept, dict) else (found, kept)
+        assert type(found) is Tensor
+        assert torch.equal(found, wanted)
+
+
 @settings(max_examples=5)
 @given(st.lists(st.integers(0, 10_000), min_size=2, max_size=9))
 def test_company_and_order_change_nothing(codec, seeds):
@@ -194,7 +230,12 @@ def test_company_and_order_change_nothing(codec, seeds):
         ([], "no sentence"),
         ([SENTENCES[0], "  "], "sentence 2 is empty"),
         ([SENTENCES[0], 3], "sentence 2 is a int; give text"),
-        (["a red ball and " * 40], "limit is 64"),
+        (["a red ball and " * 40], "sentence 1: 162 tokens with start and end, allowed 64; shorten or split it$"),
+        ([*SENTENCES, "a red ball and " * 40], "sentence 4: 162 tokens"),
+        ([SENTENCES[0], "a \udcff"], "sentence 2 holds a lone surrogate at character 3"),
+        (None, "a list of sentences is wanted; given: None"),
+        (5, "a list of sentences is wanted; given: 5"),
+        (b"a red ball", "wants a list"),
     ],
 )
 def test_nonsense_is_refused(saved, sentences, said):
@@ -214,6 +255,16 @@ STRANGE = [
     ("a red ball is on", "where the text ends"),
     ("a ball red is on the blue block", "word 2 'ball'"),
 ]
+
+
+def test_a_very_long_word_is_shown_by_its_beginning(codec):
+    for sentence in ("z" * 100_000, f"a red {'ball' * 30_000} is on", f"a red ball {'is' * 30_000}"):
+        with pytest.raises(ValueError, match="…") as caught:
+            codec.encode([sentence], strict=True)
+        assert len(str(caught.value)) < 200
+        with pytest.raises(ValueError, match="…") as caught:
+            parse(sentence)
+        assert len(str(caught.value)) < 600, "with what could stand there"
 
 
 @pytest.mark.parametrize(("sentence", "said"), STRANGE)
@@ -268,6 +319,9 @@ GOOD = torch.zeros(2, 6, 32, 32)
         (GOOD.long(), "latents are int64; allowed: floats"),
         (GOOD.to(torch.complex64), "latents are complex64"),
         (GOOD.numpy(), "latents are a ndarray"),
+        (GOOD.to_sparse(), r"latents are sparse; give latents.to_dense\(\); allowed: floats"),
+        (GOOD.to("meta"), "latents are on the meta device, which holds no values; allowed: floats"),
+        (GOOD.double() + 1e300, r"latent 1 holds values up to 1e\+300; allowed: up to 10000"),
         (torch.cat((GOOD, GOOD * torch.nan)), "latent 3 holds NaN"),
         (torch.cat((GOOD, GOOD - torch.inf)), "latent 3 holds NaN or infinite"),
         (GOOD + 1e30, r"latent 1 holds values up to 1e\+30; allowed: up to 10000"),
@@ -289,6 +343,27 @@ def test_embeddings_are_of_the_latents_and_of_unit_norm(codec):
     assert codec.similarity(SENTENCES[0], SENTENCES[1]) == pytest.approx(float(z[0] @ z[1]), abs=1e-5)
     assert codec.similarity(SENTENCES[1], SENTENCES[0]) < codec.similarity(SENTENCES[0], SENTENCES[0])
     assert codec.similarity(SENTENCES[0], SENTENCES[0]) == pytest.approx(1)
+
+
+def test_many_sentences_are_embedded_without_keeping_their_latents(codec, monkeypatch):
+    sentences = [*SENTENCES, *(render(sample(seed), np.random.default_rng(seed)) for seed in range(400))]
+    held: list[int] = []
+    real = coding.encode
+
+    def watched(model, texts, batch=64):
+        held.append(len(texts))
+        return real(model, texts, batch)
+
+    for module in (coding, codec_module):
+        monkeypatch.setattr(module, "encode", watched)
+    z = codec.embed(sentences)
+    assert sum(held) == len(sentences)
+    assert max(held) <= coding.BATCH
+    torch.testing.assert_close(z, codec.embed(codec.encode(sentences)), rtol=0, atol=1e-5)
+    with pytest.warns(OutOfGrammar, match="sentence 2: "):
+        codec.embed([SENTENCE, "a red zebra"])
+    with pytest.raises(ValueError, match="sentence 2: 82 tokens"):
+        codec.embed([SENTENCE, " and ".join([SENTENCE] * 9)])
 
 
 def test_a_line_between_two_sentences_starts_and_ends_at_them(codec):

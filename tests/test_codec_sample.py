@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoderConfig
 from inscape.nn.unet import UNet, UNetConfig
 from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Noise, prior_beside, sampled, save_prior
-from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS, TrainedCodec, save_codec
+from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS, TrainedCodec, fingerprint, save_codec
 from inscape.studies.visual.paraphrasing import meaning_of
 from inscape.studies.visual.sources import DataConfig, open_source
 
@@ -36,8 +37,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     encoder = LatentEncoderConfig(vocab=TOKENIZER.vocab_size, d=16, layers=1, heads=2, ffn=16, head="light", coarse=4)
-    save_codec(TrainedCodec(LatentCodec(encoder, SIZES).eval(), TOKENIZER), path / CODEC_WEIGHTS)
-    save_prior(tiny_prior(), path / PRIOR_WEIGHTS)
+    model = LatentCodec(encoder, SIZES).eval()
+    save_codec(TrainedCodec(model, TOKENIZER), path / CODEC_WEIGHTS)
+    save_prior(tiny_prior()._replace(codec=fingerprint(model)), path / PRIOR_WEIGHTS)
     return path
 
 
@@ -104,6 +106,24 @@ def test_a_damaged_prior_or_another_codecs_is_found_when_it_is_asked_for(folder:
     (tmp_path / PRIOR_WEIGHTS).write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"^[^\n]*prior.safetensors[^\n]*$"):
         VisualCodec.from_pretrained(tmp_path).sample()
+
+
+def test_a_prior_knows_its_codec_among_those_of_one_shape(folder: Path, codec: VisualCodec, tmp_path: Path):
+    shutil.copy(folder / PRIOR_WEIGHTS, tmp_path / PRIOR_WEIGHTS)
+    other = copy.deepcopy(codec.trained)
+    save_codec(other, tmp_path / CODEC_WEIGHTS, half=True)
+    again = VisualCodec.from_pretrained(tmp_path).sample(1, steps=2)
+    assert torch.equal(again.latents, codec.sample(1, steps=2).latents), "the same codec, as halves"
+    next(other.model.decoder.parameters()).data[0, 0] += 1
+    save_codec(other, tmp_path / CODEC_WEIGHTS)
+    message = r"prior.safetensors was trained with another codec: give the codec that it was trained with$"
+    with pytest.raises(ValueError, match=message):
+        VisualCodec.from_pretrained(tmp_path).sample()
+    with pytest.raises(ValueError, match=message):
+        export("hf", tmp_path / "out", tmp_path)
+    assert not (tmp_path / "out").exists()
+    save_prior(tiny_prior(), tmp_path / PRIOR_WEIGHTS)
+    assert len(VisualCodec.from_pretrained(tmp_path).sample(1, steps=2).sentences) == 1, "one that does not say"
 
 
 def test_which_prior_lies_beside_which_weights(folder: Path, tmp_path: Path):

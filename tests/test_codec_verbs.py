@@ -19,7 +19,15 @@ from inscape.cli import main
 from inscape.codec import VisualCodec
 from inscape.core.rundir import RunDir
 from inscape.nn.latent_encoder import LatentEncoder
-from inscape.studies.visual.model import WEIGHTS, TextToLatent, save_codec, save_encoder
+from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS
+from inscape.studies.visual.model import (
+    CODEC_WEIGHTS,
+    MODEL_WEIGHTS,
+    WEIGHTS,
+    TextToLatent,
+    save_codec,
+    save_encoder,
+)
 from inscape.studies.visual.paraphrasing import Candidate
 from inscape.studies.visual.sources import DataConfig, open_source
 
@@ -170,7 +178,7 @@ def test_an_encoder_alone_encodes_and_no_more(capsys):
         (["paraphrase", SENTENCE, "-n", "0"], "n=0 is out of range; allowed: a whole number from 1 to 100"),
         (["paraphrase", SENTENCE, "-n", "101"], "n=101 is out of range"),
         (["paraphrase", ""], "sentence 1 is empty"),
-        (["paraphrase", "a red ball and " * 20], "limit is 64"),
+        (["paraphrase", "a red ball and " * 20], "sentence 1: 82 tokens with start and end, allowed 64; shorten"),
         (["similarity", SENTENCE], "B"),
         (["similarity", SENTENCE, " "], "sentence 2 is empty"),
         (["similarity", SENTENCE, "\udcff"], "lone surrogate"),
@@ -192,6 +200,63 @@ def test_nonsense_is_refused_in_one_line(capsys, words, said):
     Path("empty.txt").write_text("\n \n")
     Path("binary.txt").write_bytes(bytes(range(256)))
     assert said in refused(capsys, *words, *W)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CODEC_WEIGHTS, MODEL_WEIGHTS, PRIOR_WEIGHTS])
+def test_no_file_of_the_weights_folder_is_overwritten(capsys, contents, name):
+    Path("trained").mkdir()
+    for file in {MODEL_WEIGHTS, name}:
+        Path("trained", file).write_bytes(contents["codec.safetensors"])
+    said = refused(capsys, "encode", SENTENCE, "--weights", "trained", "--out", f"trained/{name}")
+    assert f"trained/{name} is read here, and would be overwritten" in said
+
+
+def test_two_spellings_of_one_file_are_one(capsys):
+    Path("sub").mkdir()
+    Path("link").symlink_to("v.out")
+    for other in ("sub/../v.out", "link"):
+        assert "give two names" in refused(capsys, "encode", SENTENCE, "--out", "v.out", "--png", other, *W)
+
+
+def test_a_link_is_followed_and_stays(capsys):
+    Path("sub").mkdir()
+    Path("sub/old.npy").write_bytes(b"old")
+    for link, target in (("to_old", "sub/old.npy"), ("to_new", "sub/new.npy")):
+        Path(link).symlink_to(target)
+        done(capsys, "embed", "--file", "lines.txt", "--out", link, *W)
+        assert Path(link).is_symlink()
+        assert np.load(target).shape == (3, 256)
+    Path("to_weights").symlink_to("codec.safetensors")
+    assert "would be overwritten" in refused(capsys, "encode", SENTENCE, "--out", "to_weights", *W)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_what_is_no_file_is_never_replaced(capsys, monkeypatch):
+    Path("circle").symlink_to("circle")
+    os.mkfifo("pipe")
+    monkeypatch.setattr(f"{__name__}.files", lambda: sorted(Path().iterdir()))  # nobody reads a pipe
+    for name in ("pipe", os.devnull, "circle"):
+        for option in ("--out", "--png"):
+            assert f"{name} cannot be written" in refused(capsys, "encode", SENTENCE, option, name, *W)
+    assert Path("pipe").is_fifo()
+
+
+def test_no_name_of_a_file_is_said_back(capsys):
+    for words in (["encode", SENTENCE, "--out", "w"], ["similarity", SENTENCE, SENTENCE], ["explore", "--port", "0"]):
+        for last in (["--weights", ""], ["--weights="]):
+            assert "argument --weights: '' names no file or folder" in refused(capsys, *words, *last)
+    assert "argument --out: '' names no file or folder" in refused(capsys, "encode", SENTENCE, "--out", "", *W)
+
+
+def test_messages_name_the_line_of_the_file(capsys):
+    Path("many.txt").write_text(f"{SENTENCE}\n\n\na red zebra is on the blue block\n{SENTENCE}\n")
+    for words in (["encode", "--out", "v.safetensors"], ["embed", "--out", "z.npy"]):
+        _, (line,) = done(capsys, *words, "--file", "many.txt", *W)
+        assert line.startswith("inscape: many.txt, line 4: not a scene sentence: 'zebra'")
+    assert "many.txt, line 4: not a" in refused(capsys, "encode", "--file", "many.txt", "--strict", "--out", "w", *W)
+    Path("many.txt").write_text(f"\n{SENTENCE}\n\n{SENTENCE} and {' and '.join([SENTENCE] * 9)}\n")
+    for words in (["encode", "--out", "w"], ["embed", "--out", "w"]):
+        assert "many.txt, line 4: 91 tokens" in refused(capsys, *words, "--file", "many.txt", *W)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -251,7 +316,7 @@ OBJECTS = npy(np.array([{"a": 1}], dtype=object), pickled=True)
         (OBJECTS, "damaged or no plain array"),
         (npy(np.full_like(GOOD, np.nan)), "latent 1 holds NaN"),
         (npy(np.full_like(GOOD, 1e30)), "latent 1 holds values up to 1e+30"),
-        (npy(np.full_like(GOOD, 1e300, dtype=np.float64)), "latent 1 holds"),
+        (npy(np.full_like(GOOD, 1e300, dtype=np.float64)), "latent 1 holds values up to 1e+300"),
         (npy(GOOD[0]), "shape (6, 32, 32); allowed: floats of shape (B, 6, 32, 32)"),
         (npy(GOOD[:0]), "B at least 1"),
         (npy(GOOD.astype(np.uint8)), "latents are int64; allowed: floats"),

@@ -286,7 +286,8 @@ ADAPTER = {f"training/{name}" for name in TRAINED} | {
     "training/diagnostics.jsonl",
 }
 HORIZONS = ("direction_by_horizon", "likelihood_by_horizon", "worst_frames")
-HEARD = {f"training/{name}" for name in TRAINED} | {
+LISTENER = TRAINED | {"audit.json"}
+HEARD = {f"training/{name}" for name in LISTENER} | {
     *("captions.json", "layers.json", "listener.safetensors"),
     *("figures/captions.json", "figures/conditions.png"),
 }
@@ -350,13 +351,13 @@ OWN_FILES = {  # what a phase writes beside what every run has
         *(f"language_model/{name}" for name in ("config.json", "generation_config.json", "model.safetensors")),
         *(f"language_model/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
         *(f"language/{name}" for name in TRAINED),
-        *("kinds.json", "leaks.json", "plan_sizes.json", "quarantine.json"),
+        *("encoder.json", "kinds.json", "leaks.json", "plan_sizes.json", "quarantine.json"),
     },
-    "audio-fusion.connectivity": {"layers.json", "listener.safetensors"} | {f"training/{name}" for name in TRAINED},
+    "audio-fusion.connectivity": {"layers.json", "listener.safetensors"} | {f"training/{name}" for name in LISTENER},
     "audio-fusion.phase1": HEARD,
     "audio-fusion.phase2": HEARD,
     "audio-fusion.retention": {
-        f"{kind}/{name}" for kind in ("none", "soft", "fisher", "nullspace", "full") for name in TRAINED
+        f"{kind}/{name}" for kind in ("none", "soft", "fisher", "nullspace", "full") for name in LISTENER
     }
     | {"figures/captions.json", "figures/retention.png"},
     "audio-fusion.fixes": {
@@ -365,7 +366,7 @@ OWN_FILES = {  # what a phase writes beside what every run has
             *("baseline", "phase1", "strangers"),
             *(f"{how}_{fix}" for how in ("only", "without") for fix in ("capacity", "scale", "gate", "warmup")),
         )
-        for name in TRAINED
+        for name in LISTENER
     }
     | {"figures/captions.json", "figures/fixes.png"},
     "prompt-compression.C4": {f"training/{name}" for name in TRAINED}

@@ -11,7 +11,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from inscape.command_line import BAD_INPUT, OneLineParser, escape_what_cannot_be_printed, parse_words
 
 if TYPE_CHECKING:
     from inscape.core.rundir import RunDir
@@ -19,20 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["build_parser", "main"]
 
-DONE, FAULT, BAD_INPUT, NOT_PASSED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAULT, NOT_PASSED, INTERRUPTED = 0, 1, 3, 130
 PRESETS = ("smoke", "quick", "small", "full")
-
-
-class _OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line: what was wrong and where the help is."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
-    parser = _OneLineParser(prog="inscape", description="Learn a latent, test it honestly, and see it.")
+    parser = OneLineParser(prog="inscape", description="Learn a latent, test it honestly, and see it.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, do: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -54,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     judge = verb("judge", _judge, "judge a run's metrics again, without running anything")
     judge.add_argument("run", metavar="RUN")
     judge.add_argument("--json", action="store_true")
-    judge.add_argument("--strict", action="store_true", help="exit 3 on anything but PASS")
+    judge.add_argument("--strict", action="store_true", help="exit 3 on anything but PASS, today's gate included")
     verb("report", _report, "write a run's report again").add_argument("run", metavar="RUN")
     status = verb("status", _status, "which gates are open, by study, phase and preset")
     status.add_argument("--json", action="store_true")
@@ -128,10 +123,12 @@ def _add_codec_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    escape_what_cannot_be_printed()
     try:
-        arguments = _parse(list(sys.argv[1:] if words is None else words))
+        arguments = parse_words(build_parser(), list(sys.argv[1:] if words is None else words))
     except SystemExit as leaving:  # argparse has said its line
         return leaving.code if isinstance(leaving.code, int) else FAULT
+    from inscape.core.runner import MeasurementFailed
     from inscape.stopping import TrainingDiverged, TrainingInterrupted
 
     try:
@@ -141,7 +138,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `inscape list | head -1`: the reader has gone, and what is left is not for anyone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
-    except TrainingDiverged as error:
+    except (MeasurementFailed, TrainingDiverged) as error:
         return _complain(FAULT, error)
     except ValueError as error:
         if os.environ.get("INSCAPE_TRACEBACK"):
@@ -153,15 +150,6 @@ def main(words: Sequence[str] | None = None) -> int:
         return _complain(INTERRUPTED, str(error) or "interrupted")
     except OSError as error:
         return _complain(FAULT, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
-
-
-def _parse(words: list[str]) -> argparse.Namespace:
-    """Parse with options and key=value words in any order, which argparse offers to a verb's own parser only."""
-    parser = build_parser()
-    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
-    if words and words[0] in verbs:
-        return verbs[words[0]].parse_intermixed_args(words[1:])
-    return parser.parse_args(words)
 
 
 def _complain(status: int, what: object) -> int:
@@ -191,7 +179,8 @@ def _finish(run: "RunDir") -> None:
     from inscape.report import write_index, write_report
 
     write_report(run)
-    write_index(run.path.absolute().parents[3])
+    if run.root is not None:
+        write_index(run.root)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -241,20 +230,15 @@ def _sweep(arguments: argparse.Namespace) -> int:
     )
 
 
-def _open(path: str) -> "tuple[RunDir, Study]":
-    from inscape.core.rundir import RunDir
-
-    run = RunDir.open(path)
-    return run, _study(run.read_json(RunDir.ENV)["study"])
-
-
 def _resume(arguments: argparse.Namespace) -> int:
+    from inscape.core.rundir import RunDir
     from inscape.core.runner import resume
     from inscape.followers import check_several, follow, follows, leading
     from inscape.show import verdict_table
 
-    run, study = _open(arguments.run)
+    run = RunDir.open(arguments.run)
     env = run.read_json(run.ENV)
+    study = _study(env["study"])
     check_several(study, [study.phase(env["phase"])])
     if follows():
         follow(study, env["device"])
@@ -267,27 +251,25 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    from inscape.core.gate import Gate, Outcome
-    from inscape.core.standing import config_of, judge
-    from inscape.show import verdict_table
+    from inscape.core.rundir import RunDir
+    from inscape.show import judgement, verdict_table
 
-    run, study = _open(arguments.run)
-    verdict = judge(run)
-    phase = study.phase(run.read_json(run.ENV)["phase"])
-    gate = phase.gate_of(config_of(phase, run)) if phase.gate_for else phase.gate
-    changed = Gate.from_json(run.read_json(run.GATE)) != gate
-    today = judge(run, gate).outcome if changed else verdict.outcome
+    run = RunDir.open(arguments.run)
+    found, today = judgement(run, _study)
     if arguments.json:
-        _print_json({**verdict.to_json(), "gate_changed_since": changed, "under_todays_gate": today})
+        _print_json(found)
     else:
         verdict_table(run)
-        if changed:
-            print(f"The gate has changed since this run; today's would say {today}. Only a new run can open it.")
-    return NOT_PASSED if arguments.strict and verdict.outcome is not Outcome.PASS else DONE
+        if today:
+            print(today)
+    passed = found["outcome"] == found["under_todays_gate"] == "PASS"
+    return NOT_PASSED if arguments.strict and not passed else DONE
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    run, _ = _open(arguments.run)
+    from inscape.core.rundir import RunDir
+
+    run = RunDir.open(arguments.run)
     _finish(run)
     print(run.path / run.REPORT)
     return DONE
@@ -327,8 +309,11 @@ def _config(arguments: argparse.Namespace) -> int:
     study, phases = _study_and_phases(arguments.target)
     if "." not in arguments.target:
         raise ValueError(f"name one phase: {', '.join(f'{study.name}.{p.code}' for p in phases)}")
-    preset = phases[0].preset(arguments.preset, corpus_of(arguments.overrides))
-    print(to_yaml(with_overrides(preset, arguments.overrides)), end="")
+    (phase,) = phases
+    config = with_overrides(phase.preset(arguments.preset, corpus_of(arguments.overrides)), arguments.overrides)
+    print(to_yaml(config), end="")
+    for line in phase.beside(config) if phase.beside else ():
+        print(f"# {line}".rstrip())  # a comment, so that what is printed stays YAML
     return DONE
 
 

@@ -11,10 +11,8 @@ Legend: B sentences, C, H, W of the latent, Z width of the embedding.
 
 from __future__ import annotations
 
-import difflib
-import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, final
@@ -22,15 +20,16 @@ from typing import TYPE_CHECKING, NamedTuple, final
 import torch
 from torch import Tensor
 
+from inscape.codec_latents import Latents, checked_latents
+from inscape.codec_sentences import checked_sentences, names_of, of_the_grammar, refuse_long, unknown_word
 from inscape.core.rundir import find_runs
-from inscape.data.scenes import WORDS
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.parser import read
 from inscape.data.scenes.wording import write
-from inscape.data.tokenizer import SPECIALS, Tokenizer, normalise
+from inscape.data.tokenizer import normalise
 from inscape.export.hub import resolve_pretrained
 from inscape.nn.constraint import TokenConstraint
-from inscape.studies.visual.coding import Reading, embed, say
+from inscape.studies.visual.coding import Reading, embed, embed_sentences, say
 from inscape.studies.visual.latent_prior import LatentPrior, load_prior, prior_beside, sampled
 from inscape.studies.visual.model import CODEC_WEIGHTS, WEIGHTS, TextToLatent, TrainedCodec, encode, load
 from inscape.studies.visual.paraphrasing import Candidate, paraphrases
@@ -53,8 +52,6 @@ SHIPPED = Path(__file__).parent / "weights" / "visual-small.safetensors"
 RUNS = Path("runs")
 HOLDS = {"P5": CODEC_WEIGHTS, "P4": CODEC_WEIGHTS, "P3": CODEC_WEIGHTS, "P2": CODEC_WEIGHTS, "P1": WEIGHTS}
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-LARGEST = 1e4  # of a latent's values; they have about unit variance, and squares of 1e20 are no longer numbers
 MOST_PARAPHRASES, MOST_DRAWN, MOST_STEPS, MOST_SEED = 100, 1000, 1000, 2**48
 DRAWS = (4, 8, 16, 32, 64)  # samples for each paraphrase asked for, round after round until there are enough
 MOST_SAMPLES = 2000  # of all rounds: seconds on two cores
@@ -66,16 +63,6 @@ class OutOfGrammar(UserWarning):
 
 class FewParaphrases(UserWarning):
     """Fewer paraphrases were found than were asked for."""
-
-
-class Latents(Tensor):
-    """Latents (B, C, H, W), channels first: a tensor in all else."""
-
-    def to_hwc(self) -> Tensor:
-        """A plain tensor with channels last, (B, H, W, C), as picture libraries want it; one latent gives (H, W, C)."""
-        if self.ndim < 3:
-            raise ValueError(f"to_hwc of shape {tuple(self.shape)}; allowed: (..., channels, height, width)")
-        return self.as_subclass(Tensor).movedim(-3, -1).contiguous()
 
 
 class Sampled(NamedTuple):
@@ -129,36 +116,32 @@ class VisualCodec:
     @cached_property
     def knows_grammar(self) -> bool:
         """Whether it was trained on the scene grammar, whose words and no others its tokenizer then has."""
-        return _of_the_grammar(self._model.tokenizer)
+        return of_the_grammar(self._model.tokenizer)
 
-    def encode(self, sentences: Iterable[str], strict: bool = False) -> Float[Latents, "B C H W"]:
+    def encode(
+        self, sentences: Iterable[str], strict: bool = False, *, names: Sequence[str] | None = None
+    ) -> Float[Latents, "B C H W"]:
         """Latents (B, C, H, W), float32 on the CPU, one for each sentence.
 
         A codec of the grammar forgives what the parser forgives: a capital first letter, a final stop. Of a sentence
         that is not in the grammar it warns (OutOfGrammar); `strict` makes that a ValueError that names the word.
-        ValueError also on a bare string, on no sentence, and on one that is empty or too long for the encoder.
+        ValueError also on a bare string, on no sentence, and on one that is empty or too long for the encoder. names:
+        what the messages call each sentence, such as the line of a file.
         """
-        texts, strangers = self._as_trained(_checked(sentences))
-        if strict and strangers:
-            raise ValueError(strangers[0])
-        latent_BCHW = encode(self._encoder, texts).clone()  # outside inference mode: gradients may follow
-        if strangers:
-            others = f", and that of {len(strangers) - 1} more" if strangers[1:] else ""
-            said = f"{strangers[0]}; the quality of its latent is unknown{others}"
-            warnings.warn(said, OutOfGrammar, stacklevel=2)
-        return latent_BCHW.as_subclass(Latents)
+        texts = self._asked(sentences, names, strict)
+        return encode(self._encoder, texts).clone().as_subclass(Latents)  # no inference mode: gradients may follow
 
     def doubts(self, sentence: str) -> str:
         """Why nobody knows how well this sentence is encoded, in one line; empty if it is of the codec's grammar.
 
         A codec of other text has no grammar, and no doubts.
         """
-        strangers = self._as_trained(_checked([sentence]))[1]
-        return f"{strangers[0].removeprefix('sentence 1: ')}; the quality of its latent is unknown" if strangers else ""
+        strangers = self._as_trained(checked_sentences([sentence]))[1]
+        return f"{strangers[0]}; the quality of its latent is unknown" if strangers else ""
 
     def as_spelled(self, sentence: str) -> str:
         """The sentence as the corpus spells it, which is how it is encoded: a capital and a final stop are forgiven."""
-        return self._as_trained(_checked([sentence]))[0][0]
+        return self._as_trained(checked_sentences([sentence]))[0][0]
 
     def decode(self, latents: Float[Tensor, "B C H W"], constrained: bool = False) -> list[str]:
         """What each latent says, free-running and greedy, from V alone (z is computed from it).
@@ -169,14 +152,19 @@ class VisualCodec:
         if constrained and not self.knows_grammar:
             raise ValueError("constrained=True needs weights that were trained on the scene grammar; leave it out")
         constraint = self._grammar if constrained else None
-        return say(self.trained, self._checked_latents(latents), Reading(constraint=constraint))
+        return say(self.trained, checked_latents(latents, self.latent_shape), Reading(constraint=constraint))
 
-    def embed(self, sentences_or_latents: Iterable[str] | Float[Tensor, "B C H W"]) -> Float[Tensor, "B Z"]:
-        """Embeddings of the meaning, of unit norm: their products are cosines. ValueErrors as in encode and decode."""
+    def embed(
+        self, sentences_or_latents: Iterable[str] | Float[Tensor, "B C H W"], *, names: Sequence[str] | None = None
+    ) -> Float[Tensor, "B Z"]:
+        """Embeddings of the meaning, of unit norm: their products are cosines. ValueErrors as in encode and decode.
+
+        Of sentences no more latents are held than a batch has, however many there are. names: as in `encode`.
+        """
         codec = self.trained
         if isinstance(sentences_or_latents, Tensor):
-            return torch.from_numpy(embed(codec, self._checked_latents(sentences_or_latents)))
-        return torch.from_numpy(embed(codec, self.encode(sentences_or_latents).as_subclass(Tensor)))
+            return torch.from_numpy(embed(codec, checked_latents(sentences_or_latents, self.latent_shape)))
+        return torch.from_numpy(embed_sentences(codec, self._asked(sentences_or_latents, names)))
 
     def similarity(self, a: str, b: str) -> float:
         """Cosine of two sentences' embeddings, -1 to 1."""
@@ -214,7 +202,7 @@ class VisualCodec:
         """
         _check_range("n", n, 1, MOST_PARAPHRASES)
         _check_range("seed", seed, 0, MOST_SEED)
-        self.encode([sentence])  # its messages, and its warning, are those of a sentence that is encoded
+        self._asked([sentence])
         (text,), (found,), drawn = self._paraphrased([sentence], n, seed)
         if len(found) < n:
             said = f"{len(found)} of the {n} paraphrases asked for were found in {drawn} samples of {text!r}"
@@ -232,7 +220,7 @@ class VisualCodec:
         _check_range("n", n, 1, MOST_PARAPHRASES)
         _check_range("seed", seed, 0, MOST_SEED)
         _check_range("rounds", rounds, 1, len(DRAWS))
-        return self._paraphrased(_checked(sentences), n, seed, rounds)[1]
+        return self._paraphrased(checked_sentences(sentences), n, seed, rounds)[1]
 
     def _paraphrased(
         self, sentences: list[str], n: int, seed: int, rounds: int = len(DRAWS)
@@ -240,6 +228,7 @@ class VisualCodec:
         """The sentences as the corpus spells them, their paraphrases, and how many samples of one were drawn."""
         codec = self.trained
         texts, _ = self._as_trained(sentences)
+        self._refuse_long(texts, names_of(len(texts)))
         constraint = self._grammar if self.knows_grammar else None
         found: list[dict[str, Candidate]] = [{} for _ in texts]
         drawn = 0
@@ -264,41 +253,45 @@ class VisualCodec:
             raise ValueError(
                 "there is no latent prior beside these weights, so nothing can be sampled; give a run of visual.P6"
             )
-        return load_prior(self._prior_file)
+        return load_prior(self._prior_file, self.trained.model)
 
     @cached_property
     def _grammar(self) -> TokenConstraint:
         tokenizer = self._model.tokenizer
         return TokenConstraint(scene_automaton(tokenizer), tokenizer.vocab_size)
 
-    def _as_trained(self, sentences: list[str]) -> tuple[list[str], list[str]]:
-        """The sentences as the corpus spells them, and what is strange about those that it cannot hold."""
-        texts, strangers = [], []
-        for number, sentence in enumerate(sentences, 1):
+    def _asked(self, sentences: Iterable[str], names: Sequence[str] | None = None, strict: bool = False) -> list[str]:
+        """The sentences as the corpus spells them, once all can be encoded; warns the caller's caller of strange ones.
+
+        strict: what is strange is a ValueError.
+        """
+        found = checked_sentences(sentences, names)
+        names = names_of(len(found), names)
+        texts, strangers = self._as_trained(found)
+        first = next(iter(strangers), 0)
+        said = f"{names[first]}: {strangers[first]}" if strangers else ""
+        if strict and strangers:
+            raise ValueError(said)
+        self._refuse_long(texts, names)
+        if strangers:
+            others = f", and that of {len(strangers) - 1} more" if len(strangers) > 1 else ""
+            warnings.warn(f"{said}; the quality of its latent is unknown{others}", OutOfGrammar, stacklevel=3)
+        return texts
+
+    def _refuse_long(self, texts: Sequence[str], names: Sequence[str]) -> None:
+        limit: int = self._encoder.encoder.config.max_length  # pyright: ignore[reportAttributeAccessIssue,reportAssignmentType]
+        refuse_long(texts, names, self._model.tokenizer, limit)
+
+    def _as_trained(self, sentences: Sequence[str]) -> tuple[list[str], dict[int, str]]:
+        """The sentences as the corpus spells them, and by row what is strange about those that it cannot hold."""
+        texts, strangers = [], {}
+        for row, sentence in enumerate(sentences):
             try:
                 texts.append(write(read(sentence)) if self.knows_grammar else normalise(sentence))
             except ValueError as error:
                 texts.append(normalise(sentence))
-                strangers.append(f"sentence {number}: {_unknown_word(sentence) or error}")
+                strangers[row] = unknown_word(sentence) or str(error)
         return texts, strangers
-
-    def _checked_latents(self, latents: Tensor) -> Tensor:
-        """As plain float32; ValueError in one line for what cannot be a latent of this codec."""
-        allowed = f"allowed: floats of shape (B, {', '.join(map(str, self.latent_shape))}), B at least 1"
-        if not isinstance(latents, Tensor):
-            raise ValueError(f"latents are a {type(latents).__name__}; {allowed}, in a torch.Tensor")
-        if latents.dtype not in FLOATS:
-            raise ValueError(f"latents are {str(latents.dtype).removeprefix('torch.')}; {allowed}")
-        if latents.ndim != 4 or not len(latents) or latents.shape[1:] != self.latent_shape:
-            hint = "; for one latent give latent[None]" if latents.shape == self.latent_shape else ""
-            raise ValueError(f"latents have shape {tuple(latents.shape)}; {allowed}{hint}")
-        latent_BCHW = latents.detach().as_subclass(Tensor).to("cpu", torch.float32)
-        wrong_B = ~(latent_BCHW.abs() <= LARGEST).flatten(1).all(1)  # NaN is not below anything
-        if wrong_B.any():
-            worst = float(latent_BCHW[wrong_B][0].abs().max())
-            what = f"values up to {worst:.3g}" if math.isfinite(worst) else "NaN or infinite values"
-            raise ValueError(f"latent {int(wrong_B.nonzero()[0]) + 1} holds {what}; allowed: up to {LARGEST:g}")
-        return latent_BCHW
 
 
 def find_weights() -> Path:
@@ -317,39 +310,6 @@ def find_weights() -> Path:
     )
 
 
-def _checked(sentences: Iterable[str]) -> list[str]:
-    if isinstance(sentences, str):
-        raise ValueError("encode wants a list of sentences; for one sentence give [sentence]")
-    found = list(sentences)
-    if not found:
-        raise ValueError("no sentence to encode; give one or more")
-    for number, sentence in enumerate(found, 1):
-        if not isinstance(sentence, str):
-            raise ValueError(f"sentence {number} is a {type(sentence).__name__}; give text")
-        if not sentence.strip():
-            raise ValueError(f"sentence {number} is empty; leave it out")
-    return found
-
-
 def _check_range(name: str, value: int, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name}={value!r} is out of range; allowed: a whole number from {least} to {most}")
-
-
-def _unknown_word(sentence: str) -> str:
-    """The first word that is none of the grammar, in words; empty if all are."""
-    stripped = sentence.strip().removesuffix(".")
-    for word in f"{stripped[:1].lower()}{stripped[1:]}".split():
-        if word not in WORDS:
-            near = difflib.get_close_matches(word, WORDS, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            return f"not a scene sentence: {word!r} is not one of the {len(WORDS)} words of the grammar{hint}"
-    return ""
-
-
-def _of_the_grammar(tokenizer: Tokenizer) -> bool:
-    """Whether each word of the grammar is one id, and every id but the specials and bytes a piece of such a word."""
-    if tokenizer.unknown_words(" ".join(WORDS)) or max(map(len, tokenizer.word_ids(WORDS).values())) > 1:
-        return False
-    pieces = tokenizer.decode([[token] for token in range(len(SPECIALS), tokenizer.vocab_size)])
-    return all(len(piece) < 2 or any(piece in word for word in WORDS) for piece in pieces)

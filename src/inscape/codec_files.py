@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -26,7 +27,9 @@ from inscape.checkpoint import load_weights
 from inscape.codec import VisualCodec, find_weights
 from inscape.core.rundir import write_atomically
 from inscape.data.text import lines_of
-from inscape.studies.visual.model import CODEC_WEIGHTS, WEIGHTS
+from inscape.export.hub import resolve_pretrained
+from inscape.studies.visual.latent_prior import prior_beside
+from inscape.studies.visual.model import weights_files
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -49,33 +52,33 @@ def encode_to_files(
     """Encode sentences into a safetensors file, drawn as well if `png` is given; returns what was done, in words.
 
     The file holds `latents` (B, C, H, W) and, in its metadata, `sentences` as JSON. `strict` refuses sentences that are
-    not of the codec's grammar. ValueError as said above.
+    not of the codec's grammar. A link is followed and stays. ValueError as said above.
     """
     if texts and file:
         raise ValueError("give sentences or --file, not both")
     if not texts and not file:
         raise ValueError('nothing to encode: give sentences ("a red ball is on the blue block") or --file FILE')
-    if png is not None and png.absolute() == out.absolute():
+    if png is not None and _target(png) == _target(out):
         raise ValueError(f"--out and --png both name {out}; give two names")
-    sentences, codec = _opened(texts, file, weights, [out, *([png] if png else [])])
-    latent_BCHW = codec.encode(sentences, strict=strict).as_subclass(Tensor)
-    write_atomically(out, save({LATENTS: latent_BCHW}, {"sentences": json.dumps(sentences)}))
+    sentences, names, codec = _opened(texts, file, weights, [out, *([png] if png else [])])
+    latent_BCHW = codec.encode(sentences, strict=strict, names=names).as_subclass(Tensor)
+    write_atomically(_target(out), save({LATENTS: latent_BCHW}, {"sentences": json.dumps(sentences)}))
     said = f"{out}: latents of {len(sentences)} sentences, {' x '.join(map(str, latent_BCHW.shape[1:]))}"
     if png:
         from inscape.studies.visual.figures import channel_montage
 
-        channel_montage(latent_BCHW[:16].numpy(), sentences[:16], png)
+        channel_montage(latent_BCHW[:16].numpy(), sentences[:16], _target(png))
         said += f"\n{png}: picture{' of the first 16' if len(sentences) > 16 else ''}"
     return said
 
 
 def embed_to_file(file: Path, weights: Path | None, out: Path) -> str:
     """Embed the sentences of a text file into a .npy of float32 (B, Z), row by row; returns what was done, in words."""
-    sentences, codec = _opened((), file, weights, [out])
-    z_BZ = codec.embed(sentences).numpy()
+    sentences, names, codec = _opened((), file, weights, [out])
+    z_BZ = codec.embed(sentences, names=names).numpy()
     content = io.BytesIO()
     np.save(content, z_BZ, allow_pickle=False)
-    write_atomically(out, content.getvalue())
+    write_atomically(_target(out), content.getvalue())
     return f"{out}: embeddings of {len(sentences)} sentences, {z_BZ.shape[1]} numbers each"
 
 
@@ -147,32 +150,45 @@ def _first_line(error: BaseException) -> str:
 
 def _opened(
     texts: Sequence[str], file: Path | None, weights: Path | None, writes: Sequence[Path]
-) -> tuple[list[str], VisualCodec]:
-    """Sentences and codec, once it is clear that everything can be written where it is wanted."""
+) -> tuple[list[str], list[str] | None, VisualCodec]:
+    """Sentences, their names and the codec, once it is clear that everything can be written where it is wanted."""
     _refuse_unwritable(writes, [file] if file else [])
-    sentences = _sentences_of(file) if file else list(texts)
-    weights = find_weights() if weights is None else weights
-    _refuse_unwritable(writes, [weights, weights / WEIGHTS, weights / CODEC_WEIGHTS])
-    return sentences, VisualCodec.from_pretrained(weights)
+    sentences, names = _lines_of(file) if file else (list(texts), None)
+    found = find_weights() if weights is None else resolve_pretrained(weights)
+    prior = prior_beside(found)
+    _refuse_unwritable(writes, [*weights_files(found), *([prior] if prior else [])])
+    return sentences, names, VisualCodec.from_pretrained(found)
+
+
+def _target(path: Path) -> Path:
+    """Where what is written to `path` ends up: links are followed, as a shell's `>` follows them."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle, by the version of Python
+        raise ValueError(f"{path} cannot be written: its links lead nowhere; give another name") from None
 
 
 def _refuse_unwritable(writes: Sequence[Path], reads: Sequence[Path]) -> None:
-    """ValueError if a file cannot be made where it is wanted, or would replace one that is read."""
+    """ValueError if a file cannot be made where it is wanted, or would replace one that is read, or is no file."""
     for path in writes:
+        target = _target(path)
         try:
-            if path.is_dir() or not path.parent.is_dir():
-                reason = "it is a folder" if path.is_dir() else "its folder is missing"
+            if target.is_dir() or not target.parent.is_dir():
+                reason = "it is a folder" if target.is_dir() else "its folder is missing"
                 raise ValueError(f"{path} cannot be written: {reason}")
-            if path.resolve() in {source.resolve() for source in reads}:
+            if target in {source.resolve() for source in reads}:
                 raise ValueError(f"{path} is read here, and would be overwritten; give another name")
-            NamedTemporaryFile(prefix=f".{path.name}.", dir=path.parent).close()
+            if os.path.lexists(target) and not target.is_file():
+                raise ValueError(f"{path} cannot be written: it is a device, a pipe or the like; give another name")
+            NamedTemporaryFile(prefix=f".{target.name}.", dir=target.parent).close()
         except OSError as error:
             raise ValueError(f"{path} cannot be written: {error.strerror}; give another name or folder") from None
 
 
-def _sentences_of(file: Path) -> list[str]:
-    """The lines of a UTF-8 text file that are not blank."""
-    sentences = [line.strip() for line in lines_of(file) if line.strip()]
-    if not sentences:
+def _lines_of(file: Path) -> tuple[list[str], list[str]]:
+    """The lines of a UTF-8 text file that are not blank, and what messages are to call each."""
+    found = [(line.strip(), f"{file}, line {number}") for number, line in enumerate(lines_of(file), 1) if line.strip()]
+    if not found:
         raise ValueError(f"{file} holds no sentence; give one a line")
-    return sentences
+    sentences, names = zip(*found, strict=True)
+    return list(sentences), list(names)

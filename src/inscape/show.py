@@ -1,14 +1,14 @@
 """Tables for the terminal. They show what is on the disk and decide nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from inscape.core.rundir import RunDir, find_runs
-from inscape.core.standing import is_open, judge, standing
+from inscape.core.standing import config_of, gate_of_run, is_open, judge, standing
 from inscape.core.study import Phase, Study
 
-__all__ = ["status_rows", "status_table", "study_rows", "verdict_table", "verdicts"]
+__all__ = ["judgement", "status_rows", "status_table", "study_rows", "verdict_table", "verdicts"]
 
 STYLE = {"PASS": "green", "PARTIAL": "yellow", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 
@@ -50,6 +50,25 @@ def verdict_table(run: RunDir) -> None:
     Console().print(table)
 
 
+def judgement(run: RunDir, find_study: Callable[[str], Study]) -> tuple[dict[str, Any], str]:
+    """What `inscape judge --json` shows, and in words what today's gate would say of the run where that is another.
+
+    Where study, phase or config are no longer what they were, today's gate cannot be worked out, and is null.
+    """
+    env, verdict = run.read_json(RunDir.ENV), judge(run)
+    said = verdict.to_json()
+    try:
+        phase = find_study(env["study"]).phase(env["phase"])
+        gate = phase.gate_of(config_of(phase, run)) if phase.gate_for else phase.gate
+    except ValueError as error:
+        words = f"What today's gate would say cannot be worked out: {error}. Only a new run can open it."
+        return {**said, "gate_changed_since": None, "under_todays_gate": None}, words
+    changed = gate_of_run(run) != gate
+    today = judge(run, gate).outcome if changed else verdict.outcome
+    words = f"The gate has changed since this run; today's would say {today}. Only a new run can open it."
+    return {**said, "gate_changed_since": changed, "under_todays_gate": today}, words if changed else ""
+
+
 def study_rows(studies: Iterable[Study]) -> list[dict[str, Any]]:
     """What `inscape list` shows."""
     return [
@@ -76,7 +95,12 @@ def study_rows(studies: Iterable[Study]) -> list[dict[str, Any]]:
 
 
 def status_rows(studies: Iterable[Study], root: Path) -> list[dict[str, Any]]:
-    """What `inscape status` shows: one row for each phase and preset that has a run, or whose gate is open to run."""
+    """What `inscape status` shows: one row for each phase and preset that has a run, or whose gate is open to run.
+
+    ValueError if `root` is no folder; only the default one need not be there yet.
+    """
+    if not root.is_dir() and (root != Path("runs") or root.exists()):
+        raise ValueError(f"{root} is not a folder; give the folder that the runs are kept in with --out")
     return [
         row for s in studies for p in s.phases for preset in p.preset_names if (row := _status_row(s, p, preset, root))
     ]
@@ -91,7 +115,7 @@ def _status_row(study: Study, phase: Phase, preset: str, root: Path) -> dict[str
         "study": study.name,
         "phase": phase.code,
         "preset": preset,
-        "may_run": is_open(study, phase, preset, root).open or preset == "smoke",
+        "may_run": preset == "smoke" or is_open(study, phase, preset, root).open,
         "passed": state.open,
         "missing": list(state.reasons),
         "runs": [

@@ -6,7 +6,7 @@ import pytest
 from planted_jobs import planted, run_planted
 
 from inscape.cluster import job as job_module
-from inscape.cluster.jobs import JOBS, Done, job_folder, read_begun, read_done
+from inscape.cluster.jobs import JOBS, Done, job_folder, read_begun, read_done, write_begun
 from inscape.core.rundir import RunDir, find_runs
 from inscape.core.standing import standing
 
@@ -64,6 +64,46 @@ def test_a_run_that_was_taken_away_is_begun_anew(folder: Path) -> None:
     with pytest.raises(RuntimeError):
         run_planted(path, "0")
     assert run_planted(path, "0").outcome == "PASS"
+
+
+def test_a_run_that_is_no_longer_there_is_run_again(folder: Path) -> None:
+    import shutil
+
+    planted(folder, "n=20")
+    path = folder / "sweep" / JOBS
+    done = run_planted(path, "0")
+    shutil.rmtree(done.run)
+    again = run_planted(path, "0")
+    assert (Path(again.run) / RunDir.METRICS).is_file()
+
+
+def test_a_run_that_is_beyond_use_is_run_again_beside_it(folder: Path) -> None:
+    planted(folder, "n=20")
+    path = folder / "sweep" / JOBS
+    done = run_planted(path, "0")
+    (Path(done.run) / RunDir.METRICS).unlink()
+    again = run_planted(path, "0")
+    assert (again.run != done.run, again.outcome) == (True, "PASS")
+
+
+def test_a_run_of_another_job_is_not_gone_on_with(folder: Path) -> None:
+    (one, _) = planted(folder, "n=20,30")
+    path, place = folder / "sweep" / JOBS, folder / "sweep"
+    other = run_planted(path, "1")
+    write_begun(place, one, Path(other.run))
+    done = run_planted(path, "0")
+    assert done.run != other.run
+    assert RunDir(Path(done.run)).read_json(RunDir.ENV)["overrides"] == {"n": 20}
+
+
+def test_a_preset_that_has_changed_since_is_not_run_under_its_old_name(folder: Path) -> None:
+    planted(folder, "n=20")
+    (folder / "presets.yaml").write_text("quick: {drift: 0.1}\n")
+    with pytest.raises(
+        ValueError, match=r"toy\.P1's preset quick has changed since the sweep was asked for; delete .*"
+    ):
+        run_planted(folder / "sweep" / JOBS, "0")
+    assert not list(find_runs(folder / "runs"))
 
 
 def test_a_mistake_that_shows_only_in_the_run_leaves_none_behind(folder: Path, monkeypatch) -> None:

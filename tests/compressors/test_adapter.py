@@ -23,6 +23,7 @@ from inscape.compressors.controls import travels_alone
 from inscape.compressors.diagnostics import (
     DIAGNOSTIC_KEYS,
     append_diagnostics,
+    complete_diagnostics,
     peak_memory,
     read_diagnostics,
     reconstruction_values,
@@ -233,6 +234,8 @@ def test_a_diary_line_has_every_key_and_later_lines_are_made_again(tmp_path) -> 
     assert set(lines[0]) == {"step", "epoch", *DIAGNOSTIC_KEYS}
     assert lines[0]["quick_f1"] is None
     assert lines[0]["memory"] > 1e7
+    complete_diagnostics(path, {"f1": 50.0, "em": 25.0})
+    assert read_diagnostics(path) == [lines[0], {**lines[1], "f1": 50.0, "em": 25.0}]
 
 
 def test_diagnostics_refuse_what_they_cannot_mean(tmp_path) -> None:
@@ -241,6 +244,8 @@ def test_diagnostics_refuse_what_they_cannot_mean(tmp_path) -> None:
         append_diagnostics(path, 1, 1, {"loss": 1.0})
     with pytest.raises(ValueError, match="f1=nan is not finite"):
         append_diagnostics(path, 1, 1, {"f1": float("nan")})
+    with pytest.raises(ValueError, match="has no line to complete"):
+        complete_diagnostics(path, {"f1": 1.0})
     path.write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         read_diagnostics(path)

@@ -36,6 +36,19 @@ def test_one_number_a_row_tells_fifty_thousand_rows_apart() -> None:
     assert recovered_ids(projection, lm, [asked]).recovered.value == 1.0
 
 
+def test_what_a_wire_cannot_tell_apart_is_lost() -> None:
+    """The share that comes back is that of rows which are the first with their rounded number."""
+    lm = TableOnly(torch.randn(5_000, 8, generator=torch.Generator().manual_seed(0)) / 16)
+    projection = Projection(lm.table_VD.double().mean(0), random_basis(8, 1, 0))
+    sent_V = project(projection, lm.table_VD).flatten().half().numpy()
+    first = np.unique(sent_V, return_index=True)[1]
+    found = recovered_ids(projection, lm, [torch.arange(5_000)], wire="float16")
+    assert found.recovered.value == pytest.approx(len(first) / 5_000)
+    assert len(first) < 4_900
+    wide = Projection(lm.table_VD.double().mean(0), random_basis(8, 4, 0))
+    assert recovered_ids(wide, lm, [torch.arange(5_000)], wire="float16").recovered.value == 1
+
+
 def test_equal_rows_are_named_and_not_counted_as_lost() -> None:
     table_VD = LM.table_VD.clone()
     table_VD[[7, 31, 50]] = LM.table_VD[[3, 3, 49]]

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from planted_study import MakeWorld
+from planted_study import Config, MakeWorld
 
+from inscape.core.config import from_yaml
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.core.standing import corpus_of
@@ -94,6 +95,19 @@ def test_what_a_preset_declares_for_a_corpus_counts_as_declared(world: MakeWorld
 def test_words_that_name_the_corpus() -> None:
     assert corpus_of(("signal=1", "data.text=b", " data.size=3")) == (" data.size=3".strip(), "data.text=b")
     assert corpus_of(("database=1",)) == ()
+    assert corpus_of(("data={text: b, size: 3}", "n=1")) == ("data.size=3", "data.text=b")
+    assert corpus_of((" data={text: ' b'}",)) == ('data.text=" b"',)
+    assert corpus_of(("data=3",)) == corpus_of(("data={}",)) == ()
+
+
+def test_a_corpus_named_as_a_group_is_the_same_ladder(world: MakeWorld, tmp_path: Path) -> None:
+    presets = tmp_path / "on.yaml"
+    presets.write_text("smoke: {n: 4}\nquick:\nquick on data.text: {n: 60}\nfull: {n: 200}\n")
+    w = world().with_phase(presets=presets)
+    (run,) = w.run("P1", overrides=("data={text: mine}",))
+    assert "'n': 60" in str(from_yaml(Config, run.path / RunDir.CONFIG).__dict__)
+    assert run.read_json(RunDir.ENV)["corpus"] == list(MINE)
+    assert w.may_run("P2", corpus=MINE)
 
 
 def test_rewording_a_reason_or_reordering_criteria_keeps_a_gate_open(world: MakeWorld) -> None:

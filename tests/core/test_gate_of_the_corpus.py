@@ -90,6 +90,40 @@ def test_judge_compares_with_todays_gate_of_the_same_corpus(
     assert (said["outcome"], said["gate_changed_since"], said["under_todays_gate"]) == (outcome, True, "FAIL")
 
 
+def test_a_pass_that_todays_gate_would_not_give_is_none_to_strict_judges(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = world()
+    (run,) = w.run("P1")
+    for gate, status in (
+        (GATE, 0),
+        (Gate([Criterion("recall", at_least=0.7)]), 0),
+        (Gate([Criterion("recall", at_least=0.95)]), 3),
+    ):
+        monkeypatch.setattr(cli, "_study", lambda name, of=gate: w.with_phase(gate=of).study)
+        assert cli.main(["judge", str(run.path), "--strict"]) == status
+        assert cli.main(["judge", str(run.path)]) == 0
+
+
+def test_where_todays_gate_cannot_be_worked_out_the_stored_verdict_is_shown(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w = world(gate_for=gate_for)
+    (run,) = w.run("P1")
+    config = run.path / RunDir.CONFIG
+    monkeypatch.setattr(cli, "_study", lambda name: w.study)
+    config.write_text(config.read_text() + "of_other_code: 1\n")
+    said = _judged(run, capsys)
+    assert (said["outcome"], said["gate_changed_since"], said["under_todays_gate"]) == ("PASS", None, None)
+    assert cli.main(["judge", str(run.path)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "What today's gate would say cannot be worked out: unknown config key 'of_other_code'" in shown
+    assert cli.main(["judge", str(run.path), "--strict"]) == 3
+    capsys.readouterr()
+    monkeypatch.undo()  # and there is no study toy
+    assert _judged(run, capsys)["under_todays_gate"] is None
+
+
 def _judged(run: RunDir, capsys: pytest.CaptureFixture[str]) -> dict:
     assert cli.main(["judge", str(run.path), "--json"]) == 0
     return json.loads(capsys.readouterr().out)

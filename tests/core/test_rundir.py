@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inscape.core import rundir
-from inscape.core.rundir import FORMAT, RunDir, across_seeds_path, find_runs, write_atomically, write_json_atomically
+from inscape.core.rundir import (
+    FORMAT,
+    RunDir,
+    across_seeds_path,
+    find_runs,
+    is_run_named,
+    write_atomically,
+    write_json_atomically,
+)
 
 ASKED: dict[str, Any] = {
     "format": FORMAT,
@@ -265,3 +273,54 @@ def test_a_run_that_holds_anything_measured_is_kept(tmp_path: Path, name: str) -
     run.discard_if_nothing_was_measured()
     assert (run.path / name).is_file()
     assert run.read_json(RunDir.ENV) == ASKED
+
+
+# --- where a run lies ---------------------------------------------------------------------------------------------
+
+LIES_IN = {"study": "toy", "phase": "P1", "preset": "quick"}
+
+
+@pytest.mark.parametrize(
+    ("place", "root"),
+    [
+        ("/runs/toy/P1/quick/20260101T000000-0123abcd-s0", "/runs"),
+        ("/toy/P1/quick/seed-0", "/"),
+        ("/results/toy/P1/quick+signal=1.0/seed-0", "/results"),
+        ("/results/toy/P1/quickest/seed-0", None),
+        ("/results/toy/P2/quick/seed-0", None),
+        ("/toy/P1/seed-0", None),
+        ("/seed-0", None),
+        ("/", None),
+    ],
+)
+def test_the_root_of_a_run_is_named_only_where_it_lies_as_its_record_says(
+    monkeypatch: pytest.MonkeyPatch, place: str, root: str | None
+) -> None:
+    monkeypatch.setattr(RunDir, "read_json", lambda run, name: LIES_IN)
+    assert RunDir(Path(place)).root == (Path(root) if root else None)
+
+
+def test_a_run_reached_by_a_link_lies_where_it_was_made(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path / "runs", "toy", "P1", "quick", "0123abcd", 0)
+    run.write_json(RunDir.ENV, LIES_IN)
+    (tmp_path / "latest").symlink_to(run.path, target_is_directory=True)
+    assert RunDir(tmp_path / "latest").root == (tmp_path / "runs").resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "same"),
+    [
+        ("20260101T000000-0123abcd-s0", "20260101T000000-0123abcd-s0", True),
+        ("20260101T000000-0123abcd-s0", "20260101T000000.001-0123abcd-s0", False),
+        ("20260101T000000-0123abcd-s0", "seed-0", True),
+        ("20260101T000000.001-0123abcd-s0", "seed-0", True),
+        ("20260101T000001-0123abcd-s0", "seed-0", False),
+        ("20260101T000000-0123abce-s0", "seed-0", False),
+        ("20260101T000000-0123abcd-s1", "seed-0", False),
+        ("seed-0", "seed-0", True),
+        ("seed-1", "seed-0", False),
+    ],
+)
+def test_a_copy_is_the_run_of_a_name(name: str, folder: str, same: bool) -> None:
+    env = {"started": "20260101T000000", "fingerprint": "0123abcd", "seed": 0}
+    assert is_run_named(name, Path(folder), env) == same

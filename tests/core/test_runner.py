@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from planted_study import GATE, MakeWorld, World, failing, measure, mended_world
 
-from inscape.core.estimate import Estimate, exact
+from inscape import cli
+from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.core.gate import Criterion, Gate, Outcome
 from inscape.core.rundir import RunDir, across_seeds_path, find_runs
-from inscape.core.runner import resume
+from inscape.core.runner import MeasurementFailed, resume
 from inscape.core.standing import judge
 from inscape.core.study import Context, Remedy
 
@@ -121,6 +122,9 @@ def test_the_spread_over_seeds_is_judged(world: MakeWorld, presets: Path, drift:
     assert w.standing() == ((True, ()) if passes else (False, ("P1 across seeds: FAIL",)))
     kept = json.loads(path.read_text())
     assert (kept["outcome"], kept["seeds"]) == ("PASS" if passes else "FAIL", [0, 1, 2])
+    runs = {str(run.read_json(RunDir.ENV)["seed"]): run for run in find_runs(w.root)}
+    assert kept["runs"] == {seed: run.path.name for seed, run in runs.items()}
+    assert {kept["fingerprint"]} == {run.read_json(RunDir.ENV)["fingerprint"] for run in runs.values()}
     assert kept["findings"][0]["estimate"]["value"] == pytest.approx(2 * drift)
 
 
@@ -298,6 +302,57 @@ def test_a_run_whose_config_was_edited_is_not_resumed(world: MakeWorld) -> None:
     assert not run.finished
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"gate\.json is missing"),
+        ("{", r"gate\.json is damaged"),
+        ("[]", r"gate\.json was edited since the run began"),
+        ('[{"metric": "recall", "at_least": 0.0}]', r"gate\.json was edited since the run began"),
+    ],
+)
+def test_a_run_whose_gate_is_not_the_one_it_began_with_is_not_resumed(
+    world: MakeWorld, content: str | None, said: str
+) -> None:
+    w = world(run=Interrupted())
+    run = interrupted(w)
+    (run.path / RunDir.GATE).unlink()
+    if content is not None:
+        (run.path / RunDir.GATE).write_text(content)
+    with pytest.raises(ValueError, match=said):
+        resume(w.study, run, lambda _: None)
+    assert run.read_log() == [{"call": 1}], "nothing was measured"
+    assert not run.finished
+
+
+def test_a_gate_edited_while_the_run_measures_judges_nothing(world: MakeWorld) -> None:
+    def edits_its_gate(context: Context) -> Mapping[str, Estimate]:
+        context.run.write_json(RunDir.GATE, [{"metric": "recall", "at_least": 0.0}])
+        return failing(context)
+
+    w = world(run=edits_its_gate)
+    with pytest.raises(ValueError, match=r"gate\.json was edited since the run began"):
+        w.run("P1")
+    (run,) = find_runs(w.root)
+    assert not run.finished
+
+
+def test_a_run_of_before_gates_were_fingerprinted_is_resumed(world: MakeWorld) -> None:
+    w = world(run=Interrupted())
+    run = interrupted(w)
+    env = run.read_json(RunDir.ENV)
+    del env["gate_fingerprint"]
+    run.write_json(RunDir.ENV, env)
+    assert resume(w.study, run, lambda _: None).passed
+
+
+def test_a_run_that_was_copied_to_a_place_of_another_shape_is_resumed_there(world: MakeWorld) -> None:
+    w = world(run=Interrupted())
+    run = RunDir(interrupted(w).path.rename(w.root.with_name("copy")))
+    assert run.root is None
+    assert resume(w.study, run, lambda _: None).passed
+
+
 def test_a_run_in_use_is_not_resumed(world: MakeWorld) -> None:
     w = world(run=Interrupted())
     run = interrupted(w)
@@ -365,6 +420,68 @@ def test_a_mistake_after_something_was_measured_keeps_it(world: MakeWorld) -> No
     with pytest.raises(ValueError, match="damaged"):
         w.run("P1")
     assert [run.read_log() for run in find_runs(w.root)] == [[{"step": 1}]]
+
+
+def test_scores_that_are_no_numbers_are_a_fault_and_the_run_is_kept(world: MakeWorld) -> None:
+    def diverged(context: Context) -> Mapping[str, Estimate]:
+        return {"recall": bootstrap_mean([1.0, float("nan")], "scenes")}
+
+    w = world(run=diverged)
+    with pytest.raises(MeasurementFailed, match=r"toy\.P1 seed 0 failed: 1 of 2 values are not finite") as failure:
+        w.run("P1")
+    (run,) = find_runs(w.root)
+    assert str(run.path) in str(failure.value)
+    assert not isinstance(failure.value, ValueError), "no bad input"
+    with pytest.raises(MeasurementFailed):
+        resume(w.study, run, lambda _: None)
+
+
+def test_a_fault_is_no_bad_input_to_the_verb(
+    world: MakeWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w = world(run=lambda context: {"recall": bootstrap_mean([float("inf")], "scenes")})
+    monkeypatch.setattr(cli, "_study", lambda name: w.study)
+    assert cli.main(["run", "toy.P1", "--out", str(w.root)]) == 1
+    assert "inscape: toy.P1 seed 0 failed: 1 of 1 values are not finite" in capsys.readouterr().err
+
+
+# --- what is built on ---------------------------------------------------------------------------------------------
+
+
+def built_on(run: RunDir) -> Path:
+    return Path(run.read_json(RunDir.ENV)["inputs"]["P1"])
+
+
+def test_past_a_shut_gate_the_same_seed_goes_before_what_finished_last(world: MakeWorld) -> None:
+    w = world(run=failing)
+    firsts = {seed: w.run("P1", seed=seed, overrides=("signal=1.0",))[0] for seed in (0, 1, 2)}
+    for seed, first in firsts.items():
+        (second,) = w.run("P2", seed=seed, despite_gate="why")
+        assert built_on(second) == first.path.resolve()
+        assert w.said[0].endswith(f"; built on P1 seed {seed} (FAIL): {first.path.resolve()}")
+    (other,) = w.run("P2", seed=3, despite_gate="why")
+    assert built_on(other) == firsts[2].path.resolve(), "of equals the last"
+
+
+def test_past_a_shut_gate_a_declared_config_goes_before_what_finished_last(world: MakeWorld) -> None:
+    w = world(run=failing)
+    w.run("P1", seed=1, overrides=("signal=1.0",))
+    (declared,) = w.run("P1", seed=4)
+    w.run("P1", seed=2, overrides=("signal=1.0",))
+    (second,) = w.run("P2", seed=0, despite_gate="why")
+    assert built_on(second) == declared.path.resolve()
+    (declared,) = w.run("P1")
+    w.run("P1", overrides=("signal=1.0",))
+    (second,) = w.run("P2", despite_gate="why")
+    assert built_on(second) == declared.path.resolve(), "of one seed the one under the declared config"
+
+
+def test_a_smoke_run_is_built_on_the_same_seed_under_the_declared_config(world: MakeWorld) -> None:
+    w = world()
+    (declared,) = w.run("P1", preset="smoke")
+    w.run("P1", preset="smoke", overrides=("signal=0.1",), seed=5)
+    (second,) = w.run("P2", preset="smoke")
+    assert built_on(second) == declared.path.resolve()
 
 
 def test_a_phase_declares_its_seeds_well(world: MakeWorld) -> None:

@@ -1,5 +1,7 @@
 """Which runs open a gate, and every way to fool one: overrides, seeds, presets, edited files, changed declarations."""
 
+import json
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +13,7 @@ from planted_study import GATE, PRESETS, MakeWorld, World, failing, measure
 
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate, Outcome
-from inscape.core.rundir import RunDir
+from inscape.core.rundir import RunDir, find_runs
 from inscape.core.standing import judge
 from inscape.core.study import SMOKE
 
@@ -203,8 +205,95 @@ def test_a_gate_shut_again_shuts_everything_that_builds_on_it(world: MakeWorld) 
     w.run()
     assert w.may_run("P3")
     changed = w.with_phase(gate=Gate([Criterion("recall", at_least=0.85), GATE.criteria[1]]))
-    assert changed.standing("P2")[0]
+    assert changed.standing("P2") == (False, ("P2 seed 0 was built on a run of P1 that does not count (any more)",))
     assert not changed.may_run("P3"), "P2 passed on a P1 that no longer counts"
+
+
+# --- what a run was built on --------------------------------------------------------------------------------------
+
+
+def test_a_pass_on_another_config_of_what_it_needs_does_not_count(world: MakeWorld, tmp_path: Path) -> None:
+    w = world()
+    w.run()
+    (tmp_path / "p1.yaml").write_text(PRESETS.replace("quick:", "quick: {n: 51}"))
+    changed = w.with_phase(presets=tmp_path / "p1.yaml")
+    changed.run("P1")
+    assert changed.standing("P1")[0]
+    assert changed.standing("P2")[1] == ("P2 seed 0 was built on a run of P1 that does not count (any more)",)
+    assert changed.standing("P3")[1] == ("P3 seed 0 was built on a run of P2 that does not count (any more)",)
+    assert not changed.may_run("P3")
+    changed.run("P2")
+    assert changed.standing("P2")[0], "a run on today's P1 counts beside the other"
+    assert changed.may_run("P3")
+
+
+def test_what_a_run_was_built_on_must_be_there_and_be_named(world: MakeWorld) -> None:
+    w = world()
+    first, second, _ = w.run()
+    kept = second.read_json(RunDir.ENV)
+    edit(second, RunDir.ENV, lambda env: env | {"inputs": {}})
+    assert w.standing("P2")[1] == ("P2 seed 0 was built on no run of P1",)
+    edit(second, RunDir.ENV, lambda env: env | {"inputs": {"P1": kept["inputs"]["P1"], "P2": str(second.path)}})
+    assert w.standing("P2")[1] == ("P2 seed 0 was built on a run of P2 that does not count (any more)",)
+    second.write_json(RunDir.ENV, kept)
+    assert w.standing("P2")[0]
+    first.path.rename(first.path.with_name(f"20010101T000000{first.path.name[15:]}"))
+    assert w.standing("P1")[0]
+    assert w.standing("P2")[1] == ("P2 seed 0 was built on a run of P1 that is not here",)
+    assert not w.may_run("P3")
+
+
+def test_what_a_run_was_built_on_must_have_passed_with_the_same_seed(world: MakeWorld) -> None:
+    w = world(run=failing)
+    w = World(replace(w.study, phases=tuple(replace(phase, seeds=(0, 1)) for phase in w.study.phases)), w.root)
+    w.run("P1")
+    w.run("P2", despite_gate="impatience")
+    for run in find_runs(w.root, phase="P2"):
+        edit(run, RunDir.ENV, lambda env: env | {"despite_gate": None})
+    assert w.standing("P2")[1][0] == "P2 seed 0 was built on a run of P1 that has not passed: FAIL"
+    w = w.with_phase(run=measure)
+    _, _, one, two, *_ = w.run()
+    assert w.may_run("P3")
+    edit(one, RunDir.ENV, lambda env: env | {"inputs": two.read_json(RunDir.ENV)["inputs"]})
+    assert w.standing("P2")[1] == ("P2 seed 0 was built on seed 1 of P1",)
+
+
+def test_a_root_that_was_moved_still_counts(world: MakeWorld) -> None:
+    w = world()
+    w.run()
+    moved = World(w.study, w.root.rename(w.root.with_name("elsewhere")))
+    assert moved.standing("P3")[0]
+
+
+def collected(w: World) -> World:
+    from inscape.report import collect
+
+    results = w.root.with_name("results")
+    for run in find_runs(w.root):
+        collect(run, results)
+    return World(w.study, results)
+
+
+def test_in_collected_evidence_it_is_found_by_when_it_began(world: MakeWorld) -> None:
+    w = world()
+    w.run()
+    results = collected(w)
+    assert [results.standing(code) for code in ("P1", "P2", "P3")] == [(True, ())] * 3
+    copy = RunDir(results.root / "toy/P1/quick/seed-0")
+    edit(copy, RunDir.ENV, lambda env: env | {"started": "20010101T000000"})
+    assert results.standing("P1")[0]
+    assert results.standing("P2")[1] == ("P2 seed 0 was built on a run of P1 that is not here",)
+    assert results.standing("P3")[1] == ("P3 seed 0 was built on a run of P2 that does not count (any more)",)
+
+
+def test_files_are_read_once_for_one_answer(world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    w = world()
+    done = w.run()
+    read: list[Path] = []
+    read_json = RunDir.read_json
+    monkeypatch.setattr(RunDir, "read_json", lambda run, name: read.append(run.path / name) or read_json(run, name))
+    assert w.may_run("P3")
+    assert [read.count(run.path / RunDir.METRICS) for run in done] == [1, 1, 0]
 
 
 # --- past a shut gate -----------------------------------------------------------------------------------------------
@@ -253,9 +342,38 @@ def test_an_edited_verdict_fools_nobody(world: MakeWorld) -> None:
     assert not w.standing()[0]
 
 
-def test_an_edited_gate_fools_nobody(world: MakeWorld) -> None:
+@pytest.mark.parametrize("metric", [0.95, 0.9000001])
+def test_edited_metrics_open_nothing_where_the_verdict_says_otherwise(world: MakeWorld, metric: float) -> None:
     w = world(run=failing)
     (run,) = w.run("P1")
+    edit(run, RunDir.METRICS, lambda m: m | {"recall": m["recall"] | dict.fromkeys(("value", "low", "high"), metric)})
+    assert judge(run).passed
+    said = "P1 seed 0 does not count: its verdict.json is not what metrics.json and gate.json give"
+    assert w.standing() == (False, (said,))
+    assert not w.may_run("P2")
+
+
+@pytest.mark.parametrize("verdict", [{}, [], None, {"outcome": "PASS"}])
+def test_a_verdict_without_its_findings_opens_nothing(world: MakeWorld, verdict: Any) -> None:
+    w = world()
+    (run,) = w.run("P1")
+    run.write_json(RunDir.VERDICT, verdict)
+    assert not w.standing()[0]
+
+
+def test_a_gate_that_was_edited_since_the_run_began_judges_nothing(world: MakeWorld) -> None:
+    w = world()
+    (run,) = w.run("P1")
+    edit(run, RunDir.GATE, lambda criteria: [criteria[0] | {"at_least": 0.0}, criteria[1]])
+    with pytest.raises(ValueError, match=r"gate\.json was edited since the run began; undo that, or run"):
+        judge(run)
+    assert not w.standing()[0]
+
+
+def test_an_edited_gate_of_a_run_without_its_fingerprint_fools_nobody(world: MakeWorld) -> None:
+    w = world(run=failing)
+    (run,) = w.run("P1")
+    edit(run, RunDir.ENV, lambda env: {key: value for key, value in env.items() if key != "gate_fingerprint"})
     edit(run, RunDir.GATE, lambda criteria: [criteria[0] | {"at_least": 0.0}, criteria[1]])
     assert judge(run).passed, "judged by the gate in its folder"
     assert not w.standing()[0], "but that is not the gate of the phase"
@@ -270,7 +388,21 @@ def test_an_edited_config_fools_nobody(world: MakeWorld) -> None:
 
 
 @pytest.mark.parametrize("name", [RunDir.METRICS, RunDir.GATE, RunDir.CONFIG, RunDir.ENV])
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", '{"recall": 1}', '[{"metric": 1}]', "\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        '{"recall": 1}',
+        '{"recall": {"value": 0, "low": 0, "high": 0, "n": 1e999, "unit": "s"}}',
+        '[{"metric": 1}]',
+        f'[{{"metric": "recall", "at_least": 1{"0" * 400}}}]',
+        "\x00",
+    ],
+)
 def test_a_damaged_file_opens_nothing_and_hides_no_other_run(world: MakeWorld, name: str, content: str) -> None:
     w = world(seeds=(0, 1))
     whole, other = w.run("P1")
@@ -293,13 +425,16 @@ def test_a_missing_file_opens_nothing(world: MakeWorld, name: str) -> None:
         {"recall": {"value": "high", "low": 0, "high": 1, "n": 3, "unit": "s"}},
         {"recall": {"value": 0.9}},
         {"recall": 0.9},
+        {"recall": {"value": 0.9, "low": 0.9, "high": 0.9, "n": math.inf, "unit": "s"}},
+        {"recall": {"value": 10**400, "low": 0.9, "high": 0.9, "n": 3, "unit": "s"}},
         [],
     ],
 )
 def test_damaged_metrics_are_named_when_judged(world: MakeWorld, metrics: Any) -> None:
     (run,) = world().run("P1")
-    run.write_json(RunDir.METRICS, metrics)
-    with pytest.raises(ValueError, match=r"metrics\.json is damaged .*; run the phase again") as refusal:
+    (run.path / RunDir.METRICS).write_text(json.dumps(metrics))
+    again = r"run the phase again: inscape run toy\.P1 --preset quick --seed 0"
+    with pytest.raises(ValueError, match=rf"metrics\.json is damaged .*; restore it, or {again}") as refusal:
         judge(run)
     assert "\n" not in str(refusal.value)
 
@@ -316,8 +451,11 @@ def test_judging_again_changes_nothing_and_can_use_another_gate(world: MakeWorld
 def test_a_run_without_metrics_or_gate_cannot_be_judged(world: MakeWorld) -> None:
     (run,) = world().run("P1")
     (run.path / RunDir.GATE).unlink()
-    with pytest.raises(ValueError, match=r"has no gate\.json: nothing to judge by"):
+    with pytest.raises(ValueError, match=r"gate\.json is missing, so there is nothing to .* inscape run toy\.P1"):
         judge(run)
     (run.path / RunDir.METRICS).unlink()
-    with pytest.raises(ValueError, match="it has not been measured yet; inscape resume"):
+    with pytest.raises(ValueError, match=r"metrics\.json is missing, though the run is fin.* inscape run toy\.P1"):
+        judge(run)
+    (run.path / RunDir.VERDICT).unlink()
+    with pytest.raises(ValueError, match=r"metrics\.json is missing: it has not been measured yet; inscape resume"):
         judge(run)

@@ -76,8 +76,10 @@ def test_a_mark_of_byte_order_is_forgiven(tmp_path):
 # --- the rows of the source document ------------------------------------------------------------------------------
 
 
-def test_squad_data_format(file):
-    dataset = load_squad_subset(file, 10, split="train")
+@pytest.mark.parametrize("named", [False, True])
+def test_squad_data_format(named, file):
+    """The source document's own test; it names no file."""
+    dataset = load_squad_subset("train", 10, path=file) if named else load_squad_subset("train", 10)
     assert len(dataset) == 10
     assert "source" in dataset[0]
     assert "answer" in dataset[0]
@@ -87,7 +89,7 @@ def test_squad_data_format(file):
 
 def test_rows_are_the_questions_as_text(file):
     questions = squad_subset(file, 5, seed=3)
-    for row, question in zip(load_squad_subset(file, 5, seed=3), questions, strict=True):
+    for row, question in zip(load_squad_subset("train", 5, seed=3, path=file), questions, strict=True):
         assert row["source"] == f"Context: {question.context}\nQuestion: {question.question}\n"
         assert (row["answer"], row["answers"], row["id"]) == ("red", ("red", "crimson"), question.id)
 

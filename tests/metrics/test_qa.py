@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from inscape.data.scenes import render, sample
 from inscape.metrics.qa import (
+    answer_entity_preservation,
     entities,
     entity_preservation,
     exact_match,
@@ -304,6 +305,21 @@ def test_scene_entities_are_pairs_and_not_their_words():
     assert scene_entity_preservation(context, "a red block on a gray ball") == 0.0, "the same words, bound otherwise"
     assert scene_entity_preservation(context, "gray") == 0.0
     assert scene_entity_preservation("nothing", context) is None
+
+
+def test_entities_of_a_reference_answer_by_hand():
+    said = "Coggan and the Yankees, in 1982"
+    assert answer_entity_preservation(CONTEXT, said, said) == 1.0
+    assert answer_entity_preservation(CONTEXT, said, "yankees in 1982, at Home") == pytest.approx(2 / 3), (
+        "no more asked"
+    )
+    assert answer_entity_preservation(CONTEXT, said, "") == 0.0
+    assert answer_entity_preservation(CONTEXT, "Coggan", "coggan") == 1.0, "a name, though it begins the answer"
+    assert answer_entity_preservation(CONTEXT, "Moscow in 1900", "Moscow in 1900") is None, "none of the context's"
+    scene = "Two large grey cubes hold the red ball."
+    assert answer_entity_preservation(scene, "the gray blocks and a red ball", "grey cubes") == 0.5
+    assert answer_entity_preservation(scene, "red", "red") is None, "a colour alone is no entity"
+    assert answer_entity_preservation(scene, "a blue ball", "a blue ball") is None
 
 
 def test_every_wording_keeps_the_pairs_of_its_scene():

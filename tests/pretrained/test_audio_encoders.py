@@ -20,6 +20,7 @@ from inscape.pretrained.audio_encoders import (
     AUDIO_ENCODERS,
     Expected,
     check_expected,
+    check_name,
     describe_encoder,
     open_audio_encoder,
 )
@@ -351,3 +352,32 @@ def test_a_checkpoint_with_more_than_weights_is_not_read(tmp_path: Path) -> None
     torch.save((kept, Path("anything")), tmp_path / "bad.pth")
     with pytest.raises(Exception, match="Weights only load failed"):
         aisfx._trained(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize("spec", ["log-mel", "log-mel:50", "log-mel:12.5", "tiny-clap:2", "tiny-mimi:0"])
+def test_an_encoder_calls_itself_what_it_was_asked_for_as(spec: str) -> None:
+    check_name(open_audio_encoder(spec).name, spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("log-mel", "log-mel:25"),
+        ("log-mel", "clap"),
+        ("clap", "clap:models/mine"),
+        ("clap:other", "clap:models/mine"),
+        ("tiny-clap:0", "tiny-clap:1"),
+        ("whisper:tiny", "whisper"),
+    ],
+)
+def test_another_name_is_refused_in_one_line(name: str, spec: str) -> None:
+    with pytest.raises(ValueError, match=f"{spec} was asked for, and {name} was opened") as caught:
+        check_name(name, spec)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("clap:mine", "clap:models/mine"), ("lyra", "lyra:assets/lyra"), ("aisfx", "aisfx")]
+)
+def test_a_folder_is_known_by_its_last_name(name: str, spec: str) -> None:
+    check_name(name, spec)

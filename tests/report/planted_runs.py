@@ -96,9 +96,11 @@ def planted_run(
     return run
 
 
-def planted_across_seeds(root: Path, spread: float) -> None:
-    """across_seeds.json beside the runs of visual.P1 quick, as the runner writes it."""
+def planted_across_seeds(root: Path, spread: float, *runs: RunDir, fingerprint: str = "") -> None:
+    """across_seeds.json beside the runs of visual.P1 quick, as the runner writes it; without `runs`, as it once did."""
     gate = Gate([Criterion("spread_of_accuracy", at_most=0.05)])
     verdict = gate.judge({"spread_of_accuracy": exact(spread, 2, "seeds")})
     path = across_seeds_path(root, "visual", "P1", "quick")
-    write_json_atomically(path, {"seeds": [0, 1], **verdict.to_json()})
+    named = {str(run.read_json(RunDir.ENV)["seed"]): run.path.name for run in runs}
+    of = {"fingerprint": fingerprint, "runs": named} if runs else {}
+    write_json_atomically(path, {"seeds": [0, 1], **of, **verdict.to_json()})

@@ -37,6 +37,16 @@ def test_a_copy_replays_the_verdict_and_holds_no_log_or_checkpoint(tmp_path: Pat
     assert "missing" not in write_report(RunDir(place)).read_text(encoding="utf-8")
 
 
+def test_a_run_copied_to_a_place_of_another_shape_is_collected(tmp_path: Path) -> None:
+    copy = tmp_path / "one/two/three/four"
+    copy.parent.mkdir(parents=True)
+    run = RunDir(planted_run(tmp_path / "runs").path.rename(copy))
+    planted_across_seeds(tmp_path, 0.01)  # four folders up, and not of these runs
+    place = collect(run, tmp_path / "results")
+    assert judge(RunDir.open(place)).passed
+    assert not (place.parent / "across_seeds.json").exists()
+
+
 def test_collecting_again_replaces_the_older_copy(tmp_path: Path) -> None:
     collect(planted_run(tmp_path / "runs", metrics=OUTCOMES["FAIL"]), tmp_path / "results")
     place = collect(planted_run(tmp_path / "runs"), tmp_path / "results")

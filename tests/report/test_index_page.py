@@ -90,6 +90,47 @@ def test_across_seeds_is_shown_and_shuts_the_rung(tmp_path: Path) -> None:
     assert "fail seed 0 ✓ · across seeds ✗" in rung(index_of(tmp_path), "P1")
 
 
+def test_seeds_under_different_configs_pass_no_rung(tmp_path: Path) -> None:
+    seeds = {"seeds": [0, 1]}
+    planted_run(tmp_path, seed=0, words=seeds, fingerprint="aaaaaaaa")
+    planted_run(tmp_path, seed=1, words=seeds, fingerprint="bbbbbbbb")
+    told = rung(index_of(tmp_path), "P1")
+    assert "quick: … unfinished seed 0 ✓ · seed 1 ✓ · seeds under different configs" in told
+
+
+@pytest.mark.parametrize("name", ["declared seeds", "seeds"])
+def test_seeds_that_are_none_do_no_harm(tmp_path: Path, name: str) -> None:
+    planted_run(tmp_path, words={"seeds": [[0], None, "1"] if name == "seeds" else {"0": 1}})
+    assert "quick: ✓ pass seed 0 ✓" in rung(index_of(tmp_path), "P1")
+
+
+def test_across_seeds_of_other_runs_is_not_believed(tmp_path: Path) -> None:
+    runs = [planted_run(tmp_path, seed=seed, fingerprint="0123abcd") for seed in (0, 1)]
+    planted_across_seeds(tmp_path, 0.01, *runs, fingerprint="0123abcd")
+    assert "across seeds ✓" in rung(index_of(tmp_path), "P1")
+    planted_across_seeds(tmp_path, 0.01, *runs, fingerprint="ffffffff")
+    page = index_of(tmp_path)
+    assert "across seeds !" in rung(page, "P1")
+    assert "! unreadable across_seeds.json is of other runs than these" in text_of(page)
+    planted_across_seeds(tmp_path, 0.01, *runs, fingerprint="0123abcd")
+    at(planted_run(tmp_path, seed=1, fingerprint="0123abcd"), 1)
+    assert "across seeds ✓" in rung(index_of(tmp_path), "P1"), "the older run of a seed is not asked"
+    planted_run(tmp_path, seed=1, fingerprint="0123abcd")
+    assert "! unreadable across_seeds.json is of other runs than these" in text_of(index_of(tmp_path))
+
+
+def test_across_seeds_is_worked_out_again(tmp_path: Path) -> None:
+    planted_run(tmp_path)
+    planted_across_seeds(tmp_path, 0.5)
+    path = tmp_path / "visual/P1/quick/across_seeds.json"
+    for old, new in (('"outcome": "FAIL"', '"outcome": "PASS"'), ('"at_most": 0.05', '"at_most": 5.0')):
+        planted_across_seeds(tmp_path, 0.5)
+        path.write_text(path.read_text().replace(old, new))
+        page = index_of(tmp_path)
+        assert "across seeds !" in rung(page, "P1")
+        assert "across_seeds.json says something else than its own figures give" in text_of(page)
+
+
 @pytest.mark.parametrize("rubbish", ["{", "[]", '{"findings": 3}', '{"outcome": "YES", "seeds": [], "findings": []}'])
 def test_a_damaged_across_seeds_is_named(tmp_path: Path, rubbish: str) -> None:
     run = planted_run(tmp_path)

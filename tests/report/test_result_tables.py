@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from planted_runs import ATTACK, OUTCOMES, planted_across_seeds, planted_run
 
+from inscape.core.rundir import RunDir
 from inscape.report import collect, update_readme
 from inscape.report.tables import BEGIN, END, result_tables, with_tables
 
@@ -61,6 +62,38 @@ def test_a_verdict_without_all_declared_seeds_is_not_in_yet(tmp_path: Path) -> N
     assert declared.endswith("| ✓ pass; not in yet: seeds 0, 2 |")
     assert "| 1 |" in own
     assert own.endswith("| ✓ pass |")
+
+
+def test_seeds_under_different_configs_are_no_plain_pass(tmp_path: Path) -> None:
+    for seed, config in enumerate(("aaaaaaaa", "bbbbbbbb")):
+        words = {"seeds": [[7], 0, 1]}  # of which one is none
+        collect(planted_run(tmp_path / "runs", seed=seed, words=words, fingerprint=config), tmp_path / "results")
+    planted_across_seeds(tmp_path / "results", 0.01)
+    row = next(line for line in result_tables(tmp_path / "results", tmp_path).splitlines() if "[visual.P1]" in line)
+    assert "| 0, 1 |" in row
+    assert row.endswith(
+        "| ! unreadable (across_seeds.json is of other runs than these) | ✓ pass; seeds under different configs |"
+    )
+
+
+def test_a_collected_across_seeds_is_of_the_collected_runs(tmp_path: Path) -> None:
+    runs = [planted_run(tmp_path / "runs", seed=seed, fingerprint="0123abcd") for seed in (0, 1)]
+    planted_across_seeds(tmp_path / "runs", 0.01, *runs, fingerprint="0123abcd")
+    for run in runs:
+        collect(run, tmp_path / "results")
+    assert "| ✓ pass | ✓ pass |" in result_tables(tmp_path / "results", tmp_path)
+    other = runs[1].path.rename(runs[1].path.with_name("20010101T000000-0123abcd-s1"))
+    collect(RunDir(other), tmp_path / "results")
+    assert "across_seeds.json is of other runs than these" in result_tables(tmp_path / "results", tmp_path)
+
+
+def test_figures_that_their_verdict_does_not_confirm_are_no_pass(tmp_path: Path) -> None:
+    place = collect(planted_run(tmp_path / "runs"), tmp_path / "results")
+    (place / "metrics.json").write_text((place / "metrics.json").read_text().replace("0.95", "0.96"))
+    tables = result_tables(tmp_path / "results", tmp_path)
+    assert "| ! unreadable |" in tables
+    assert "✓ pass" not in tables
+    assert "* seed 0: verdict.json says something else" in tables
 
 
 def test_every_row_has_as_many_cells_as_its_head(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from planted_runs import ATTACK, GATE, OUTCOMES, PASSING, planted_run
 
-from inscape.core.estimate import Estimate
+from inscape.cli import main
+from inscape.core.estimate import Estimate, exact
+from inscape.core.gate import fingerprint_of_gate
 from inscape.core.rundir import RunDir
 from inscape.report import write_index, write_report
 
@@ -217,6 +220,43 @@ def test_an_edited_verdict_is_not_believed(tmp_path: Path) -> None:
     page = page_of(run)
     assert 'class="badge FAIL large"' in page
     assert "verdict.json says PASS" in text_of(page)
+
+
+@pytest.mark.parametrize("verdict", [{}, [], {"outcome": "PASS"}])
+def test_a_pass_that_its_verdict_does_not_confirm_is_unreadable(tmp_path: Path, verdict: object) -> None:
+    run = planted_run(tmp_path)
+    run.write_json(run.VERDICT, verdict)
+    page = page_of(run)
+    assert 'class="badge UNREADABLE large"' in page
+    assert "but gate.json and metrics.json give PASS" in text_of(page)
+
+
+def test_a_prettified_figure_is_named(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    run.write_json(run.METRICS, run.read_json(run.METRICS) | {"accuracy": exact(1.0, 300, "scenes").to_json()})
+    page = page_of(run)
+    assert 'class="badge UNREADABLE large"' in page
+    assert "verdict.json says something else, but gate.json and metrics.json give PASS" in text_of(page)
+
+
+def test_a_gate_that_was_edited_since_the_run_began_judges_nothing(tmp_path: Path) -> None:
+    run = planted_run(tmp_path, gate_fingerprint=fingerprint_of_gate(GATE.to_json()))
+    assert 'class="badge PASS large"' in page_of(run)
+    run.write_json(run.GATE, GATE.to_json()[:1])
+    page = page_of(run)
+    assert 'class="badge UNREADABLE large"' in page
+    assert "gate.json was edited since the run began" in text_of(page)
+
+
+def test_a_copy_elsewhere_has_a_report_and_no_way_to_an_index(tmp_path: Path) -> None:
+    run = planted_run(tmp_path / "runs", study="a-study-that-is-gone")
+    assert "All runs" in text_of(page_of(run))
+    copy = tmp_path / "one/two/three/four"
+    shutil.copytree(run.path, copy)
+    (copy / run.REPORT).unlink()
+    assert main(["report", str(copy)]) == 0
+    assert "All runs" not in text_of((copy / run.REPORT).read_text(encoding="utf-8"))
+    assert not list(tmp_path.rglob("index.html"))
 
 
 def test_an_unfinished_run_has_missed_nothing(tmp_path: Path) -> None:

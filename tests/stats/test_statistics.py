@@ -182,3 +182,24 @@ def test_wrong_input_is_refused_with_what_is_allowed(statistic):
         statistic(torch.randn(3, 32))
     with pytest.raises(ValueError, match="floating-point"):
         statistic(torch.ones(8, 8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("shape", [(0, 32, 32), (2, 0, 6, 8, 12)])
+def test_no_image_has_no_statistics_and_is_no_error(shape):
+    nothing = torch.zeros(shape, requires_grad=True)
+    for statistic in (*EVERY, stats.spectral_peakedness):
+        found = statistic(nothing)
+        assert found.shape == shape[:-2], statistic.__name__
+        (slope,) = torch.autograd.grad(found.sum(), nothing)
+        assert slope.shape == shape
+    assert stats.oriented_bands(nothing).shape == (*shape[:-2], 8, *shape[-2:])
+    assert stats.radial_spectrum(nothing).power.shape[:-1] == shape[:-2]
+    assert stats.image_statistics(nothing).spectral_slope.shape == shape[:-2]
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 3, 8, 8)), [[0.0] * 8] * 8, None], ids=["ndarray", "list", "NoneType"])
+def test_what_is_no_tensor_is_refused_by_each(given):
+    others = (stats.spectral_peakedness, stats.unevenness, stats.hoyer_sparsity, stats.channel_covariance)
+    for statistic in (*EVERY, *others, stats.channel_correlation, stats.image_statistics, stats.radial_spectrum):
+        with pytest.raises(ValueError, match=rf"need a torch.Tensor, got {type(given).__name__}; give torch.as_tensor"):
+            statistic(given)

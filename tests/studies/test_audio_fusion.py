@@ -25,6 +25,7 @@ from inscape.nn.fusion_blocks import Heard, LowRankCrossAttention
 from inscape.pretrained.language_model import open_language_model
 from inscape.studies import study
 from inscape.studies.audio_fusion import fixes, listener, sounds, training, trial
+from inscape.studies.audio_fusion.kept_encoder import kept_encoder
 from inscape.studies.audio_fusion.language import begin_ids, open_language
 from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, load_listener, write_captions
 from inscape.studies.audio_fusion.measures import LISTENING, best_constant
@@ -328,7 +329,8 @@ def test_a_listener_comes_back_from_its_file_with_its_gates(tmp_path) -> None:
     runs = ran(tmp_path, "identity", "connectivity", "phase1", own={"phase1": ("model=baseline",)})
     config = STUDY.phase("phase1").preset(SMOKE)
     lm = open_language("own", config.language, runs["identity"], "cpu")
-    found, made = load_listener(runs["phase1"].path / "listener.safetensors", lm)
+    heard_by = kept_encoder(runs["identity"])
+    found, made = load_listener(runs["phase1"].path / "listener.safetensors", lm, heard_by)
     assert made.fusion.layers == (2,)
     held_out = open_sounds(runs["identity"], "held_out")
     said = write_captions(
@@ -336,10 +338,10 @@ def test_a_listener_comes_back_from_its_file_with_its_gates(tmp_path) -> None:
     )
     assert said == [row["own"] for row in runs["phase1"].read_json("captions.json")]
     with pytest.raises(ValueError, match="holds no listener for tiny"):
-        load_listener(runs["phase1"].path / "listener.safetensors", open_language_model("tiny"))
+        load_listener(runs["phase1"].path / "listener.safetensors", open_language_model("tiny"), heard_by)
     (tmp_path / "broken").write_bytes(b"x")
     with pytest.raises(ValueError, match="holds no listener"):
-        load_listener(tmp_path / "broken", lm)
+        load_listener(tmp_path / "broken", lm, heard_by)
 
 
 def test_later_phases_run_and_say_what_they_measured(tmp_path) -> None:

@@ -72,3 +72,51 @@ def test_an_unknown_config_is_refused_in_one_line() -> None:
     done = told(MODEL_CONFIG="phase9")
     assert done.returncode == 2
     assert done.stderr == "MODEL_CONFIG=phase9 is not known; allowed: phase1, baseline (or full)\n"
+
+
+@pytest.mark.parametrize("dry_run", ["1", "0"])
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("LR_PROJECTOR", "fast", "a number above 0, up to 1, such as 1e-3"),
+        ("LR_PROJECTOR", "0", "a number above 0, up to 1, such as 1e-3"),
+        ("LR_ADAPTER", "-1e-3", "a number above 0, up to 1, such as 1e-3"),
+        ("LR_ADAPTER", "1.5", "a number above 0, up to 1, such as 1e-3"),
+        ("LR_ADAPTER", "1e999", "a number above 0, up to 1, such as 1e-3"),
+        ("NUM_EPOCHS", "twenty", "a whole number from 0 to 10000"),
+        ("NUM_EPOCHS", "10001", "a whole number from 0 to 10000"),
+        ("NUM_EPOCHS", "2.5", "a whole number from 0 to 10000"),
+        ("TRAIN_BS", "0", "a whole number from 1 to 4096"),
+        ("TRAIN_BS", "08", "a whole number from 1 to 4096"),
+        ("GRADIENT_ACCUMULATION_STEPS", "99999999999999999999", "a whole number from 1 to 1000000"),
+        ("GRADIENT_ACCUMULATION_STEPS", "1 2", "a whole number from 1 to 1000000"),
+    ],
+)
+def test_nonsense_is_refused_before_the_first_run(name: str, value: str, allowed: str, dry_run: str) -> None:
+    done = told(**{name: value, "DRY_RUN": dry_run})
+    assert done.returncode == 2
+    assert done.stderr == f"{name}={value} is out of range; allowed: {allowed}\n"
+    assert done.stdout == ""
+
+
+def test_what_the_script_lets_through_the_config_takes() -> None:
+    for name, value in (("LR_PROJECTOR", "1"), ("LR_ADAPTER", "0.5E-3"), ("NUM_EPOCHS", "0"), ("TRAIN_BS", "4096")):
+        *_, last = commands(**{name: value, "PRESET": "full"})
+        with_overrides(study("audio-fusion").phase("phase1").preset("full"), [w for w in last[3:] if "=" in w])
+    assert len(commands(LR_PROJECTOR="", TRAIN_BS="")) == 3, "what is empty is not set"
+
+
+@pytest.mark.parametrize(
+    ("run", "phases"),
+    [
+        ("runs/audio-fusion/identity/full/x", ["connectivity", "phase1"]),
+        ("audio-fusion/connectivity/full/x/", ["phase1"]),
+        ("runs/identity/audio-fusion/phase1/full/x", []),
+        ("runs/audio-fusion/identity/old/audio-fusion/phase1/full/x", []),
+        ("connectivity/audio-fusion/identity/full/x", ["connectivity", "phase1"]),
+    ],
+)
+def test_the_phase_of_a_stopped_run_is_read_at_its_place(run: str, phases: list[str]) -> None:
+    first, *others = commands(RESUME=run)
+    assert first[1:3] == ["resume", run]
+    assert [line[2] for line in others] == [f"audio-fusion.{phase}" for phase in phases]

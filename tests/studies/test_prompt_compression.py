@@ -5,6 +5,7 @@ The model is the tiny one with random weights. It knows nothing, so the gold ans
 when it reads the whole text (asking.gold=own): the text run is always right, and whatever changes what is read shows.
 """
 
+import copy
 import math
 from dataclasses import replace
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from inscape.compressors import adapter as adapters
-from inscape.compressors import truncation
+from inscape.compressors import id_equivalence, truncation
 from inscape.compressors.controls import Replay
 from inscape.compressors.interface import Injected
+from inscape.compressors.pca import Pca
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
@@ -141,11 +143,34 @@ def test_the_second_phase_goes_on_from_the_first_and_resumes_bit_for_bit(tmp_pat
     assert whole.read_json(RunDir.METRICS)["f1_before"]["value"] == first.read_json(RunDir.METRICS)["f1"]["value"]
 
 
+def test_the_fall_of_a_loss_that_is_divided_by_its_own_mean_is_measured_by_the_loss_itself(tmp_path) -> None:
+    first = ran(tmp_path, "C0", "C1")["C1"]
+    lm = asking.open_model(AskingConfig(model="tiny"), "cpu")
+    before = adapters.Adapter.load(first.path / reconstruction.ADAPTER)
+    ids = [torch.arange(3, 40), torch.arange(20, 30)]
+    same = perplexity.losses_over_first(lm, before, before, ids)
+    assert {name: estimate.value for name, estimate in same.items()} == dict.fromkeys(same, pytest.approx(1))
+    module = copy.deepcopy(before.module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3)
+    worse = adapters.Adapter(before.inner, before.config, module)
+    risen, fallen = (perplexity.losses_over_first(lm, *pair, ids) for pair in ((before, worse), (worse, before)))
+    assert risen["recon_over_first"].value > 1 > fallen["recon_over_first"].value
+    assert risen["loss_over_first"].value > 1 > fallen["loss_over_first"].value
+    assert fallen["recon_over_first"].value == pytest.approx(1 / risen["recon_over_first"].value)
+
+
 def test_the_frontier_says_how_far_each_can_go(tmp_path) -> None:
     ran(tmp_path, "C0")
     run = ran(tmp_path, "C3", overrides=("ratios=[1.0,2.0]", "compressors=[pca,truncation,kv_attention]"))["C3"]
     metrics = run.read_json(RunDir.METRICS)
-    assert metrics["replay_f1_kept"]["value"] == 1
+    assert metrics["replay_identical"]["value"] == 1
+    assert metrics["ratio_keeping_90_in_fewer_vectors"] == max(
+        (metrics[f"ratio_keeping_90_{name}"] for name in ("truncation", "kv_attention")),
+        key=lambda estimate: (estimate["low"], estimate["value"]),
+    )
+    assert "ratio_keeping_90_in_fewer_vectors" in found(run), "rows half as wide save no place of the window"
     assert metrics["ratio_keeping_95_truncation"]["value"] >= 1, "all tokens are the text"
     assert metrics["ratio_keeping_95_kv_attention"]["value"] >= 1
     assert (run.path / "frontier.csv").read_text().count("\n") == 1 + 6
@@ -243,6 +268,33 @@ def test_norms_of_the_original_rows_are_caught(tmp_path, monkeypatch) -> None:
     run = ran(tmp_path, "C1")["C1"]
     assert judge(run).outcome is Outcome.INVALID
     assert "travels_alone" in found(run)
+
+
+@pytest.mark.parametrize("code", ["C0", "C1", "C3"])
+def test_answers_that_are_cut_short_alike_in_every_run_are_caught(code: str, tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "C0")
+    generate = asking.generate_rows
+    monkeypatch.setattr(asking, "generate_rows", lambda *rows, **told: [ids[:-3] for ids in generate(*rows, **told)])
+    run = ran(tmp_path, code)[code]
+    assert "replay_identical" in found(run)
+    assert judge(run).outcome is Outcome.INVALID
+
+
+def test_components_of_too_few_rows_are_caught(tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "C0")
+    fit = Pca.fit
+    monkeypatch.setattr(Pca, "fit", lambda pca, lm, ids, **told: fit(pca, lm, [ids[0][:9], ids[1][:9]], **told))
+    run = ran(tmp_path, "C1", overrides=("ratio=4",))["C1"]
+    assert "explained_gap" in found(run)
+    assert judge(run).outcome is Outcome.INVALID
+
+
+def test_numbers_that_are_sent_too_coarsely_to_tell_tokens_apart_are_caught(tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "C0")
+    monkeypatch.setattr(id_equivalence, "as_sent", lambda latent, wire: latent.mul(4).round().div(4))
+    run = ran(tmp_path, "C1", overrides=("ratio=16",))["C1"]
+    assert "id_equivalence" in found(run)
+    assert judge(run).outcome is Outcome.INVALID
 
 
 def test_a_text_run_by_another_decoder_is_caught(tmp_path, monkeypatch) -> None:

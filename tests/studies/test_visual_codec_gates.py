@@ -16,12 +16,15 @@ from planted_codec import MARKS, TOKENS, PlantedModel, planted, signs
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome
 from inscape.data.scenes import Scene, render, sample
+from inscape.data.scenes.pools import retrieval_pool
 from inscape.data.tokenizer import EOS
 from inscape.nn.latent_codec import Generated
 from inscape.studies.visual import decoder, jitter, meaning, roundtrip
 from inscape.studies.visual.meaning import Measured, measure_meaning
 from inscape.studies.visual.meaning_metrics import (
+    HELD_OUT,
     deciding,
+    drop,
     encode_pairs,
     encode_pool,
     encode_scene_pool,
@@ -222,6 +225,32 @@ def test_p3_fails_a_meaning_that_sits_in_single_pixels(one_fact_gate):
     assert found["gate"] is Outcome.FAIL
     assert missed(found) >= {"cosine_under_shift", "recall_drop_under_shift", "told_apart_under_shift"}
     assert found["told_apart >= 0.99"] is Outcome.PASS
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(0, Outcome.PASS), (10, Outcome.INCONCLUSIVE), (40, Outcome.FAIL)])
+def test_p3_a_drop_whose_interval_straddles_the_bound_is_inconclusive(monkeypatch, lost, outcome):
+    def exchanged(latent_NCHW):
+        return torch.cat((latent_NCHW[:lost].roll(1, 0), latent_NCHW[lost:]))  # these are taken for one another
+
+    monkeypatch.setattr(jitter, "transforms", lambda _: dict.fromkeys(jitter.TRANSFORMS, exchanged))
+    codec, rng = codec_of(PlantedModel), np.random.default_rng(0)
+    sentences = list(dict.fromkeys(render(sample(rng, facts=1), rng) for _ in range(520)))[:500]
+    pools = {1: [encode_pool(codec, sentences, sentences, np.arange(500))]}
+    metrics = jitter.measure_jitter(codec, pools[1][0].query_NCHW, pools, {}, decide=1, seed=0)
+    for name in jitter.TRANSFORMS:
+        assert metrics[f"recall_drop_under_{name}"].value == pytest.approx(lost / 500)
+    drops = Gate(c for c in jitter.GATE.criteria if c.role == "control" or c.metric.startswith("recall_drop"))
+    assert drops.judge(metrics).outcome is outcome
+
+
+def test_p3_asks_enough_queries_at_quick_to_pass_where_nothing_is_lost():
+    measured = jitter.PHASE.preset("quick").measured
+    pools = [
+        retrieval_pool(measured.pool_size, facts=1, seed=seed, split=HELD_OUT) for seed in range(measured.of(1).pools)
+    ]
+    kept_N = np.ones(sum(len(pool.queries) for pool in pools), dtype=bool)
+    criterion = next(c for c in jitter.GATE.criteria if c.metric == "recall_drop_under_shift")
+    assert criterion.decide(drop(kept_N, kept_N, "scenes")) is Outcome.PASS
 
 
 # --- P4: decoder --------------------------------------------------------------------------------------------------

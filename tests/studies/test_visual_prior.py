@@ -26,12 +26,11 @@ from inscape.stats import fields
 from inscape.stats.photographs import deviations
 from inscape.studies.visual import prior
 from inscape.studies.visual.latent_prior import LatentPrior, Noise, denoised, load_prior, sampled, save_prior
-from inscape.studies.visual.meaning_metrics import EncodedPairs
+from inscape.studies.visual.meaning_metrics import EncodedPairs, drop
 from inscape.studies.visual.model import TrainedCodec, encode, load_codec
 from inscape.studies.visual.prior_metrics import (
     Looks,
     changes,
-    drop,
     fall,
     measure_denoise,
     measure_samples,

@@ -25,7 +25,7 @@ from inscape.nn.latent_encoder import LatentEncoderConfig
 from inscape.nn.unet import UNet, UNetConfig
 from inscape.studies.visual import codec_training, prior
 from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Noise, load_prior
-from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, load_codec, save_codec
+from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, fingerprint, load_codec, save_codec
 from inscape.studies.visual.objective import Objective, TrainingTuples, objective_terms
 from inscape.studies.visual.sources import DataConfig, Mixture, open_source
 from inscape.studies.visual.study import STUDY
@@ -125,6 +125,7 @@ def test_the_run_leaves_a_codec_that_moved_and_a_prior_that_samples(whole: RunDi
     before, after = load_codec(begun).model.state_dict(), load_codec(whole.path).model.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("encoder."))
     learned = load_prior(whole.path)
+    assert learned.codec == fingerprint(load_codec(whole.path).model) != fingerprint(load_codec(begun).model)
     assert learned.net.normaliser.std_C.ne(1).all(), "the normaliser was measured"
     assert any(bool(p.ne(0).any()) for p in learned.net.leave.parameters()), "a fresh net's last layer is 0"
     drawn = VisualCodec.from_pretrained(whole.path).sample(2, steps=2)

@@ -2,15 +2,19 @@
 
 import json
 
+import pytest
 import torch
+from safetensors import safe_open
 
+from inscape.codec import SHIPPED, OutOfGrammar, VisualCodec
 from inscape.core.estimate import exact, proportion
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoderConfig
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, load_codec, save_codec
-from inscape.studies.visual.release import main
+from inscape.studies.visual.paraphrasing import meaning_of
+from inscape.studies.visual.release import limits, main
 from inscape.studies.visual.sources import DataConfig, open_source
 
 GATE = Gate([Criterion("found", at_least=0.5), Criterion("found", at_least=0.9, source="calibrated")])
@@ -44,6 +48,32 @@ def test_the_card_tells_gates_and_figures_and_the_weights_load(tmp_path):
     for name, value in shipped.model.state_dict().items():
         assert torch.allclose(value, model.state_dict()[name], atol=2e-3, rtol=2e-3), name
     assert (tmp_path / "visual-small.safetensors").stat().st_size < 0.6 * (last.path / CODEC_WEIGHTS).stat().st_size
+
+
+def test_the_card_says_which_sentences_are_mostly_not_read_back():
+    figures = {
+        "sentence_exact_1_fact": "0.9998 [0.9991, 1.0000], n = 6000",
+        "sentence_exact_3_facts": "0.1107 [0.1, 0.2]",
+    }
+    said = limits(figures)
+    assert "three facts are mostly not read back: 0.11 of them" in said
+    assert "one fact are" not in said
+    assert "mostly" not in limits(figures | {"sentence_exact_3_facts": "0.9 [0.8, 1]"})
+
+
+def test_the_shipped_card_is_in_the_weights_and_promises_only_what_holds():
+    with safe_open(SHIPPED, "pt") as opened:
+        card = opened.metadata()["about"]
+    assert card == SHIPPED.with_suffix(".md").read_text()
+    assert "what comes back is\nnot to be relied on" in card
+    assert "three facts are mostly not read back: 0.11 of them" in card
+    codec = VisualCodec.from_pretrained(SHIPPED)
+    with pytest.warns(OutOfGrammar):
+        latents = codec.encode(
+            ["the cat sat on the mat", "stock prices fell sharply", "hello", "where is my red ball?"]
+        )
+    assert not all(map(meaning_of, codec.decode(latents))), "and so the card must not promise sentences of the grammar"
+    assert all(map(meaning_of, codec.decode(latents, constrained=True)))
 
 
 def test_what_is_no_run_is_refused_in_one_line(tmp_path, capsys):

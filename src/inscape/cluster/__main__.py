@@ -19,6 +19,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("id", metavar="ID")
     asked = parser.parse_args(words)
     from inscape.cluster.job import run_job
+    from inscape.core.runner import MeasurementFailed
     from inscape.stopping import TrainingDiverged, TrainingInterrupted
 
     try:
@@ -27,7 +28,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return _complain(INTERRUPTED, str(error) or "interrupted")
     except ValueError as error:
         return _complain(BAD_INPUT, error)
-    except (TrainingDiverged, OSError) as error:
+    except (MeasurementFailed, TrainingDiverged, OSError) as error:
         return _complain(FAULT, error)
     print(f"{done.outcome}: {done.run}")
     return DONE

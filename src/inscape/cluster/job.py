@@ -11,11 +11,24 @@ from contextlib import ExitStack, chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from inscape.cluster.jobs import Done, Job, find_job, job_folder, read_begun, read_done, write_begun, write_done
+from inscape.cluster.jobs import (
+    JOBS,
+    Done,
+    Job,
+    find_job,
+    job_folder,
+    outcome_of,
+    read_begun,
+    read_done,
+    run_of,
+    write_begun,
+    write_done,
+)
+from inscape.core.config import fingerprint, with_overrides
 from inscape.core.estimate import Estimate
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, resume, run_study
-from inscape.core.standing import judge
+from inscape.core.standing import corpus_of, judge
 from inscape.core.study import SMOKE, Context, Phase, Study
 
 __all__ = ["PATIENCE_SEC", "run_job"]
@@ -58,12 +71,20 @@ def _finished_run(place: Path, job: Job) -> RunDir:
 
 
 def _begun(place: Path, job: Job) -> RunDir | None:
-    """The run that the job has begun; None if there is none, or it was taken away."""
+    """The run that the job has begun; None if there is none, or what is there now is not of this job or beyond use."""
     kept = read_begun(place, job)
-    return RunDir.open(kept) if kept and Path(kept).exists() else None
+    run = run_of(job, kept) if kept else None
+    return None if run and run.finished and outcome_of(run) is None else run
 
 
 def _start(place: Path, job: Job, study: Study, phase: Phase) -> RunDir:
+    config = with_overrides(phase.preset(job.preset, corpus_of(job.overrides)), job.overrides)
+    if fingerprint(config) != job.config:
+        raise ValueError(
+            f"{job.study}.{job.phase}'s preset {job.preset} has changed since the sweep was asked for; "
+            f"delete {place / JOBS}, and inscape sweep writes it again"
+        )
+
     def noted(context: Context) -> Mapping[str, Estimate]:
         write_begun(place, job, context.run.path)
         return phase.run(context)

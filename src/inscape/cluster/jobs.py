@@ -5,7 +5,8 @@
     SWEEP/jobs/0000/log.txt    what its attempts have said
     SWEEP/jobs/0000/done.json  the finished run and its verdict, written last: a job without one is not done
 
-A job holds numbers and strings only and knows nothing of what runs it.
+A job holds numbers and strings only and knows nothing of what runs it. A marker only says where to look: a job is done
+where the run that it names is there, finished, of this job and its config, and can be judged.
 """
 
 import hashlib
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inscape.core.rundir import write_atomically, write_json_atomically
+from inscape.core.rundir import RunDir, write_atomically, write_json_atomically
+from inscape.core.standing import judge
 
 __all__ = [
     "JOBS",
@@ -24,9 +26,11 @@ __all__ = [
     "job_folder",
     "job_id",
     "job_log",
+    "outcome_of",
     "read_begun",
     "read_done",
     "read_jobs",
+    "run_of",
     "write_begun",
     "write_done",
     "write_jobs",
@@ -47,10 +51,11 @@ class Job(NamedTuple):
     out: str  # where its run is kept, in full
     cwd: str  # relative paths in the overrides are meant from here
     done: str  # its marker, from the folder of jobs.jsonl
+    config: str  # the fingerprint of its run's config
 
     @property
     def fingerprint(self) -> str:
-        """Of all that can change the run; a marker of another job, left in the same folder, does not count."""
+        """Of all words that can change the run; a marker of another job, left in the same folder, does not count."""
         asked = [self.study, self.phase, self.preset, self.overrides, self.seed, self.out]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
@@ -78,9 +83,14 @@ def job_log(place: Path, number: str) -> Path:
 def write_jobs(place: Path, jobs: Sequence[Job]) -> Path:
     """jobs.jsonl in the sweep's folder, unless it stands there; its path. ValueError if the folder holds others."""
     path = Path(place) / JOBS
-    _refuse_another_sweep(place, jobs)
-    if not path.exists():
-        write_atomically(path, "".join(json.dumps(job._asdict()) + "\n" for job in jobs))
+    try:
+        _refuse_another_sweep(place, jobs)
+        if not path.exists():
+            write_atomically(path, "".join(json.dumps(job._asdict()) + "\n" for job in jobs))
+    except OSError as error:
+        raise ValueError(
+            f"a sweep cannot be kept in {place}: {error.strerror}; choose another folder with --sweep or --out"
+        ) from None
     return path
 
 
@@ -131,6 +141,8 @@ def _problem(fields: Any, number: int) -> str:
     if not isinstance(fields, dict):
         return "it holds no object"
     kinds = {name: {"overrides": list, "seed": int}.get(name, str) for name in Job._fields}
+    if kinds.keys() - fields.keys() == {"config"}:
+        return "it is of an earlier version, and does not name its run's config"
     if strange := sorted(kinds.keys() ^ fields.keys()):
         return f"missing or unknown: {', '.join(strange)}"
     if wrong := [name for name, kind in kinds.items() if not isinstance(fields[name], kind)]:
@@ -149,9 +161,30 @@ def find_job(path: Path, number: str) -> Job:
 
 
 def read_done(place: Path, job: Job) -> Done | None:
-    """What the job has come to, or None if it is not done."""
+    """What the job has come to, as its run says today, or None if it is not done."""
     kept = _read_mark(Path(place) / job.done, job, ("run", "outcome"))
-    return Done(kept["run"], kept["outcome"]) if kept else None
+    run = run_of(job, kept["run"]) if kept else None
+    outcome = outcome_of(run) if run else None
+    return Done(str(run.path), outcome) if run and outcome else None
+
+
+def run_of(job: Job, path: str) -> RunDir | None:
+    """The run in this folder, finished or not; None if there is none, or it is not what the job asks for."""
+    try:
+        run = RunDir.open(path)
+    except ValueError:
+        return None
+    env = run.read_json(RunDir.ENV)
+    asked = (env["study"], env["phase"], env["preset"], env["seed"], env.get("fingerprint"))
+    return run if asked == (job.study, job.phase, job.preset, job.seed, job.config) else None
+
+
+def outcome_of(run: RunDir) -> str | None:
+    """What a finished run's metrics say; None if it is not finished or its files are damaged."""
+    try:
+        return str(judge(run).outcome) if run.finished else None
+    except ValueError:
+        return None
 
 
 def write_done(place: Path, job: Job, done: Done) -> None:

@@ -94,6 +94,7 @@ def make_jobs(
 
     ValueError if one of them could not be run: the first that cannot is named by what is wrong with it.
     """
+    _refuse_folder(out)
     count = math.prod(map(len, axes.values())) * max(len(seeds), 1)
     if count > MOST_JOBS:
         raise ValueError(f"this sweep would be {count} jobs; allowed: {MOST_JOBS}")
@@ -103,11 +104,13 @@ def make_jobs(
     ]
     declared = cache(phase.preset)
     configs: dict[str, tuple[str, ...]] = {}
+    named: dict[tuple[str, ...], str] = {}
     built_on: dict[tuple[str, ...], tuple[str, ...]] = {}
     for overrides in combinations:
         corpus = corpus_of(overrides)
         config = with_overrides(declared(preset, corpus), overrides)
-        twin = configs.setdefault(fingerprint(config), overrides)
+        named[overrides] = fingerprint(config)
+        twin = configs.setdefault(named[overrides], overrides)
         if twin is not overrides:
             raise ValueError(f"{' '.join(twin)} and {' '.join(overrides)} are the same config; give each value once")
         _refuse(phase, config)
@@ -119,7 +122,7 @@ def make_jobs(
         raise ValueError(f"this sweep would be {len(wanted)} jobs; allowed: {MOST_JOBS}")
     place, cwd = str(Path(out).absolute()), str(Path.cwd())
     return tuple(
-        Job(i, study.name, phase.code, preset, overrides, seed, place, cwd, f"jobs/{i}/done.json")
+        Job(i, study.name, phase.code, preset, overrides, seed, place, cwd, f"jobs/{i}/done.json", named[overrides])
         for i, (overrides, seed) in ((job_id(number), each) for number, each in enumerate(wanted))
     )
 
@@ -142,6 +145,19 @@ def _refuse(phase: Phase, config: Any) -> None:
     reason = phase.skip(config) if phase.skip else ""
     if reason:
         raise ValueError(f"{phase.code} would be skipped: {reason}")
+
+
+def _refuse_folder(out: Path) -> None:
+    """The folder of the runs may be yet to be made, but not where a file lies."""
+    out = Path(out).absolute()
+    try:
+        there = next(folder for folder in (out, *out.parents) if folder.exists())
+    except OSError as error:
+        raise ValueError(
+            f"runs cannot be kept under {out}: {error.strerror}; choose another folder with --out"
+        ) from None
+    if not there.is_dir():
+        raise ValueError(f"runs cannot be kept under {out}: {there} is a file; choose another folder with --out")
 
 
 def _refuse_without_inputs(

@@ -93,22 +93,28 @@ class AdapterConfig:
     clip_norm: float = 1.0  # largest gradient norm
     weight_decay: float = 0.01  # of matrices
     log_every: int = 10  # steps between training lines of the log
-    eval_every: int = 0  # steps between evaluations; 0 = only where one is given, at the end
+    eval_every: int = 0  # steps between evaluations, where one is given; 0 = only at the end
     checkpoint_every: int = 0  # steps between checkpoints; 0 = only at the end
 
     def __post_init__(self) -> None:
         for name, allowed in (("norms", NORMS), ("start", STARTS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not known; allowed: {' | '.join(allowed)}")
+        if not 1 <= self.hidden_mult <= 64:
+            raise ValueError(f"hidden_mult={self.hidden_mult} is out of range; allowed: 1 to 64")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} is out of range; allowed: at least 0 and below 1")
         if not (math.isfinite(self.epochs) and self.epochs > 0):
             raise ValueError(f"epochs={self.epochs} is out of range; allowed: above 0")
         if self.batch < 1:
             raise ValueError(f"batch={self.batch} is out of range; allowed: 1 or more prompts")
+        self.fit_config(1)  # the ranges of all that it hands on
 
     def fit_config(self, prompts: int) -> FitConfig:
         """The settings of `inscape.train.fit`. The plan averages no weights, and small squares want float32."""
+        steps = max(1, math.ceil(self.epochs * prompts / self.batch))
         return FitConfig(
-            steps=max(1, math.ceil(self.epochs * prompts / self.batch)),
+            steps=steps,
             lr=self.lr,
             beta2=0.999,
             weight_decay=self.weight_decay,
@@ -116,7 +122,7 @@ class AdapterConfig:
             ema_decay=0.0,
             precision="float32",
             log_every=self.log_every,
-            eval_every=self.eval_every,
+            eval_every=self.eval_every or steps,
             checkpoint_every=self.checkpoint_every,
         )
 

@@ -13,6 +13,7 @@ Legend: T tokens, D width of the table, P prompts.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from inscape.pretrained.language_model import LanguageModel
 
-__all__ = ["EmptyContext", "Replay", "other_prompt", "travels_alone"]
+__all__ = ["EmptyContext", "Replay", "check_groups", "other_prompt", "travels_alone"]
 
 
 @final
@@ -161,20 +162,26 @@ class EmptyContext:
         return cls.from_saved(read_saved(path, cls.kind))
 
 
+def check_groups(groups: Sequence[str]) -> None:
+    """ValueError where one group holds more than half of the prompts: some would have to meet their own."""
+    largest = max(Counter(groups).values(), default=0)
+    if 2 * largest > len(groups) or not largest:
+        raise ValueError(
+            f"{largest} of {len(groups)} prompts are of one group, so some cannot get another group's latent; "
+            "evaluate on prompts of more articles or scenes"
+        )
+
+
 def other_prompt(groups: Sequence[str], seed: int) -> Int[np.ndarray, " P"]:
     """For each prompt the index of one of another group (article, scene), each prompt taken once; by seed.
 
     Prompts of one article share facts, or the very context, so a latent of the same article would still help.
     Groups in a random order, one after the other, turned by the size of the largest: none then meets itself.
-    ValueError where one group holds more than half of the prompts: some would have to meet their own.
+    ValueError as `check_groups`.
     """
+    check_groups(groups)
     names, group_P, size_G = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    largest = int(size_G.max(initial=0))
-    if 2 * largest > len(group_P) or not largest:
-        raise ValueError(
-            f"{largest} of {len(group_P)} prompts are of one group, so some cannot get another group's latent; "
-            "evaluate on prompts of more articles or scenes"
-        )
+    largest = int(size_G.max())
     draw = np.random.default_rng(seed)
     rank_G = draw.permutation(len(names))
     order_P = np.lexsort((draw.random(len(group_P)), rank_G[group_P]))

@@ -1,7 +1,8 @@
 """The training diary of the plan: one JSON object a line, with the keys of the source document and no others.
 
-Each line is what one evaluation knew; a key that it did not measure is null, never zero. The same folder's log.jsonl
-has the loss of every step; this file is for reading two runs side by side.
+Each line is what one evaluation knew; a key that it did not measure is null, never zero. The last line has f1 and em as
+well, measured when the training was over. The same folder's log.jsonl has the loss of every step; this file is for
+reading two runs side by side.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "DIAGNOSTICS",
     "DIAGNOSTIC_KEYS",
     "append_diagnostics",
+    "complete_diagnostics",
     "peak_memory",
     "read_diagnostics",
     "reconstruction_values",
@@ -43,8 +45,8 @@ DIAGNOSTIC_KEYS = (
     "lr",  # of the step before
     "compression_ratio",  # D / d
     "quick_f1",  # on a few held-out questions, in percent
-    "f1",  # on all of them
-    "em",
+    "f1",  # on all of them, in percent
+    "em",  # likewise
     "memory",  # peak, bytes
 )
 
@@ -85,6 +87,16 @@ def append_diagnostics(path: Path, step: int, epoch: float, values: Mapping[str,
     line = {"step": step, "epoch": epoch} | {key: values.get(key) for key in DIAGNOSTIC_KEYS}
     kept = [before for before in read_diagnostics(path) if before["step"] < step]
     write_atomically(path, "".join(json.dumps(each, allow_nan=False) + "\n" for each in (*kept, line)))
+
+
+def complete_diagnostics(path: Path, values: Mapping[str, float | None]) -> None:
+    """Add to the last line what was measured when the training was over. ValueError where there is no line."""
+    lines = read_diagnostics(path)
+    if not lines:
+        raise ValueError(f"{path} has no line to complete: the training has not evaluated anything")
+    last = lines[-1]
+    known = {key: last[key] for key in DIAGNOSTIC_KEYS}
+    append_diagnostics(path, last["step"], last["epoch"], {**known, **values})
 
 
 def read_diagnostics(path: Path) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DistillationConfig",
     "Objective",
+    "check_head",
     "distil",
     "distillation_terms",
     "first_layers",
@@ -277,7 +278,7 @@ def first_layers(lm: LanguageModel, depth: int) -> Iterator[None]:
 
     ValueError where there are fewer, or they are not to be found.
     """
-    if depth == 0:
+    if depth == 0 or depth == lm.model.config.get_text_config().num_hidden_layers:
         yield
         return
     base = lm.model.base_model
@@ -361,11 +362,11 @@ def _check_examples(lm: LanguageModel, examples: Sequence[Example], units: int, 
         empty = [name for name in needed if not getattr(example, name)]
         if empty:
             raise ValueError(f"an example has no {empty[0]}, which {config.objective} needs; leave it out")
-    _check_head(lm)
+    check_head(lm)
 
 
-def _check_head(lm: LanguageModel) -> None:
-    """The head is run apart from the model: where a model does more to logits than that, it would go unnoticed."""
+def check_head(lm: LanguageModel) -> None:
+    """ValueError where a model does more to logits than its head: the head is run apart, so that it would be missed."""
     for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(lm.model.config, setting, None) not in (None, 1, 1.0):
             raise ValueError(f"the model sets {setting}, which distillation does not follow; use another model")

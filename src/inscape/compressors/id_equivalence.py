@@ -4,22 +4,23 @@ A compressed row is a function of its id. A receiver with the same table compres
 compressed row, and has the id: no information was lost and no training was needed, at any d at which different rows
 stay different. So a receiver that cannot do better than this is measured for what it does WITHOUT the table.
 
-Everything is float64. At d = 1 the 49,152 numbers of a table lie 1e-6 apart on average and 1e-11 where they are
-closest; float32 would make some of them equal, and would call that a loss of the method.
+Without a wire everything is float64. At d = 1 the 49,152 numbers of a table lie 1e-6 apart on average and 1e-11 where
+they are closest; float32 would make some of them equal, and would call that a loss of the method. With the wire of a
+compressor both sides are rounded as it rounds, and what these numbers cannot tell apart counts as lost.
 
 Legend: T tokens, V rows of the table, D its width, d width of a latent, N different ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inscape.compressors.projection import Projection, project
+from inscape.compressors.projection import Projection, as_sent, project
 from inscape.core.estimate import Estimate, bootstrap_mean
 
 if TYPE_CHECKING:
@@ -42,13 +43,17 @@ class IdEquivalence(NamedTuple):
 
 
 def recovered_ids(
-    projection: Projection, lm: LanguageModel, prompts: Sequence[Int[Tensor, " T"]], unit: str = "prompts"
+    projection: Projection,
+    lm: LanguageModel,
+    prompts: Sequence[Int[Tensor, " T"]],
+    unit: str = "prompts",
+    wire: str = "",
 ) -> IdEquivalence:
-    """Project the rows of `prompts`, and read every id back from the projected table."""
+    """Project the rows of `prompts`, and read every id back from the projected table; as sent by `wire`, if given."""
     table_VD = lm.table_VD.detach().cpu()
     asked = torch.unique(torch.cat([ids_T.to("cpu", torch.int64) for ids_T in prompts]))
-    latent_Nd = project(projection, table_VD[asked])
-    found = nearest_rows(latent_Nd, table_VD, projection)
+    latent_Nd = _received(projection, table_VD[asked], wire)
+    found = nearest_rows(latent_Nd, table_VD, projection, wire)
     group_V, groups = identical_rows(table_VD)
     right_N = group_V[asked.numpy()] == group_V[found.numpy()]
     is_right = np.zeros(len(table_VD))
@@ -81,10 +86,15 @@ def _words(row_CD: Tensor) -> Int[np.ndarray, "C D"]:
     return (row_CD.detach().cpu().double().numpy() + 0.0).view(np.uint64)
 
 
+def _received(projection: Projection, row_ND: Tensor, wire: str) -> Tensor:
+    latent_Nd = project(projection, row_ND)
+    return as_sent(latent_Nd, wire).double() if wire else latent_Nd
+
+
 def nearest_rows(
-    latent_Nd: Float[Tensor, "N d"], table_VD: Float[Tensor, "V D"], projection: Projection
+    latent_Nd: Float[Tensor, "N d"], table_VD: Float[Tensor, "V D"], projection: Projection, wire: str = ""
 ) -> Int[Tensor, " N"]:
-    """The id of the nearest projected row to each latent: exact, whatever the latents are.
+    """The id of the nearest projected row to each latent: exact, whatever the latents are. Of equal ones the lowest.
 
     Along one axis the table is sorted, so the rows beside a latent on it give a bound of the distance, and only rows
     within this bound on that axis can be nearer. Where latents are projected rows the bound is rounding, and one row is
@@ -93,10 +103,10 @@ def nearest_rows(
     projected at a time.
     """
     axis_D1 = Projection(projection.mean_D, projection.basis_Dd[:, :1])
-    along_V = torch.cat([project(axis_D1, some).flatten() for some in table_VD.split(BLOCK)])
+    along_V = torch.cat([_received(axis_D1, some, wire).flatten() for some in table_VD.split(BLOCK)])
     along_V, order_V = torch.sort(along_V, stable=True)
     beside_N = torch.searchsorted(along_V, latent_Nd[:, 0].contiguous())
-    search = _Search(latent_Nd, table_VD, projection, order_V)
+    search = _Search(latent_Nd, lambda place: _received(projection, table_VD[place], wire), order_V)
     below_N, above_N = (beside_N - 1).clamp(min=0), beside_N.clamp(max=len(along_V) - 1) + 1
     search.compare(below_N, above_N)
     # A hair more than the distance, since what was projected twice may differ in the last bit.
@@ -112,8 +122,8 @@ def nearest_rows(
 class _Search:
     """The nearest row to each latent among those it was compared with."""
 
-    def __init__(self, latent_Nd: Tensor, table_VD: Tensor, projection: Projection, order_V: Tensor) -> None:
-        self.latent_Nd, self.table_VD, self.projection, self.order_V = latent_Nd, table_VD, projection, order_V
+    def __init__(self, latent_Nd: Tensor, received: Callable[[Tensor], Tensor], order_V: Tensor) -> None:
+        self.latent_Nd, self.received, self.order_V = latent_Nd, received, order_V
         self.best_N = torch.full((len(latent_Nd),), torch.inf, dtype=torch.float64)  # squared distance
         self.nearest_N = torch.zeros(len(latent_Nd), dtype=torch.int64)
 
@@ -128,7 +138,7 @@ class _Search:
             self._improve(query, row)
 
     def _improve(self, query: Tensor, row: Tensor) -> None:
-        off = project(self.projection, self.table_VD[row]) - self.latent_Nd[query]
+        off = self.received(row) - self.latent_Nd[query]
         distance = off.square().sum(1)
         order = np.lexsort((row.numpy(), distance.numpy(), query.numpy()))  # of equal distances the lowest id
         leading = torch.from_numpy(order[np.flatnonzero(np.diff(query.numpy()[order], prepend=-1))])

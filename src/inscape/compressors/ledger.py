@@ -48,7 +48,7 @@ __all__ = [
 NUMBER_BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
 SCALE_BITS = 16  # the float16 scale of a group of int8 or int4
 ZSTD_LEVEL = 19  # the highest that needs no extra memory
-ZSTD_MISSING = "zstd is left out: it needs Python 3.14 or the package zstandard"
+ZSTD_MISSING = "zstd is left out: it needs Python 3.14, or the package zstandard of the extra lm"
 
 
 class Price(NamedTuple):

@@ -44,7 +44,7 @@ __all__ = [
     "unproject",
 ]
 
-NUMBERS = {"float32": torch.float32, "float16": torch.float16}  # what a latent can be sent as
+NUMBERS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}  # to send a latent as
 CHUNK = 4096  # table rows at a time: 19 MB of float64 at a width of 576
 MOST_PROMPTS = 5000  # of the source document: "5000 samples, 50 % of the training data"
 

@@ -21,6 +21,7 @@ __all__ = [
     "from_yaml",
     "load_preset",
     "preset_names",
+    "single_overrides",
     "to_dict",
     "to_yaml",
     "with_changes",
@@ -92,16 +93,27 @@ def _named(corpus: Sequence[str]) -> list[str]:
 
 
 def with_overrides(config: C, overrides: Sequence[str]) -> C:
-    """The config with `key=value` strings applied, a later one over an earlier; values are YAML, keys are dotted."""
+    """The config with `key=value` strings applied, a later one over an earlier; keys are dotted.
+
+    Values are YAML, but where the config wants text, say a file's name, it is the words as typed, quotes around them
+    dropped: YAML would make 10 of 012 and True of yes.
+    """
     changes: dict[str, Any] = {}
     for item in overrides:
         key, equals, _ = item.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"override {item!r} is not key=value; e.g. {next(iter(_keys(config)))}=...")
-        given = _nest(_read_override(item))
+        given = _nest(_as_typed(config, item) or _read_override(item))
         _refuse_unknown(config, given)
         changes |= _flatten(given)
     return with_changes(config, changes)
+
+
+def single_overrides(item: str) -> list[str]:
+    """An override of a whole group, data={text: a}, as one of each key: data.text=a. Any other as it is."""
+    if not item.partition("=")[2].strip().startswith("{"):
+        return [item.strip()]
+    return [f"{key}={_word(value)}" for key, value in _flatten(_read_override(item.strip())).items()]
 
 
 def with_changes(config: C, changes: Mapping[str, Any]) -> C:
@@ -148,6 +160,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold a mapping, and holds {type(content).__name__}")
     return {str(key): value for key, value in content.items()}
+
+
+def _as_typed(config: Any, item: str) -> dict[str, Any]:
+    """An override of text, in the words that were typed; empty if it is none, or YAML is to read or refuse it.
+
+    Those are no words at all, words in quotes, ${interpolations}, and signs that cannot be printed.
+    """
+    key, _, words = item.partition("=")
+    words = words.strip()
+    for_yaml = not words or words.startswith(("'", '"')) or "$" in words or not words.isprintable()
+    return {key: words} if isinstance(_keys(config).get(key), str) and not for_yaml else {}
+
+
+def _word(value: Any) -> str:
+    """A value as an override would have it; text only in quotes where it would lose something without."""
+    plain = isinstance(value, str) and value == value.strip() and not value.startswith(("'", '"'))
+    return value if plain else json.dumps(value, default=str)
 
 
 def _read_override(item: str) -> dict[str, Any]:

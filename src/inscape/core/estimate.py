@@ -10,10 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Estimate", "bootstrap_mean", "exact", "proportion"]
+__all__ = ["Estimate", "NotFinite", "bootstrap_mean", "exact", "proportion"]
 
 CONFIDENCE = 0.95
 NORMAL_QUANTILE = 1.959963984540054  # two-sided 95 %
+
+
+class NotFinite(ValueError):
+    """Scores of which some are not numbers. No input asks for that: what made them is at fault."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +73,14 @@ def bootstrap_mean(
 
     Of a single unit nothing is known about the spread, so its interval is not measured: resampling one value would
     claim certainty. The interval is too narrow below about 20 units (it covers the mean 83 % of the time at n = 5).
-    Raises ValueError if a value is not finite: dropping it in silence would move the mean.
+    Raises NotFinite if a value is not finite: dropping it in silence would move the mean.
     Source: Efron & Tibshirani 1993, section 13.3.
     """
     x = np.asarray(values, dtype=np.float64).ravel()
     if x.size == 0:
         return Estimate(math.nan, math.nan, math.nan, 0, unit)
     if not np.isfinite(x).all():
-        raise ValueError(
+        raise NotFinite(
             f"{int((~np.isfinite(x)).sum())} of {x.size} values are not finite; a mean over them is not defined"
         )
     mean = float(x.mean())

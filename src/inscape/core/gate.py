@@ -4,6 +4,8 @@ A gate is a list of criteria written down before the measurement. `Gate.judge` i
 anyone can replay a verdict from `gate.json` and `metrics.json`.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,7 +14,7 @@ from typing import Any, Literal
 
 from inscape.core.estimate import Estimate
 
-__all__ = ["Criterion", "Finding", "Gate", "Outcome", "Verdict"]
+__all__ = ["Criterion", "Finding", "Gate", "Outcome", "Verdict", "fingerprint_of_gate"]
 
 
 class Outcome(StrEnum):
@@ -163,7 +165,7 @@ class Gate:
         """The inverse of `to_json`; ValueError if it is not a gate."""
         try:
             return cls(Criterion(**c) for c in criteria)
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"not a gate: {error}") from None
 
     def __eq__(self, other: object) -> bool:
@@ -175,6 +177,11 @@ class Gate:
 
     def __repr__(self) -> str:
         return f"Gate({', '.join(map(str, self.criteria))})"
+
+
+def fingerprint_of_gate(criteria: Any) -> str:
+    """Sixteen hex digits that name exactly this content of a gate.json: others after any edit of it."""
+    return hashlib.sha256(json.dumps(criteria, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _overall(findings: Iterable[Finding]) -> Outcome:

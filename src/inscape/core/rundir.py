@@ -12,6 +12,7 @@ Every file is written under a temporary name, flushed to the disk and renamed: a
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FORMAT", "RunDir", "across_seeds_path", "find_runs", "write_atomically", "write_json_atomically"]
+__all__ = [
+    "FORMAT",
+    "RunDir",
+    "across_seeds_path",
+    "find_runs",
+    "is_run_named",
+    "write_atomically",
+    "write_json_atomically",
+]
 
 FORMAT = 1  # raise it when a reader of older run directories would be misled
 ASKED = {  # what env.json says was asked; everything else in it is for the record
@@ -35,6 +44,7 @@ ASKED = {  # what env.json says was asked; everything else in it is for the reco
     "inputs": dict,
 }
 LOCK = ".lock"
+RUN_NAME = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-([0-9a-f]+)-s(\d+)")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -135,6 +145,18 @@ class RunDir:
                     folder.rmdir()
 
     @property
+    def root(self) -> Path | None:
+        """The folder of all runs that this one lies in; None where it was copied to a place of another shape."""
+        env = self.read_json(self.ENV)
+        asked = [str(env.get(key)) for key in ("study", "phase", "preset")] if isinstance(env, dict) else None
+        for path in (self.path.absolute(), self.path.resolve()):
+            if len(path.parents) > 3:
+                study, phase, preset = path.parts[-4:-1]
+                if [study, phase, preset.partition("+")[0]] == asked:  # evidence lies in PRESET+CHANGES
+                    return path.parents[3]
+        return None
+
+    @property
     def figures(self) -> Path:
         """The folder of pictures, made on first use."""
         folder = self.path / "figures"
@@ -194,6 +216,14 @@ class RunDir:
 def across_seeds_path(root: Path, study: str, phase: str, preset: str) -> Path:
     """Where the judgement over all declared seeds of a preset is kept."""
     return Path(root) / study / phase / preset / "across_seeds.json"
+
+
+def is_run_named(name: str, folder: Path, env: Mapping[str, Any]) -> bool:
+    """Whether `folder` is the run of this name, or a collected copy of it; a copy keeps in env.json when it began."""
+    asked = RUN_NAME.fullmatch(name)
+    if asked is None or RUN_NAME.fullmatch(folder.name):
+        return folder.name == name
+    return asked.groups() == (env.get("started"), env.get("fingerprint"), str(env.get("seed")))
 
 
 def find_runs(root: Path, study: str = "*", phase: str = "*", preset: str = "*") -> Iterator[RunDir]:

@@ -1,18 +1,22 @@
 """Runs phases with their seeds and remedies, and keeps what they measured. Which phase may run: see `core.standing`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inscape.core.config import differences, fingerprint, fingerprint_of_file, to_yaml, with_overrides
 from inscape.core.environment import environment
-from inscape.core.gate import Outcome, Verdict
+from inscape.core.estimate import NotFinite
+from inscape.core.gate import Outcome, Verdict, fingerprint_of_gate
 from inscape.core.rundir import FORMAT, RunDir, across_seeds_path, find_runs, write_atomically, write_json_atomically
 from inscape.core.standing import (
+    CORPUS,
+    Standing,
     config_of,
     corpus_of,
     declaration,
+    gate_of_run,
     is_open,
     judge,
     judge_across_seeds,
@@ -22,9 +26,13 @@ from inscape.core.standing import (
 )
 from inscape.core.study import SMOKE, Context, Phase, Study
 
-__all__ = ["Request", "resume", "run_phase", "run_study"]
+__all__ = ["MeasurementFailed", "Request", "resume", "run_phase", "run_study"]
 
 Say = Callable[[str], None]
+
+
+class MeasurementFailed(RuntimeError):
+    """A phase measured something that is not a number: a fault of the code or of what it trained, not of the input."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ def run_phase(
         attempt: dict[int, RunDir] = {}
         for seed in _seeds(phase, request):
             run = attempt[seed] = _prepare(study, phase, request, seed, remedies)
-            say(f"{study.name}.{phase.code} ({phase.name}), preset {request.preset}, seed {seed}: {run.path}")
+            what = f"{study.name}.{phase.code} ({phase.name}), preset {request.preset}, seed {seed}"
+            say(f"{what}: {run.path}{_ground(run)}")
             verdict = _first_execution(study, phase, run)
             done.append(run)
             finished(run)
@@ -119,11 +128,13 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
             f"{run.path / RunDir.CONFIG} was edited since the run began, so its parts would not fit together; "
             f"undo that, or start another with inscape run {study.name}.{phase.code} key=value"
         )
+    gate_of_run(run)  # refused before anything more is measured
     if not isinstance(env.get("corpus"), list):
         raise ValueError(f"{run.path / RunDir.ENV} is damaged: corpus missing or of a wrong type")
     verdict = _execute(study, phase, run)
     finished(run)
-    _record_across_seeds(study, phase, env["preset"], run.path.resolve().parents[3], tuple(env["corpus"]))
+    if run.root is not None:
+        _record_across_seeds(study, phase, env["preset"], run.root, tuple(env["corpus"]))
     return verdict
 
 
@@ -162,7 +173,8 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
     gate = is_open(study, phase, request.preset, request.root, request.corpus, request.seed)
     if not gate.open and request.preset != SMOKE and not request.despite_gate:
         raise ValueError(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}")
-    built_on = phase.builds_on(config)
+    inputs = {code: _input(study, code, request, seed, gate) for code in phase.builds_on(config)}
+    criteria = phase.gate_of(config).to_json()
     asked = {
         "format": FORMAT,
         "study": study.name,
@@ -171,17 +183,18 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
         "seed": seed,
         "device": request.device,
         "fingerprint": fingerprint(config),
+        "gate_fingerprint": fingerprint_of_gate(criteria),
         "overrides": differences(declared, base),
         "corpus": list(request.corpus),
         "remedies": list(remedies),
         "despite_gate": None if gate.open else request.despite_gate,
-        "inputs": {code: str(_input(study, code, request, seed).path.resolve()) for code in built_on},
+        "inputs": {code: str(found.path.resolve()) for code, found in inputs.items()},
         "about": _about(study, phase),
         **declaration(phase),
     }
     run = RunDir.create(request.root, study.name, phase.code, request.preset, asked["fingerprint"], seed)
     write_atomically(run.path / RunDir.CONFIG, to_yaml(config))
-    run.write_json(RunDir.GATE, phase.gate_of(config).to_json())
+    run.write_json(RunDir.GATE, criteria)
     run.write_json(RunDir.ENV, asked | environment())
     return run
 
@@ -220,6 +233,10 @@ def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
             metrics = phase.run(Context(config, env["seed"], env["device"], env["preset"], run, inputs))
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; continue with: inscape resume {run.path}") from None
+        except NotFinite as error:
+            raise MeasurementFailed(
+                f"{study.name}.{phase.code} seed {env['seed']} failed: {error}; what there is of it is kept: {run.path}"
+            ) from error
         run.write_json(RunDir.METRICS, {name: estimate.to_json() for name, estimate in metrics.items()})
         verdict = judge(run)
         run.write_json(RunDir.VERDICT, verdict.to_json())
@@ -244,24 +261,51 @@ def _record_across_seeds(
     verdict = judge_across_seeds(phase, runs)
     if corpus:
         return verdict  # the file beside the runs is the declared corpus's
-    path = across_seeds_path(root, study.name, phase.code, preset)
-    write_json_atomically(path, {"seeds": list(phase.seeds), **verdict.to_json()})
+    about = {
+        "seeds": list(phase.seeds),
+        "fingerprint": runs[phase.seeds[0]].read_json(RunDir.ENV)["fingerprint"],
+        "runs": {str(seed): runs[seed].path.name for seed in phase.seeds},
+    }
+    write_json_atomically(across_seeds_path(root, study.name, phase.code, preset), {**about, **verdict.to_json()})
     return verdict
 
 
-def _input(study: Study, code: str, request: Request, seed: int) -> RunDir:
-    """The run of a needed phase to build on: the same seed's if it counts, else any finished one of this preset."""
+def _input(study: Study, code: str, request: Request, seed: int, gate: Standing) -> RunDir:
+    """The run of a needed phase to build on: where the gate is open the same seed's that counts, else another's.
+
+    Past a shut gate, and in smoke runs, none need count: one of the same seed goes before one under the declared
+    config, that before any other finished one of this preset, and of equals the latest is taken.
+    """
     runs = standing(study, study.phase(code), request.preset, request.root, request.corpus, request.seed).runs
-    if runs:
+    if runs and (gate.open or seed in runs):
         return runs.get(seed, next(iter(runs.values())))
     finished = [
-        run
+        (run, env)
         for run in find_runs(request.root, study.name, code, request.preset)
-        if run.finished and run.read_json(RunDir.ENV).get("corpus") == list(request.corpus)
+        if run.finished and (env := run.read_json(RunDir.ENV)).get("corpus") == list(request.corpus)
     ]
     if not finished:
         raise ValueError(
             f"{study.name}.{code} has no finished {request.preset} run to build on; "
             f"first: inscape run {study.name}.{code} --preset {request.preset}"
         )
-    return finished[-1]
+    return max(reversed(finished), key=lambda found: (found[1]["seed"] == seed, _is_declared(*found, runs)))[0]
+
+
+def _is_declared(run: RunDir, env: Mapping[str, Any], runs: Mapping[int, RunDir]) -> tuple[bool, bool]:
+    """Whether a run counts, and whether its config at least was no one's own and its gate not pushed."""
+    own = [key for key in env["overrides"] if not key.startswith(CORPUS)]
+    return run.path in {other.path for other in runs.values()}, not own and not env["despite_gate"]
+
+
+def _ground(run: RunDir) -> str:
+    """What a run is built on, in words; empty if it is the first."""
+    told = []
+    for code, path in run.read_json(RunDir.ENV)["inputs"].items():
+        ground = RunDir(Path(path))
+        try:
+            outcome = str(judge(ground).outcome)
+        except ValueError:
+            outcome = "damaged"
+        told.append(f"{code} seed {ground.read_json(RunDir.ENV)['seed']} ({outcome}): {path}")
+    return f"; built on {', '.join(told)}" if told else ""

@@ -2,10 +2,11 @@
 
 Rules: only the declared config of a preset counts, perhaps with remedies (an overridden run is kept, and opens
 nothing); all declared seeds must pass, under one config; a run counts only under the declaration (gate, seeds,
-across-seeds gate) it was run under, and never if it was pushed past a shut gate; `smoke` opens nothing; a shut gate
-shuts everything that builds on it. One seed may climb alone as long as no other has failed (decision 0009). `data.*`
-overrides say what is asked about, not how: the runs on one corpus are a ladder of their own, beside the declared one.
-Editing verdict.json fools nobody, for it is never read here.
+across-seeds gate) it was run under, and never if it was pushed past a shut gate; it counts only as long as the runs
+that it was built on are there and count; `smoke` opens nothing; a shut gate shuts everything that builds on it. One
+seed may climb alone as long as no other has failed (decision 0009). `data.*` overrides say what is asked about, not
+how: the runs on one corpus are a ladder of their own, beside the declared one. Outcomes are worked out from
+metrics.json and gate.json; where verdict.json says anything else, one of them was edited, and the run does not count.
 """
 
 import math
@@ -13,17 +14,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inscape.core.config import differences, fingerprint_of_file, from_yaml, with_overrides
+from inscape.core.config import differences, fingerprint_of_file, from_yaml, single_overrides, with_overrides
 from inscape.core.estimate import Estimate, exact
-from inscape.core.gate import Gate, Outcome, Verdict
-from inscape.core.rundir import RunDir, find_runs
+from inscape.core.gate import Gate, Outcome, Verdict, fingerprint_of_gate
+from inscape.core.rundir import RunDir, find_runs, is_run_named
 from inscape.core.study import SMOKE, Phase, Study
 
 __all__ = [
+    "CORPUS",
     "Standing",
     "config_of",
     "corpus_of",
     "declaration",
+    "gate_of_run",
     "is_open",
     "judge",
     "judge_across_seeds",
@@ -36,8 +39,14 @@ CORPUS = "data."  # overrides that begin so name the corpus
 
 
 def corpus_of(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides that name the corpus, in one order."""
-    return tuple(sorted(item.strip() for item in overrides if item.strip().startswith(CORPUS)))
+    """The overrides that name the corpus, in one order, each of a single key."""
+    group = f"{CORPUS.removesuffix('.')}="
+    words = [
+        word
+        for item in overrides
+        for word in (single_overrides(item) if item.strip().startswith(group) else [item.strip()])
+    ]
+    return tuple(sorted(word for word in words if word.startswith(CORPUS)))
 
 
 class Standing(NamedTuple):
@@ -51,12 +60,21 @@ class Standing(NamedTuple):
 def judge(run: RunDir, gate: Gate | None = None) -> Verdict:
     """Judge a run's stored metrics by the gate stored with it, or by `gate`. Pure: nothing is written."""
     metrics = _metrics(run)
-    if gate is None:
-        kept = run.read_json(RunDir.GATE)
-        if kept is None:
-            raise ValueError(f"{run.path} has no {RunDir.GATE}: nothing to judge by")
-        gate = Gate.from_json(kept)
-    return gate.judge(metrics)
+    return (gate or gate_of_run(run)).judge(metrics)
+
+
+def gate_of_run(run: RunDir) -> Gate:
+    """The gate stored with a run; ValueError if it is missing, damaged, or not the one that the run began with."""
+    kept, env, path = run.read_json(RunDir.GATE), run.read_json(RunDir.ENV), run.path / RunDir.GATE
+    if kept is None:
+        raise ValueError(f"{path} is missing, so there is nothing to judge by; restore it, or {_again(run)}")
+    begun_with = env.get("gate_fingerprint") if isinstance(env, dict) else None
+    if begun_with is not None and begun_with != fingerprint_of_gate(kept):
+        raise ValueError(f"{path} was edited since the run began; undo that, or {_again(run)}")
+    try:
+        return Gate.from_json(kept)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or {_again(run)}") from None
 
 
 def standing(
@@ -66,27 +84,7 @@ def standing(
 
     seed: ask for one declared seed alone. It must have passed, and of the others each that was run.
     """
-    if preset == SMOKE:
-        return Standing(False, ("smoke runs exercise the code and open nothing",), {})
-    phase = phase.on(corpus)
-    latest: dict[str, dict[int, RunDir]] = {}
-    for run in find_runs(root, study.name, phase.code, preset):
-        if _counts(phase, preset, run, corpus):
-            env = run.read_json(RunDir.ENV)
-            latest.setdefault(env["fingerprint"], {})[env["seed"]] = run
-    best = Standing(False, (f"{phase.code} has no finished {preset} run under today's config and gate",), {})
-    for runs in latest.values():
-        asked = [s for s in phase.seeds if seed not in phase.seeds or s == seed or s in runs]
-        reasons = [
-            f"{phase.code} seed {s}: {_outcome(runs.get(s))}" for s in asked if _outcome(runs.get(s)) != Outcome.PASS
-        ]
-        if not reasons and phase.across_seeds and len(asked) == len(phase.seeds):
-            verdict = judge_across_seeds(phase, runs)
-            reasons = [] if verdict.passed else [f"{phase.code} across seeds: {verdict.outcome}"]
-        if not reasons:
-            return Standing(True, (), runs)
-        best = Standing(False, tuple(reasons), runs)
-    return best
+    return _standing(_Ladder(study, preset, root, corpus), phase, seed)
 
 
 def is_open(
@@ -97,29 +95,156 @@ def is_open(
     A phase that mends another may run once that one has failed with every seed, and has nothing to do if it passed.
     seed: whether it may run with this one; see `standing`.
     """
-    reasons: list[str] = []
-    if phase.mends and preset != SMOKE:
-        reasons += _unmended(study, phase, preset, root, corpus)
-    for needed in map(study.phase, phase.needs):
-        reasons += is_open(study, needed, preset, root, corpus, seed).reasons
-        reasons += standing(study, needed, preset, root, corpus, seed).reasons
+    reasons = _shut_by(_Ladder(study, preset, root, corpus), phase, seed)
     return Standing(not reasons, tuple(dict.fromkeys(reasons)), {})
 
 
 def nothing_to_mend(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = ()) -> str:
     """Why a phase that mends another has nothing to do; empty if it has, or mends none."""
-    if phase.mends and standing(study, study.phase(phase.mends), preset, root, corpus).open:
+    return _nothing_to_mend(_Ladder(study, preset, root, corpus), phase)
+
+
+class _Look(NamedTuple):
+    """What one look at a run has shown."""
+
+    env: dict[str, Any] | None  # None: it is no finished run under today's declaration
+    outcome: str
+    flaw: str  # why it does not count all the same; empty if it counts
+
+
+class _Ladder:
+    """The runs of a study on one corpus in one preset, each looked at once however often it is asked for."""
+
+    def __init__(self, study: Study, preset: str, root: Path, corpus: tuple[str, ...]) -> None:
+        self.study, self.preset, self.root, self.corpus = study, preset, root, corpus
+        self._runs: dict[str, list[RunDir]] = {}
+        self._declared: dict[str, tuple[Any, Any]] = {}
+        self._looks: dict[Path, _Look] = {}
+
+    def phase(self, code: str) -> Phase:
+        return self.study.phase(code).on(self.corpus)
+
+    def runs(self, phase: Phase) -> list[RunDir]:
+        if phase.code not in self._runs:
+            self._runs[phase.code] = list(find_runs(self.root, self.study.name, phase.code, self.preset))
+        return self._runs[phase.code]
+
+    def look(self, phase: Phase, run: RunDir) -> _Look:
+        if run.path not in self._looks:
+            self._looks[run.path] = _Look(None, "", "")  # should its record name itself as what it was built on
+            self._looks[run.path] = self._look(phase, run)
+        return self._looks[run.path]
+
+    def _look(self, phase: Phase, run: RunDir) -> _Look:
+        try:
+            env, gate = run.read_json(RunDir.ENV), gate_of_run(run)
+            config = self._config_if_declared(phase, run, env, gate) if run.finished else None
+            if config is None:
+                return _Look(None, "", "")
+            verdict = judge(run, gate)
+            flaw = self._flaw_of_inputs(phase, env, phase.builds_on(config))
+            if verdict.to_json() != run.read_json(RunDir.VERDICT):
+                flaw = f"does not count: its {RunDir.VERDICT} is not what {RunDir.METRICS} and {RunDir.GATE} give"
+            return _Look(env, str(verdict.outcome), flaw)
+        except (ValueError, IndexError, TypeError, KeyError, OverflowError, AttributeError):
+            return _Look(None, "", "")  # damaged, or written by other code: it opens nothing
+
+    def _config_if_declared(self, phase: Phase, run: RunDir, env: dict[str, Any], gate: Gate) -> Any:
+        """A run's config if that and the seed are declared, under today's declaration, and it was not pushed."""
+        if phase.code not in self._declared:
+            preset_config = phase.preset(self.preset, self.corpus)
+            self._declared[phase.code] = preset_config, with_overrides(preset_config, self.corpus)
+        preset_config, declared = self._declared[phase.code]
+        wanted = with_remedies(phase, declared, env["remedies"])
+        fits = (
+            tuple(env["corpus"]) == self.corpus
+            and env["overrides"] == differences(preset_config, declared)
+            and not env["despite_gate"]
+            and env["preset"] == self.preset
+            and env["seed"] in phase.seeds
+            and declaration(phase).items() <= env.items()
+            and gate == phase.gate_of(declared)
+            and env.get("fingerprint") == fingerprint_of_file(run.path / RunDir.CONFIG)
+            and config_of(phase, run) == wanted
+        )
+        return wanted if fits else None
+
+    def _flaw_of_inputs(self, phase: Phase, env: dict[str, Any], builds_on: Iterable[str]) -> str:
+        """Why a run does not count for what it was built on; empty if all of that is here and counts."""
+        inputs = env["inputs"]
+        for code in dict.fromkeys((*builds_on, *inputs)):
+            if code not in inputs:
+                return f"was built on no run of {code}"
+            needed, name = self.phase(code), Path(inputs[code]).name
+            found = next((r for r in self.runs(needed) if is_run_named(name, r.path, r.read_json(RunDir.ENV))), None)
+            if found is None:
+                return f"was built on a run of {code} that is not here"
+            there = self.look(needed, found)
+            if there.env is None or there.flaw:
+                return f"was built on a run of {code} that does not count (any more)"
+            if code in phase.needs and there.outcome != Outcome.PASS:
+                return f"was built on a run of {code} that has not passed: {there.outcome}"
+            if env["seed"] in needed.seeds and there.env["seed"] != env["seed"]:
+                return f"was built on seed {there.env['seed']} of {code}"
+        return ""
+
+
+def _standing(ladder: _Ladder, phase: Phase, seed: int | None = None) -> Standing:
+    if ladder.preset == SMOKE:
+        return Standing(False, ("smoke runs exercise the code and open nothing",), {})
+    phase = phase.on(ladder.corpus)
+    latest: dict[str, dict[int, RunDir]] = {}
+    flaws: dict[str, dict[int, str]] = {}
+    for run in ladder.runs(phase):
+        env, _, flaw = ladder.look(phase, run)
+        if env is not None:
+            of_config = latest.setdefault(env["fingerprint"], {})
+            if flaw:
+                flaws.setdefault(env["fingerprint"], {})[env["seed"]] = flaw
+            else:
+                of_config[env["seed"]] = run
+    best = Standing(False, (f"{phase.code} has no finished {ladder.preset} run under today's config and gate",), {})
+    for config, runs in latest.items():
+        asked = [s for s in phase.seeds if seed not in phase.seeds or s == seed or s in runs]
+        outcomes = {s: ladder.look(phase, runs[s]).outcome if s in runs else "not run" for s in asked}
+        reasons = [
+            f"{phase.code} seed {s} {flaws[config][s]}"
+            if s not in runs and s in flaws.get(config, {})
+            else f"{phase.code} seed {s}: {outcome}"
+            for s, outcome in outcomes.items()
+            if outcome != Outcome.PASS
+        ]
+        if not reasons and phase.across_seeds and len(asked) == len(phase.seeds):
+            verdict = judge_across_seeds(phase, runs)
+            reasons = [] if verdict.passed else [f"{phase.code} across seeds: {verdict.outcome}"]
+        if not reasons:
+            return Standing(True, (), runs)
+        best = Standing(False, tuple(reasons), runs)
+    return best
+
+
+def _shut_by(ladder: _Ladder, phase: Phase, seed: int | None) -> list[str]:
+    """Why a phase may not run; empty if it may."""
+    reasons = _unmended(ladder, phase) if phase.mends and ladder.preset != SMOKE else []
+    for needed in map(ladder.study.phase, phase.needs):
+        reasons += _shut_by(ladder, needed, seed)
+        reasons += _standing(ladder, needed, seed).reasons
+    return reasons
+
+
+def _nothing_to_mend(ladder: _Ladder, phase: Phase) -> str:
+    if phase.mends and _standing(ladder, ladder.study.phase(phase.mends)).open:
         return f"{phase.mends} has passed, so there is nothing to mend"
     return ""
 
 
-def _unmended(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...]) -> list[str]:
+def _unmended(ladder: _Ladder, phase: Phase) -> list[str]:
     """Why a phase that mends another may not run yet, or never: a broken instrument is no failure to answer."""
-    if moot := nothing_to_mend(study, phase, preset, root, corpus):
+    if moot := _nothing_to_mend(ladder, phase):
         return [moot]
-    broken = study.phase(phase.mends).on(corpus)
-    tried = standing(study, broken, preset, root, corpus)
-    outcomes = {seed: _outcome(tried.runs.get(seed)) for seed in broken.seeds}
+    broken = ladder.phase(phase.mends)
+    tried = _standing(ladder, broken).runs
+    outcomes = {s: ladder.look(broken, tried[s]).outcome if s in tried else "not run" for s in broken.seeds}
     unusable = ("not run", Outcome.INVALID)
     return [f"{broken.code} seed {seed}: {outcome}" for seed, outcome in outcomes.items() if outcome in unusable]
 
@@ -151,30 +276,6 @@ def declaration(phase: Phase) -> dict[str, Any]:
     return {"declared_seeds": list(phase.seeds), "across_seeds": across.to_json() if across else None}
 
 
-def _counts(phase: Phase, preset: str, run: RunDir, corpus: tuple[str, ...]) -> bool:
-    """Finished, readable, with declared config and seed, under today's declaration, not pushed past a shut gate."""
-    if not run.finished:
-        return False
-    try:
-        judge(run)
-        env = run.read_json(RunDir.ENV)
-        preset_config = phase.preset(preset, corpus)
-        declared = with_overrides(preset_config, corpus)
-        return (
-            tuple(env["corpus"]) == corpus
-            and env["overrides"] == differences(preset_config, declared)
-            and not env["despite_gate"]
-            and env["preset"] == preset
-            and env["seed"] in phase.seeds
-            and declaration(phase).items() <= env.items()
-            and Gate.from_json(run.read_json(RunDir.GATE)) == phase.gate_of(declared)
-            and env.get("fingerprint") == fingerprint_of_file(run.path / RunDir.CONFIG)
-            and config_of(phase, run) == with_remedies(phase, declared, env["remedies"])
-        )
-    except (ValueError, IndexError, TypeError, KeyError):
-        return False  # damaged, or written by other code: it opens nothing
-
-
 def config_of(phase: Phase, run: RunDir) -> Any:
     return from_yaml(phase.config, run.path / RunDir.CONFIG)
 
@@ -186,14 +287,21 @@ def with_remedies(phase: Phase, config: Any, remedies: Iterable[int]) -> Any:
 
 
 def _metrics(run: RunDir) -> dict[str, Estimate]:
-    stored = run.read_json(RunDir.METRICS)
+    stored, path = run.read_json(RunDir.METRICS), run.path / RunDir.METRICS
+    if stored is None and run.finished:
+        raise ValueError(f"{path} is missing, though the run is finished; restore it, or {_again(run)}")
     if stored is None:
-        raise ValueError(f"{run.path} has no {RunDir.METRICS}: it has not been measured yet; inscape resume {run.path}")
+        raise ValueError(f"{path} is missing: it has not been measured yet; inscape resume {run.path}")
     try:
         return {name: Estimate.from_json(fields) for name, fields in stored.items()}
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{run.path / RunDir.METRICS} is damaged ({error}); run the phase again") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or {_again(run)}") from None
 
 
-def _outcome(run: RunDir | None) -> str:
-    return "not run" if run is None else str(judge(run).outcome)
+def _again(run: RunDir) -> str:
+    """What to do where a run's files are beyond repair."""
+    env = run.read_json(RunDir.ENV)
+    if not isinstance(env, dict) or not {"study", "phase", "preset", "seed"} <= env.keys():
+        return "run the phase again"
+    words = f"inscape run {env['study']}.{env['phase']} --preset {env['preset']} --seed {env['seed']}"
+    return f"run the phase again: {words}"

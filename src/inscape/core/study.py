@@ -84,6 +84,7 @@ class Phase:
     gate_for: Callable[[Any], Gate] | None = None  # another gate for other corpora: a function of the config alone
     several: bool = False  # whether several processes may call `run` at once: none of its files decides anything
     skip: Callable[[Any], str] | None = None  # why the phase has nothing to ask of this config; empty: it has
+    beside: Callable[[Any], Sequence[str]] | None = None  # lines shown under a config, such as its plan's table
     supplied: Callable[[Any], bool] | None = None  # whether a config names what `needs` would give: it builds on no run
 
     def __post_init__(self) -> None:

@@ -40,12 +40,12 @@ def export(format: str, out: Path, weights: Path | None = None) -> str:
     """Write the folder `out`, whole or not at all; returns what was done, in words.
 
     weights: as in `VisualCodec.from_pretrained`. ValueError in one line, before anything is written: an unknown
-    format, a package that is missing, an `out` that is taken, weights that are an encoder alone.
+    format, a package that is missing, an `out` that is taken, weights that are an encoder alone, another codec's prior.
     """
     from inscape.codec import VisualCodec, find_weights
     from inscape.export.hub import about_weights, resolve_pretrained
     from inscape.export.new_folder import check_new_folder, new_folder
-    from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, prior_beside
+    from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, load_prior, prior_beside
 
     if format not in NEEDS:
         raise ValueError(f"format {format!r} is not known; allowed: {', '.join(FORMATS)}")
@@ -56,9 +56,11 @@ def export(format: str, out: Path, weights: Path | None = None) -> str:
     source = find_weights() if weights is None else resolve_pretrained(weights)
     codec = VisualCodec.from_pretrained(source).trained
     about = about_weights(source)
-    prior = prior_beside(source)
+    prior = prior_beside(source) if format == "hf" else None
+    if prior is not None:
+        load_prior(prior, codec.model)  # damaged, or another codec's: refused here, and not where it has travelled to
     with new_folder(out) as folder:
-        if prior is not None and format == "hf":
+        if prior is not None:
             shutil.copyfile(prior, folder / PRIOR_WEIGHTS)
         said = _writer(format)(codec, about, folder)
     return f"{out}: {said}"

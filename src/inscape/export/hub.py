@@ -25,6 +25,9 @@ def resolve_pretrained(name_or_path: Path | str) -> Path:
 
     ValueError in one line if it cannot be fetched or is no model. A path that is not there is left to its reader.
     """
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        allowed = "a run or exported folder, a weights file, or owner/name on the hub; leave it out for the package's"
+        raise ValueError(f"weights={name_or_path!r}; allowed: {allowed}")
     path, name = Path(name_or_path), Path(name_or_path).as_posix()
     explicit = str(name_or_path).startswith((".", "~")) or path.parent.is_dir()  # a mistyped name in a folder of ours
     if path.exists() or explicit or path.suffix == ".safetensors" or not REPOSITORY.fullmatch(name):

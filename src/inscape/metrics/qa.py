@@ -13,6 +13,8 @@ where they are measured with BERTScore and a named-entity tagger; here exactly, 
                            of Adlakha et al. 2024 (arXiv 2307.16877) without function words
     entity preservation    of the entities of the context, the share that stands in a text made from what was kept of it
                            (a recall: a text that says every name there is has 1; to be read beside the answers' scores)
+                           Of answers: of the entities of the context that a reference answer names (that to the whole
+                           text, say), the share that the answer names too
 
 All values are shares in [0, 1]. What cannot be measured (an answer without content words) is None, never 0, and is no
 part of a mean. Means are over questions; their intervals are over `groups` where given (questions about one text are
@@ -34,6 +36,7 @@ from inscape.data.scenes.grammar import COLOUR_WORDS, NOUNS
 
 __all__ = [
     "AnswerScores",
+    "answer_entity_preservation",
     "entities",
     "entity_preservation",
     "exact_match",
@@ -206,7 +209,7 @@ def entities(text: str) -> frozenset[str]:
 
 def entity_preservation(context: str, text: str) -> float | None:
     """Of the `entities` of the context, the share that stands in the text; None if the context has none."""
-    return _share(entities(context), _numbers(text) | {_plain(word) for word in _WORD.findall(text)})
+    return _share(entities(context), _words(text))
 
 
 def scene_entities(text: str) -> frozenset[str]:
@@ -220,6 +223,22 @@ def scene_entities(text: str) -> frozenset[str]:
 def scene_entity_preservation(context: str, text: str) -> float | None:
     """Of the `scene_entities` of the context, the share that the text has too; None if the context has none."""
     return _share(scene_entities(context), scene_entities(text))
+
+
+def answer_entity_preservation(context: str, reference: str, answer: str) -> float | None:
+    """Of the entities of the context that `reference` names, the share that the answer names; None if it names none.
+
+    Entities are `entities` and `scene_entities`. What is a name is decided in the context: alone, an answer begins with
+    a capital that means nothing.
+    """
+    names, pairs = entities(context), scene_entities(context)
+    wanted, present = ((names & _words(text)) | (pairs & scene_entities(text)) for text in (reference, answer))
+    return _share(wanted, present)
+
+
+def _words(text: str) -> frozenset[str]:
+    """Numbers and words, as `entities` writes them."""
+    return _numbers(text) | {_plain(word) for word in _WORD.findall(text)}
 
 
 def _share(wanted: frozenset[str], present: frozenset[str]) -> float | None:

@@ -7,8 +7,8 @@ An audio encoder is an `AudioCodec` that need not decode: a mono waveform goes i
 never one vector for a whole clip: one vector that is projected to 32 tokens tells a language model no more than one.
 
 The check exists because a name in a configuration can be read and then ignored, and a projector trained on one encoder
-then runs on another without a word. Dimension, sample rate and frame rate are written down beside a trained projector,
-and compared when its encoder is opened again.
+then runs on another without a word. The name, dimension, sample rate and frame rate are written down beside a trained
+projector, and compared when its encoder is opened again.
 
 Legend: S samples, T frames, D width of the states.
 """
@@ -16,7 +16,8 @@ Legend: S samples, T frames, D width of the states.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -24,7 +25,15 @@ from inscape.device import pick_device
 from inscape.extras import load_extra
 from inscape.pretrained.codec import CODECS, AudioCodec, open_codec
 
-__all__ = ["AUDIO_ENCODERS", "Expected", "check_expected", "describe_encoder", "open_audio_encoder"]
+__all__ = [
+    "AUDIO_ENCODERS",
+    "Described",
+    "Expected",
+    "check_expected",
+    "check_name",
+    "describe_encoder",
+    "open_audio_encoder",
+]
 
 AUDIO_ENCODERS = {  # kind -> what stands after the colon, and the default
     **CODECS,
@@ -34,6 +43,22 @@ AUDIO_ENCODERS = {  # kind -> what stands after the colon, and the default
     "tiny-clap": "seed of random weights (0)",
 }
 RATE_TOLERANCE = 1e-3  # relative: 44100/8192 is written as 5.383
+
+
+class Described(Protocol):
+    """An encoder, or what is written down of one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    @property
+    def sample_rate(self) -> int: ...
+
+    @property
+    def rate_hz(self) -> float: ...
 
 
 class Expected(NamedTuple):
@@ -64,12 +89,12 @@ def open_audio_encoder(
     return encoder
 
 
-def describe_encoder(encoder: AudioCodec) -> Expected:
+def describe_encoder(encoder: Described) -> Expected:
     """What a checkpoint writes down of the encoder that it was trained on."""
     return Expected(encoder.dimension, encoder.sample_rate, encoder.rate_hz)
 
 
-def check_expected(encoder: AudioCodec, expect: Expected) -> None:
+def check_expected(encoder: Described, expect: Expected) -> None:
     """ValueError that names all three figures of both, unless they agree."""
     found = describe_encoder(encoder)
     same_rate = math.isclose(found.rate_hz, expect.rate_hz, rel_tol=RATE_TOLERANCE)
@@ -78,6 +103,25 @@ def check_expected(encoder: AudioCodec, expect: Expected) -> None:
             f"the audio encoder {encoder.name} has {_in_words(found)}, but expected are {_in_words(expect)}: "
             f"open the encoder that these figures were written down for, or correct them"
         )
+
+
+def check_name(name: str, spec: str) -> None:
+    """ValueError unless an encoder that calls itself `name` is the one that `spec` asks for."""
+    if _kind_and_source(name) != _kind_and_source(spec):
+        raise ValueError(
+            f"the audio encoder {spec} was asked for, and {name} was opened: what is measured would not be of the "
+            "encoder that is named; ask for the one that is meant"
+        )
+
+
+def _kind_and_source(spec: str) -> tuple[str, str]:
+    """Kind, and what stands after the colon as encoders name themselves by it, or its default."""
+    kind, _, where = spec.partition(":")
+    if kind == "log-mel":
+        return kind, f"{float(where or 50):g}"
+    if kind.startswith("tiny-"):
+        return kind, str(int(where or 0))
+    return kind, "" if kind == "lyra" else Path(where).name
 
 
 def _in_words(figures: Expected) -> str:

@@ -52,9 +52,10 @@ def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    across = across_seeds_path(run.path.absolute().parents[3], record.study, record.phase, record.preset)
-    if across.is_file() and record.declared:
-        shutil.copyfile(across, kept_across)
+    if run.root is not None and record.declared:
+        across = across_seeds_path(run.root, record.study, record.phase, record.preset)
+        if across.is_file():
+            shutil.copyfile(across, kept_across)
     return target
 
 

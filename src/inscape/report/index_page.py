@@ -107,15 +107,18 @@ def _study(root: Path, name: str, records: Sequence[Record]) -> StudyView:
 def _step(root: Path, code: str, name: str, records: Sequence[Record]) -> Step:
     standings = []
     for preset in _presets(records):
-        newest = {r.seed: r for r in _by_time(records) if r.preset == preset and (r.declared or preset == "smoke")}
+        newest = _newest(records, preset)
         if not newest:
             continue
         seeds = sorted(newest, key=lambda seed: -1 if seed is None else seed)
         told = " · ".join(f"seed {seed} {OUTCOMES[newest[seed].outcome].sign}" for seed in seeds)
-        missing = set(_declared_seeds(newest[seeds[0]])) - set(seeds)
+        missing = set(newest[seeds[0]].declared_seeds) - set(seeds)
         worst_first = ("INVALID", "UNREADABLE", "FAIL", "INCONCLUSIVE", "PARTIAL", "UNFINISHED")
         outcomes = {r.outcome for r in newest.values()} | ({"UNFINISHED"} if missing and preset != "smoke" else set())
-        across = read_across_seeds(across_seeds_path(root, records[0].study, code, preset))
+        if len({r.fingerprint for r in newest.values()}) > 1:
+            outcomes.add("UNFINISHED")  # all seeds must pass under one config
+            told += " · seeds under different configs"
+        across = _across_seeds(root, code, records, preset)
         if across:
             outcomes.add(across.outcome)
             told += f" · across seeds {OUTCOMES[across.outcome].sign}"
@@ -128,7 +131,7 @@ def _phase(root: Path, code: str, records: Sequence[Record]) -> PhaseView:
     presets = []
     for preset in _presets(records):
         of = [r for r in _by_time(records) if r.preset == preset]
-        across = read_across_seeds(across_seeds_path(root, newest.study, code, preset))
+        across = _across_seeds(root, code, records, preset)
         presets.append(PresetView(preset, [_row(root, r) for r in reversed(of)], _trends(of), across))
     return PhaseView(code, str(newest.about.get("phase_name") or ""), str(newest.about.get("question") or ""), presets)
 
@@ -139,8 +142,7 @@ def _row(root: Path, record: Record) -> Row:
     if record.verdict is None or not record.metrics:
         return Row(record, link, "", "", [])
     claims = [f for f in record.verdict.findings if f.criterion.role == "claim"]
-    plan, calibrated = (str(record.verdict.outcome_of(source) or "") for source in ("plan", "calibrated"))
-    return Row(record, link, plan, calibrated, claims[:KEY_METRICS])
+    return Row(record, link, record.outcome_of("plan"), record.outcome_of("calibrated"), claims[:KEY_METRICS])
 
 
 def _trends(records: Sequence[Record]) -> list[Trend]:
@@ -163,10 +165,15 @@ def _presets(records: Sequence[Record]) -> list[str]:
     return [p for p in PRESETS if p in found] + sorted(found - set(PRESETS))
 
 
+def _newest(records: Sequence[Record], preset: str) -> dict[int | None, Record]:
+    """Of each seed the newest run under the declared config."""
+    return {r.seed: r for r in _by_time(records) if r.preset == preset and (r.declared or preset == "smoke")}
+
+
+def _across_seeds(root: Path, code: str, records: Sequence[Record], preset: str) -> AcrossSeeds | None:
+    path = across_seeds_path(root, records[0].study, code, preset)
+    return read_across_seeds(path, list(_newest(records, preset).values()))
+
+
 def _by_time(records: Sequence[Record]) -> list[Record]:
     return sorted(records, key=lambda r: (r.started.timestamp() if r.started else 0.0, r.path.name))
-
-
-def _declared_seeds(record: Record) -> list[int]:
-    seeds = record.about.get("seeds")
-    return seeds if isinstance(seeds, list) else []

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inscape.core.estimate import Estimate
-from inscape.core.gate import Gate, Verdict
+from inscape.core.gate import Gate, Verdict, fingerprint_of_gate
 from inscape.core.rundir import RunDir
 
 __all__ = ["Record", "hashes_in", "natural_key", "read_record", "relative_link", "run_folders", "start_time"]
@@ -42,13 +42,36 @@ class Record:
     finished: bool
     log: tuple[Mapping[str, Any], ...] = ()
     problems: tuple[str, ...] = field(default=())
+    contradicted: bool = False  # verdict.json is not what gate.json and metrics.json give: one of them was edited
 
     @property
     def outcome(self) -> str:
-        """The verdict in one word; UNFINISHED before it is measured, UNREADABLE where it cannot be worked out."""
+        """The verdict in one word; UNFINISHED before it is measured, UNREADABLE where it cannot be worked out.
+
+        Nor is a pass believed that verdict.json contradicts.
+        """
         if not self.finished:
             return "UNFINISHED"
-        return str(self.verdict.outcome) if self.verdict and self.metrics else "UNREADABLE"
+        if not self.verdict or not self.metrics or (self.contradicted and self.verdict.passed):
+            return "UNREADABLE"
+        return str(self.verdict.outcome)
+
+    def outcome_of(self, source: Literal["plan", "calibrated"]) -> str:
+        """The outcome of the criteria of one source alone; empty where there are none, or it cannot be worked out."""
+        if not self.verdict or not self.metrics or self.outcome == "UNREADABLE":
+            return ""
+        return str(self.verdict.outcome_of(source) or "")
+
+    @property
+    def fingerprint(self) -> str:
+        """The name of its config; empty where env.json has none."""
+        return str(self.env.get("fingerprint") or "")
+
+    @property
+    def declared_seeds(self) -> list[int]:
+        """The seeds of which each must pass, as they were declared when it was run."""
+        seeds = self.about.get("seeds")
+        return [seed for seed in seeds if isinstance(seed, int)] if isinstance(seeds, list) else []
 
     @property
     def pushed(self) -> str:
@@ -81,14 +104,16 @@ def read_record(path: Path, *, log: bool = True) -> Record:
     metrics = _metrics(
         _expect(dict, _read(run, RunDir.METRICS, problems, run.finished), RunDir.METRICS, problems), problems
     )
-    verdict = _judge(_read(run, RunDir.GATE, problems), metrics, problems)
+    verdict = _judge(_read(run, RunDir.GATE, problems), metrics, env.get("gate_fingerprint"), problems)
     kept = _expect(dict, _read(run, RunDir.VERDICT, problems, False), RunDir.VERDICT, problems)
-    if kept and verdict and metrics and kept.get("outcome") != verdict.outcome:
+    contradicted = bool(run.finished and verdict and metrics and kept != verdict.to_json())
+    if verdict and contradicted:
+        says = kept.get("outcome") if kept.get("outcome") != verdict.outcome else "something else"
         problems.append(
-            f"{RunDir.VERDICT} says {kept.get('outcome')}, but {RunDir.GATE} and {RunDir.METRICS} give "
+            f"{RunDir.VERDICT} says {says}, but {RunDir.GATE} and {RunDir.METRICS} give "
             f"{verdict.outcome}; this page shows the latter"
         )
-    study, phase, preset, name = path.absolute().parts[-4:]
+    study, phase, preset, name = ("", "", "", *path.absolute().parts)[-4:]
     seed = SEED.search(name)
     return Record(
         path=path,
@@ -105,6 +130,7 @@ def read_record(path: Path, *, log: bool = True) -> Record:
         finished=run.finished,
         log=_log(run, problems) if log else (),
         problems=tuple(problems),
+        contradicted=contradicted,
     )
 
 
@@ -184,8 +210,12 @@ def _metrics(stored: Mapping[str, Any], problems: list[str]) -> dict[str, Estima
     return metrics
 
 
-def _judge(criteria: Any, metrics: Mapping[str, Estimate], problems: list[str]) -> Verdict | None:
+def _judge(criteria: Any, metrics: Mapping[str, Estimate], begun_with: Any, problems: list[str]) -> Verdict | None:
+    """begun_with: the fingerprint of the gate in env.json; None in a run of before there was one."""
     if criteria is None:
+        return None
+    if begun_with is not None and begun_with != fingerprint_of_gate(criteria):
+        problems.append(f"{RunDir.GATE} was edited since the run began, so nothing could be judged")
         return None
     try:
         return Gate.from_json(criteria).judge(metrics)

@@ -59,7 +59,7 @@ class Picture(NamedTuple):
 def write_report(run: RunDir) -> Path:
     """Write report.html into the run's folder and return its path. Nothing that is missing or damaged stops it."""
     record = read_record(run.path)
-    problems = list(record.problems)
+    root, problems = _root(run), list(record.problems)
     pictures = _pictures(run, problems)
     page = render(
         "run.html",
@@ -68,7 +68,7 @@ def write_report(run: RunDir) -> Path:
         title=f"{record.study}.{record.phase} {record.about.get('phase_name', '')}".strip(),
         sentence=verdict_sentence(record.verdict) if record.verdict and record.metrics else "",
         done=trained_for(record.log),
-        inputs=_inputs(record),
+        inputs=_inputs(record, root),
         groups=_groups(record),
         others=_others(record),
         pictures=pictures,
@@ -79,7 +79,7 @@ def write_report(run: RunDir) -> Path:
         typed=_typed(record),
         versions=record.env.get("versions") if isinstance(record.env.get("versions"), dict) else {},
         hashes=hashes_in(run.path, record.env),
-        index=relative_link(_root(run.path) / "index.html", run.path),
+        index=relative_link(root / "index.html", run.path) if root else "",
     )
     path = run.path / RunDir.REPORT
     write_atomically(path, page)
@@ -127,13 +127,13 @@ def trained_for(log: Sequence[Mapping[str, Any]]) -> str:
     return f"It trained for {steps[-1]['step']:,} steps{took}."
 
 
-def _inputs(record: Record) -> list[tuple[str, str, str]]:
+def _inputs(record: Record, root: Path | None) -> list[tuple[str, str, str]]:
     """What the run builds on: (phase, folder, link to its report or empty)."""
     found, inputs = [], record.env.get("inputs")
     for code, place in (inputs if isinstance(inputs, dict) else {}).items():
         folder = Path(str(place))
         report = folder / RunDir.REPORT
-        near = folder.is_absolute() and _root(record.path) in folder.parents and report.is_file()
+        near = folder.is_absolute() and root in folder.parents and report.is_file()
         found.append((code, "/".join(folder.parts[-4:]), relative_link(report, record.path) if near else ""))
     return found
 
@@ -189,6 +189,8 @@ def _yaml(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _root(run: Path) -> Path:
-    """The folder that holds all runs: runs/<study>/<phase>/<preset>/<run>."""
-    return run.absolute().parents[3]
+def _root(run: RunDir) -> Path | None:
+    try:
+        return run.root
+    except ValueError:  # its env.json is damaged
+        return None

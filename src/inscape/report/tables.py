@@ -7,7 +7,6 @@ compares both with the evidence, so a figure that no file in results/ carries ca
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
 from inscape.core.gate import Criterion
 from inscape.core.rundir import across_seeds_path, write_atomically
@@ -78,27 +77,32 @@ def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
 def _summary(group: Sequence[Record], link_from: Path) -> str:
     first = group[0]
     place = first.path.parent
-    across = _across_seeds(place)
+    across = _across_seeds(group)
     cells = (
         f"[{first.study}.{first.phase}]({relative_link(place, link_from)}) {_plain(first.about.get('phase_name', ''))}",
         _plain(", ".join(place.name.split("+"))),
         ", ".join(str(record.seed) for record in group) + (f" (of {_seeds_of(first)})" if _missing(group) else ""),
-        _by_seed(group, [_half(record, "plan") for record in group]),
-        _by_seed(group, [_half(record, "calibrated") for record in group]),
-        _shown(across.outcome) if across else "",
-        _by_seed(group, [record.outcome for record in group]) + _to_run(group),
+        _by_seed(group, [record.outcome_of("plan") for record in group]),
+        _by_seed(group, [record.outcome_of("calibrated") for record in group]),
+        _shown(across.outcome) + (f" ({across.note})" if across.note else "") if across else "",
+        _by_seed(group, [record.outcome for record in group]) + _of_several_configs(group) + _to_run(group),
     )
     return f"| {' | '.join(cells)} |"
 
 
 def _missing(group: Sequence[Record]) -> list[int]:
     """Declared seeds that nothing was committed of; none of a config that was changed by hand: it opens no gate."""
-    declared = group[0].about.get("seeds", []) if group[0].declared else []
+    declared = group[0].declared_seeds if group[0].declared else []
     return [seed for seed in declared if seed not in {record.seed for record in group}]
 
 
 def _seeds_of(record: Record) -> str:
-    return ", ".join(map(str, record.about["seeds"]))
+    return ", ".join(map(str, record.declared_seeds))
+
+
+def _of_several_configs(group: Sequence[Record]) -> str:
+    """All seeds must pass under one config: of several no gate is passed, whatever each one says."""
+    return "; seeds under different configs" if len({record.fingerprint for record in group}) > 1 else ""
 
 
 def _to_run(group: Sequence[Record]) -> str:
@@ -118,7 +122,7 @@ def _details(group: Sequence[Record]) -> list[str]:
     lines += ["|---" * (3 + len(group)) + "|"]
     criteria = dict.fromkeys(f.criterion for r in group if r.verdict for f in r.verdict.findings)
     lines += [_criterion(criterion, group) for criterion in criteria]
-    lines += _across(_across_seeds(first.path.parent), len(group))
+    lines += _across(_across_seeds(group), len(group))
     flaws = dict.fromkeys(f"seed {r.seed}: {problem}" for r in group for problem in r.problems)
     return [*lines, "", *(f"* {_plain(flaw)}" for flaw in flaws), *([""] if flaws else []), "</details>", ""]
 
@@ -141,13 +145,10 @@ def _across(across: AcrossSeeds | None, seeds: int) -> list[str]:
     ]
 
 
-def _across_seeds(place: Path) -> AcrossSeeds | None:
+def _across_seeds(group: Sequence[Record]) -> AcrossSeeds | None:
+    place = group[0].path.parent
     results, (study, phase, preset) = place.absolute().parents[2], place.absolute().parts[-3:]
-    return read_across_seeds(across_seeds_path(results, study, phase, preset))
-
-
-def _half(record: Record, source: Literal["plan", "calibrated"]) -> str:
-    return str(record.verdict.outcome_of(source) or "") if record.verdict and record.metrics else ""
+    return read_across_seeds(across_seeds_path(results, study, phase, preset), group)
 
 
 def _by_seed(group: Sequence[Record], outcomes: Sequence[str]) -> str:

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-__all__ = ["TINY", "as_images", "centre", "constant_when_compiled", "standardise", "variance"]
+__all__ = [
+    "TINY",
+    "as_images",
+    "centre",
+    "constant_when_compiled",
+    "half_plane",
+    "refuse_other_than_tensors",
+    "standardise",
+    "variance",
+]
 
 F = TypeVar("F", bound=Callable)
 
@@ -30,8 +39,15 @@ def constant_when_compiled(function: F) -> F:
     return function
 
 
+def refuse_other_than_tensors(x: object) -> None:
+    """ValueError in one line on an array, a list or anything else that torch cannot differentiate."""
+    if not isinstance(x, torch.Tensor):
+        raise ValueError(f"image statistics need a torch.Tensor, got {type(x).__name__}; give torch.as_tensor(x)")
+
+
 def as_images(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:
     """Return x in float32, or float64 if it is that already; refuse what is no image of at least 4 x 4 pixels."""
+    refuse_other_than_tensors(x)
     if x.ndim < 2 or x.shape[-1] < SMALLEST_SIDE or x.shape[-2] < SMALLEST_SIDE:
         raise ValueError(
             f"image statistics need (..., H, W) with H and W of at least {SMALLEST_SIDE}, got {tuple(x.shape)}"
@@ -39,6 +55,13 @@ def as_images(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:
     if not x.is_floating_point():
         raise ValueError(f"image statistics need a floating-point tensor, got {x.dtype}; convert it with .float()")
     return x if x.dtype == torch.float64 else x.float()
+
+
+def half_plane(x: Float[Tensor, "*batch H W"]) -> Tensor:
+    """Modes (..., H, W // 2 + 1) of real images, scaled to keep energy; of no image none, where torch would refuse."""
+    if not x.numel():
+        return torch.complex(x, x)[..., : x.shape[-1] // 2 + 1]
+    return torch.fft.rfft2(x, norm="ortho")
 
 
 def centre(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch H W"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inscape.stats.images import TINY, centre
+from inscape.stats.images import TINY, centre, refuse_other_than_tensors
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -38,6 +38,7 @@ class _Gram(torch.autograd.Function):
 
 def channel_covariance(x: Float[Tensor, "*batch C H W"]) -> Float[Tensor, "*batch C C"]:
     """Population covariance between the channels of each image, over its H W pixels; the diagonal is `variance`."""
+    refuse_other_than_tensors(x)
     if x.ndim < 3:
         raise ValueError(f"channel covariance needs (..., C, H, W), got {tuple(x.shape)}")
     return covariance_of_centred(centre(x))

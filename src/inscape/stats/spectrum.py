@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from inscape.stats.images import TINY, as_images, constant_when_compiled, standardise
+from inscape.stats.images import TINY, as_images, constant_when_compiled, half_plane, standardise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -89,7 +89,7 @@ def _constant_rings(height: int, width: int, device: torch.device, dtype: torch.
 
 
 def _power(x: Tensor) -> Tensor:
-    modes = torch.fft.rfft2(x, norm="ortho")
+    modes = half_plane(x)
     return modes.real.square() + modes.imag.square()
 
 
@@ -108,6 +108,8 @@ class _Power(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, slope: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, copies = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]
+        if not x.numel():
+            return torch.zeros_like(x), None
         # irfft2 counts a mirrored column twice already.
         half = torch.fft.rfft2(x, norm="ortho") * (slope * (2 / copies))
         return torch.fft.irfft2(half, s=x.shape[-2:], norm="ortho"), None

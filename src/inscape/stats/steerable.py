@@ -60,6 +60,8 @@ def oriented_bands(x: Float[Tensor, "*batch H W"]) -> Float[Tensor, "*batch band
     x = standardise(x)
     # len(range(n)) is n, but as a number even where torch.compile would carry a symbol: one graph for each image size.
     height, width = len(range(x.shape[-2])), len(range(x.shape[-1]))
+    if not x.numel():
+        return x.unsqueeze(-3).expand(*x.shape[:-2], SCALES * ORIENTATIONS, height, width)
     filters = _constant_filters(height, width, x.device, x.dtype)
     return torch.fft.irfft2(torch.fft.rfft2(x).unsqueeze(-3) * filters, s=(height, width))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from inscape.stats.gradients import differences, kurtosis_of_differences, number_of_differences, sum_of_absolutes
-from inscape.stats.images import TINY, centre
+from inscape.stats.images import TINY, centre, refuse_other_than_tensors
 from inscape.stats.moments import covariance_of_centred
 from inscape.stats.spectrum import slope_of_standardised
 from inscape.stats.wavelet import haar_sparsity
@@ -33,6 +33,7 @@ class ImageStatistics(NamedTuple):
 
 def image_statistics(x: Float[Tensor, "*batch C H W"]) -> ImageStatistics:
     """All six statistics of images with channels, sharing what they have in common."""
+    refuse_other_than_tensors(x)
     if x.ndim < 3:
         raise ValueError(f"image_statistics needs (..., C, H, W), got {tuple(x.shape)}")
     centred = centre(x)

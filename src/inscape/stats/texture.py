@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
-from inscape.stats.images import TINY, as_images, constant_when_compiled, standardise
+from inscape.stats.images import TINY, as_images, constant_when_compiled, half_plane, standardise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,7 +54,7 @@ def _constant_plane(height: int, width: int, device: torch.device, dtype: torch.
 
 
 def _power(x: Tensor) -> tuple[Tensor, _Plane]:
-    modes = torch.fft.rfft2(standardise(as_images(x)), norm="ortho")
+    modes = half_plane(standardise(as_images(x)))
     height, width = len(range(x.shape[-2])), len(range(x.shape[-1]))
     return (modes.real.square() + modes.imag.square()).flatten(-2), _constant_plane(
         height, width, modes.device, x.dtype

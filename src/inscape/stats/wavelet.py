@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inscape.stats.images import TINY, as_images, standardise
+from inscape.stats.images import TINY, as_images, refuse_other_than_tensors, standardise
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -43,6 +43,7 @@ def hoyer_sparsity(coefficients: Float[Tensor, "*batch n"]) -> Float[Tensor, "*b
 
     Whatever the scale. All zeros read 0: nothing is there to be sparse, and nothing is won by fading out.
     """
+    refuse_other_than_tensors(coefficients)
     return _hoyer(coefficients.abs().sum(-1), coefficients.square().sum(-1), coefficients.shape[-1])
 
 

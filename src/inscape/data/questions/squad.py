@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple, TypedDict, TypeVar, cast
 import numpy as np
 
 from inscape.data.questions.question import Question, source_text
+from inscape.data.questions.scene_questions import draw_scene_questions
 from inscape.data.questions.splits import of_split
 
 __all__ = ["SquadFile", "SquadRow", "load_squad_subset", "read_hub", "read_squad", "squad_subset", "take"]
@@ -48,12 +49,13 @@ class SquadRow(TypedDict):
     answers: tuple[str, ...]
 
 
-def load_squad_subset(path: Path | str, n: int | None, seed: int = 0, split: str | None = "train") -> list[SquadRow]:
-    """`squad_subset` as rows of text."""
-    return [
-        SquadRow(id=one.id, source=source_text(one), answer=one.answers[0], answers=one.answers)
-        for one in squad_subset(path, n, seed, split)
-    ]
+def load_squad_subset(split: str, n: int, seed: int = 0, path: Path | str = "") -> list[SquadRow]:
+    """Questions of a split as rows of text, under the name and in the order of the source document.
+
+    path: as for `squad_subset`; without one the questions are about scenes, and nothing has to be fetched.
+    """
+    drawn = squad_subset(path, n, seed, split) if path else draw_scene_questions(n, seed=seed, split=split)
+    return [SquadRow(id=one.id, source=source_text(one), answer=one.answers[0], answers=one.answers) for one in drawn]
 
 
 def squad_subset(path: Path | str, n: int | None, seed: int = 0, split: str | None = "train") -> list[Question]:

@@ -23,6 +23,8 @@ from inscape.data.scenes.wording import Clause, Sentence, meaning
 
 __all__ = ["parse", "read"]
 
+LONGEST_SHOWN = 40  # characters of a word in a message
+
 
 class _State:
     """A place in a clause: the words that may follow, or an object by its number, and the pattern if it ends here."""
@@ -158,15 +160,21 @@ def read(text: str) -> Sentence:
     ValueError on a text outside the grammar: it names the first word that cannot stand where it stands, its position
     (the first word is word 1) and what could.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"not a scene sentence: given {_cut(repr(text))}; give text")
     stripped = text.strip().removesuffix(".")
     words = f"{stripped[:1].lower()}{stripped[1:]}".split()
     try:
         return _read([*words, ""])
     except _Refusal as refusal:
         at, expected = refusal.position, " or ".join(refusal.expected)
-    found = f"word {at + 1} '{words[at]}'" if at < len(words) else f"word {at + 1}, where the text ends"
-    after = f" (after '{' '.join(words[max(0, at - 4) : at])}')" if at else ""
+    found = f"word {at + 1} '{_cut(words[at])}'" if at < len(words) else f"word {at + 1}, where the text ends"
+    after = f" (after '{' '.join(map(_cut, words[max(0, at - 4) : at]))}')" if at else ""
     raise ValueError(f"not a scene sentence: {found}{after}; expected {expected}")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
 
 
 def parse(text: str) -> Scene:

@@ -3,8 +3,8 @@
 Method: a listener is trained on a few clips until it knows them, as any connected network can (Zhang et al. 2017), with
 one caption each, and must write that very caption of each. What cannot learn 512 clips by heart has a broken wire:
 frozen random projections, a scale that a layer norm cancels, one vector for a whole clip. Beside it stand the norms of
-the gradients, the share of what is added to each layer, and the same captions taught with other clips' sounds, which
-must not be written when the right ones are heard.
+the gradients, the share of what is added to each layer, and what is written while another clip is heard, which must not
+be the clip's own caption.
 
 A negative result would mean that no gradient, or no sound, comes through: nothing that is measured later counts.
 
@@ -29,16 +29,16 @@ from inscape.studies.audio_fusion.listener import (
     save_listener,
 )
 from inscape.studies.audio_fusion.measures import exact_share, gate_0_difference, gradient_norms, layer_figures
-from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, others
+from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, clips_of, others
 from inscape.studies.audio_fusion.training import TrainingConfig
 from inscape.studies.audio_fusion.trial import (
     LISTENER,
     Bench,
+    bench_controls,
     captions_by,
     loss_over_first,
     open_bench,
     train_trial,
-    weights_digest,
 )
 
 __all__ = ["GATE", "PHASE", "Config"]
@@ -66,6 +66,7 @@ GATE = Gate(
                   "may not write the caption of this one"),
         Criterion("model_changed", at_most=0, role="control", source="calibrated", why="the frozen model's weights, "
                   "before and after"),
+        Criterion("leaks", at_most=0, role="control", source="calibrated", why="no held-out clip may be trained on"),
         Criterion("smallest_gradient_norm", at_least=1e-9, role="control", source="plan"),
         Criterion("gate_0_difference", at_most=0, role="control", source="calibrated", why="with the gate shut a "
                   "trained listener must be the frozen model, bit for bit"),
@@ -76,12 +77,26 @@ REMEDIES = (Remedy(("exact",), {"training.fit.steps": lambda steps: 2 * steps, "
                    "if not: train longer"),)  # fmt: skip
 
 
+def check_connectivity(config: Config) -> None:
+    """ValueError as of every phase, and where there are fewer clips than are to be learned by heart."""
+    check_all(config)
+    _check_clips(config.clips, clips_of(config.data, "train"))
+
+
+def _check_clips(wanted: int, there: int) -> None:
+    if there < wanted:
+        raise ValueError(
+            f"clips={wanted} are to be learned by heart, and the training split has {there}; allowed: 2 to {there}, "
+            f"such as clips={there}, or more sounds (data.train, data.path)"
+        )
+
+
 def by_heart(bench: Bench, listener: Listener, few: Sounds) -> dict[str, Estimate]:
     """Share of clips whose caption is written, with their own sound and with another's."""
     count, found = few.size, {}
     for name, order in (("exact", list(range(count))), ("shuffled_exact", others(few, count // 2))):
         said = captions_by(bench, listener, few, order)
-        found[name] = exact_share(said, [each[:1] for each in few.captions])
+        found[name] = exact_share(said, [each[:1] for each in few.captions], few)
     return found
 
 
@@ -89,16 +104,17 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Learn a few clips by heart."""
     config: Config = context.config
     bench = open_bench(context, config)
+    _check_clips(config.clips, bench.train.size)
     few = bench.train.first(config.clips)
     trained = train_trial(bench._replace(train=few), config.listener, config.training, context.run, context.seed)
-    save_listener(trained.listener, config.listener, context.run.path / LISTENER)
+    save_listener(trained.listener, config.listener, bench.encoder, context.run.path / LISTENER)
     norms = gradient_norms(bench.lm, trained)
     layers = layer_figures(bench.lm, trained.listener, trained.batch)
     context.run.write_json("layers.json", layers)
     return by_heart(bench, trained.listener, few) | {
         "smallest_gradient_norm": exact(min(norms.values()), 1, "training"),
         "gate_0_difference": gate_0_difference(bench.lm, trained.listener, few, bench.language.prompt),
-        "model_changed": exact(float(weights_digest(bench.lm) != bench.weights), 1, "model"),
+        **bench_controls(bench),
         "loss_over_first": loss_over_first(trained.losses),
         "clips": exact(few.size, few.size, "clips"),
         **{name: exact(value, 1, "training") for name, value in layers.items() if name.endswith(("_ratio", "_gate"))},
@@ -115,6 +131,6 @@ PHASE = Phase(
     run=run,
     needs=("identity",),
     remedies=REMEDIES,
-    check=check_all,
+    check=check_connectivity,
     failure_means="No gradient, or no sound, comes through: nothing that is measured later counts.",
 )

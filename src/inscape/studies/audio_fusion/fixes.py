@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inscape.core.estimate import Estimate, bootstrap_mean
+from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.metrics.kept_share import mean_difference
@@ -26,10 +26,10 @@ from inscape.studies.audio_fusion.figures import draw_fixes
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
 from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, ListenerConfig
-from inscape.studies.audio_fusion.measures import UNIT
+from inscape.studies.audio_fusion.measures import clip_mean
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
-from inscape.studies.audio_fusion.trial import Bench, cider_by, open_bench, train_trial
+from inscape.studies.audio_fusion.trial import Bench, bench_controls, cider_by, open_bench, train_trial
 
 __all__ = ["FIXES", "GATE", "PHASE", "Config", "variants"]
 
@@ -50,6 +50,9 @@ GATE = Gate(
         Criterion("gain_of_all", at_least=12, source="plan", partial=1),  # 18 -> 30
         Criterion("phase1_over_strangers", at_least=5, role="control", source="calibrated", why="trained with other "
                   "clips' sounds the same config must be worse: else there is nothing that a fix could help"),
+        Criterion("model_changed", at_most=0, role="control", source="calibrated", why="the frozen model's weights, "
+                  "before and after"),
+        Criterion("leaks", at_most=0, role="control", source="calibrated", why="no held-out clip may be trained on"),
     )
 )  # fmt: skip
 
@@ -112,11 +115,13 @@ def run(context: Context) -> Mapping[str, Estimate]:
     found["strangers"] = trial(bench, config.phase1, strangers, context, "strangers")
 
     def gain(first: str, second: str) -> Estimate:
-        return mean_difference(found[first].tolist(), found[second].tolist(), unit=UNIT)
+        return mean_difference(found[first].tolist(), found[second].tolist(), **bench.held_out.drawn)
 
-    draw_fixes(context.run, {name: bootstrap_mean(each.tolist(), UNIT) for name, each in found.items()})
+    means = {name: clip_mean(each, bench.held_out) for name, each in found.items()}
+    draw_fixes(context.run, means)
     return {
-        **{f"cider_{name}": bootstrap_mean(each.tolist(), UNIT) for name, each in found.items()},
+        **bench_controls(bench),
+        **{f"cider_{name}": mean for name, mean in means.items()},
         "gain_of_all": gain("phase1", "baseline"),
         "phase1_over_strangers": gain("phase1", "strangers"),
         **{f"gain_of_only_{name}": gain(f"only_{name}", "baseline") for name in FIXES},

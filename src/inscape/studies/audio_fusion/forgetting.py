@@ -27,16 +27,17 @@ from inscape.metrics.kept_share import kept_share, mean_difference
 from inscape.studies.audio_fusion.figures import draw_retention
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig, other_texts
-from inscape.studies.audio_fusion.listener import PHASE1, ListenerConfig
-from inscape.studies.audio_fusion.measures import UNIT
+from inscape.studies.audio_fusion.listener import PHASE1, Listener, ListenerConfig
+from inscape.studies.audio_fusion.measures import clip_mean
 from inscape.studies.audio_fusion.retention import RETENTIONS, text_losses
-from inscape.studies.audio_fusion.sounds import SoundConfig
+from inscape.studies.audio_fusion.sounds import SoundConfig, others
 from inscape.studies.audio_fusion.training import TrainingConfig
-from inscape.studies.audio_fusion.trial import cider_by, open_bench, train_trial
+from inscape.studies.audio_fusion.trial import Bench, bench_controls, cider_by, open_bench, train_trial
 
 __all__ = ["GATE", "PHASE", "Config"]
 
 HELD_OUT_TEXTS = 10**6  # seed of the text that no training looked at
+HEARD_BY_EAR = ("none", "full")  # the variants that the gate compares: both must hear
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,15 @@ GATE = Gate(
                   "alone harm no text there is nothing to retain"),
         Criterion("gain_none", at_least=12, role="control", source="calibrated", why="CIDEr over no audio: where "
                   "nothing was learned nothing could be forgotten"),
+        Criterion("own_over_shuffled_none", at_least=12, role="control", source="calibrated", why="CIDEr with the own "
+                  "sound less that with another clip's: what one caption for all would score was not learned by ear"),
+        Criterion("own_over_shuffled_full", at_least=12, role="control", source="calibrated", why="the same of the "
+                  "variant whose text is judged: a listener that does not hear harms no text"),
         Criterion("ratio_without_audio", at_most=1, role="control", source="calibrated", why="with a listener in place "
                   "and no frame to hear it is the frozen model"),
+        Criterion("model_changed", at_most=0, role="control", source="calibrated", why="the frozen model's weights, "
+                  "before and after"),
+        Criterion("leaks", at_most=0, role="control", source="calibrated", why="no held-out clip may be trained on"),
     )
 )  # fmt: skip
 
@@ -79,10 +87,21 @@ def perplexity_ratio(heard: list[float], frozen: list[float]) -> Estimate:
     return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n, "texts")
 
 
+def with_other_sounds(bench: Bench, listener: Listener, own: np.ndarray, kind: str) -> dict[str, Estimate]:
+    """What the captions of a variant lose when other clips are heard; `own`: CIDEr of each clip with its own sound."""
+    held_out = bench.held_out
+    shuffled = cider_by(bench, listener, others(held_out, held_out.size // 2))
+    return {
+        f"shuffled_cider_{kind}": clip_mean(shuffled, held_out),
+        f"own_over_shuffled_{kind}": mean_difference(own.tolist(), shuffled.tolist(), **held_out.drawn),
+    }
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Five trainings, and what each left of text and of hearing."""
     config: Config = context.config
     bench = open_bench(context, config)
+    drawn = bench.held_out.drawn
     texts, batch = other_texts(config.texts, context.seed + HELD_OUT_TEXTS), bench.language.batch
     frozen = text_losses(bench.lm, None, texts, bench.held_out, batch)
     deaf = cider_by(bench, None)
@@ -99,17 +118,19 @@ def run(context: Context) -> Mapping[str, Estimate]:
         gain[kind] = cider - deaf
         metrics |= {
             f"perplexity_ratio_{kind}": perplexity_ratio(losses, frozen),
-            f"cider_{kind}": bootstrap_mean(cider.tolist(), UNIT),
-            f"gain_{kind}": bootstrap_mean(gain[kind].tolist(), UNIT),
+            f"cider_{kind}": clip_mean(cider, bench.held_out),
+            f"gain_{kind}": clip_mean(gain[kind], bench.held_out),
             f"kept_less_nine_tenths_{kind}": mean_difference(
-                gain[kind].tolist(), (0.9 * gain["none"]).tolist(), unit=UNIT
+                gain[kind].tolist(), (0.9 * gain["none"]).tolist(), **drawn
             ),
-            f"hearing_kept_{kind}": kept_share(gain[kind].tolist(), gain["none"].tolist(), unit=UNIT),
+            f"hearing_kept_{kind}": kept_share(gain[kind].tolist(), gain["none"].tolist(), **drawn),
         }
+        if kind in HEARD_BY_EAR:
+            metrics |= with_other_sounds(bench, listener, cider, kind)
     metrics["ratio_without_audio"] = max(without, key=lambda each: each.value)
-    drawn = {kind: (metrics[f"perplexity_ratio_{kind}"], metrics[f"cider_{kind}"]) for kind in RETENTIONS}
-    draw_retention(context.run, drawn)
-    return metrics
+    found = {kind: (metrics[f"perplexity_ratio_{kind}"], metrics[f"cider_{kind}"]) for kind in RETENTIONS}
+    draw_retention(context.run, found)
+    return metrics | bench_controls(bench)
 
 
 PHASE = Phase(

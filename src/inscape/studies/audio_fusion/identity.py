@@ -30,6 +30,7 @@ from inscape.core.study import Context, Phase
 from inscape.nn.fusion import KINDS
 from inscape.nn.parameter_audit import audit, gradient_reach
 from inscape.pretrained.language_model import LanguageModel
+from inscape.studies.audio_fusion.kept_encoder import figures_of
 from inscape.studies.audio_fusion.language import OWN, LanguageConfig, check_language, open_language, train_own
 from inscape.studies.audio_fusion.listener import (
     PHASE1,
@@ -39,12 +40,14 @@ from inscape.studies.audio_fusion.listener import (
 )
 from inscape.studies.audio_fusion.measures import gate_0_difference, half_gate_share, logit_difference
 from inscape.studies.audio_fusion.plan_sizes import CLAIMED, plan_sizes
+from inscape.studies.audio_fusion.possible import check_possible, listeners_of, surroundings_of
 from inscape.studies.audio_fusion.retention import moved
 from inscape.studies.audio_fusion.sounds import (
     LEAKS,
     SoundConfig,
     Sounds,
     check_sounds,
+    open_encoder,
     open_sounds,
     prepare_sounds,
 )
@@ -153,28 +156,29 @@ def check_all(config: Any) -> None:
     """ValueError on what a phase's config names and is not there, or what cannot be trained."""
     check_language(config.data.model)
     check_sounds(config.data)
+    check_possible(config, surroundings_of(config))
     training = getattr(config, "training", None)
-    for name in ("listener", "phase1", "baseline"):
-        listener: ListenerConfig | None = getattr(config, name, None)
-        if listener is None:
-            continue
+    for name, listener in listeners_of(config).items():
         if training and training.fit.optimizer == "muon" and listener.lr_projector != listener.lr_adapter:
             raise ValueError(
                 f"{name}.lr_projector={listener.lr_projector:g} and {name}.lr_adapter={listener.lr_adapter:g} differ, "
                 "and muon knows one learning rate; give both, or training.fit.optimizer=adamw"
             )
-        if config.data.model == OWN and max(listener.fusion.layers, default=0) > config.language.own.layers:
-            raise ValueError(
-                f"{name}.fusion.layers={listener.fusion.layers} name a layer that the model of its own has not; "
-                f"allowed: 1 to {config.language.own.layers}"
-            )
+
+
+def read_sounds(context: Context, lm: LanguageModel | None) -> dict[str, Any]:
+    """Open the encoder, see that the listener fits what is open, and keep the sounds as it hears them."""
+    config: Config = context.config
+    encoder = open_encoder(config.data, context.device)
+    check_possible(config, surroundings_of(config).opened(lm, figures_of(encoder), config.data.seconds))
+    return prepare_sounds(config.data, context.run, encoder, seed=context.seed)
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
     """Read the sounds, open or train the model, put every kind of fusion in, and count."""
     config: Config = context.config
     given = config.data.model != OWN and open_language(config.data.model, config.language, context.run, context.device)
-    counts = prepare_sounds(config.data, context.run, seed=context.seed, device=context.device)
+    counts = read_sounds(context, given or None)
     train, held_out = (open_sounds(context.run, split) for split in ("train", "held_out"))
     if config.data.model == OWN:
         captions = [said for each in train.captions for said in each]

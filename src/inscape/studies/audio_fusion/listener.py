@@ -29,6 +29,7 @@ from inscape.nn.audio_projectors import ProjectorConfig, make_projector
 from inscape.nn.audio_tokens import AudioTokens
 from inscape.nn.fusion import Fusion, FusionConfig
 from inscape.pretrained.language_model import LanguageModel, line_is_over
+from inscape.studies.audio_fusion.kept_encoder import KeptEncoder, check_same_encoder
 from inscape.studies.audio_fusion.language import begin_ids
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of, statistics_of
 
@@ -258,24 +259,33 @@ def side_by_side(asked: Sequence[int], captions: Sequence[Sequence[int]]) -> tup
     return ids_BN, counted_BN
 
 
-def save_listener(listener: Listener, config: ListenerConfig, path: Path) -> None:
-    """Weights, config and how far the gates had been let open, in one safetensors file."""
-    about = {"config": asdict(config), "features": len(listener.mean_F), "strength": listener.fusion.gain}
+def save_listener(listener: Listener, config: ListenerConfig, encoder: KeptEncoder, path: Path) -> None:
+    """Weights, config, the encoder it hears by and how far the gates had been let open, in one safetensors file."""
+    about = {
+        "config": asdict(config),
+        "features": len(listener.mean_F),
+        "encoder": encoder._asdict(),
+        "strength": listener.fusion.gain,
+    }
     write_atomically(path, save(weights_of(listener), {ABOUT: json.dumps(about)}))
 
 
-def load_listener(path: Path, lm: LanguageModel) -> tuple[Listener, ListenerConfig]:
-    """The inverse, on the model it was trained for; ValueError if the file is missing, damaged or not its."""
+def load_listener(path: Path, lm: LanguageModel, encoder: KeptEncoder) -> tuple[Listener, ListenerConfig]:
+    """The inverse, on the model and the encoder it was trained for.
+
+    ValueError in one line if the file is missing, damaged, of another model, or was trained on another encoder.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})[ABOUT])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        check_same_encoder(encoder, KeptEncoder(**about["encoder"]))
         config = with_changes(ListenerConfig(), about["config"])
         listener = Listener(config, about["features"], lm)
         listener.load_state_dict(tensors)
         listener.fusion.strength = float(about["strength"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{path} holds no listener for {lm.name} ({reason}); run the phase that trains it again"
         ) from None

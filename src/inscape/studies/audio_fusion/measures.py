@@ -9,21 +9,25 @@ Legend: B batch, T frames, F features, N tokens.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from inscape.core.estimate import Estimate, bootstrap_mean, exact, proportion
+from inscape.core.estimate import Estimate, exact, proportion
 from inscape.core.gate import Criterion
 from inscape.core.rundir import RunDir
 from inscape.data.sounds.world import attribute_f1, parse_caption
 from inscape.metrics.caption_words import words
-from inscape.metrics.captions import measure_captions
+from inscape.metrics.captions import measure_captions, spider
 from inscape.metrics.cider import DocumentFrequencies, cider_d
 from inscape.metrics.kept_share import kept_share, mean_difference
+from inscape.metrics.qa import mean_over_questions
+from inscape.metrics.spice import SpiceFailed, installed_spice
 from inscape.pretrained.language_model import LanguageModel
 from inscape.studies.audio_fusion.language import LanguageConfig
 from inscape.studies.audio_fusion.listener import (
@@ -46,6 +50,8 @@ __all__ = [
     "Judged",
     "best_constant",
     "by_condition",
+    "class_named",
+    "clip_mean",
     "exact_share",
     "gate_0_difference",
     "gradient_norms",
@@ -54,8 +60,10 @@ __all__ = [
     "layer_figures",
     "logit_difference",
     "measure_listening",
+    "measure_spider",
     "prefers_right_clip",
     "scores",
+    "share",
 ]
 
 UNIT = "clips"
@@ -137,12 +145,13 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
     own, none = judged.cider["own"], judged.cider["no_audio"]
 
     def difference(first: np.ndarray, second: np.ndarray) -> Estimate:
-        return mean_difference(first.tolist(), second.tolist(), unit=UNIT)
+        return mean_difference(first.tolist(), second.tolist(), **sounds.drawn)
 
-    metrics = dict(measure_captions(judged.captions["own"], sounds.captions, frequencies=None, unit=UNIT))
-    metrics["exact"] = exact_share(judged.captions["own"], sounds.captions)
+    metrics = dict(measure_captions(judged.captions["own"], sounds.captions, frequencies=None, **sounds.drawn))
+    metrics["spider"] = measure_spider(judged.captions["own"], sounds)
+    metrics["exact"] = exact_share(judged.captions["own"], sounds.captions, sounds)
     for name in sorted(judged.cider.keys() - {"own"}):
-        metrics[f"{name}_cider"] = bootstrap_mean(judged.cider[name].tolist(), UNIT)
+        metrics[f"{name}_cider"] = clip_mean(judged.cider[name], sounds)
     metrics |= {
         "three_times_no_audio": difference(own, 3 * none),
         "over_constant": difference(own, judged.cider["constant"]),
@@ -150,35 +159,62 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
         "silence_over_constant": difference(judged.cider["silence"], judged.cider["constant"]),
         "gain_lost_less_four_fifths": difference(own - judged.cider["shuffled"], 0.8 * (own - none)),
         "gain_lost_when_shuffled": kept_share(
-            (own - judged.cider["shuffled"]).tolist(), (own - none).tolist(), unit=UNIT
+            (own - judged.cider["shuffled"]).tolist(), (own - none).tolist(), **sounds.drawn
         ),
     }
     if sounds.is_world:
         truths = [parse_caption(each[0]) for each in sounds.captions]
         for name in ("own", "shuffled"):
             found = [attribute_f1(said, truth) for said, truth in zip(judged.captions[name], truths, strict=True)]
-            metrics["attribute_f1" if name == "own" else "shuffled_attribute_f1"] = bootstrap_mean(found, UNIT)
+            metrics["attribute_f1" if name == "own" else "shuffled_attribute_f1"] = clip_mean(found, sounds)
     if any(sounds.labels):
-        metrics["class_named"] = _class_named(judged.captions["own"], sounds.labels)
-        metrics["shuffled_class_named"] = _class_named(judged.captions["shuffled"], sounds.labels)
+        metrics["class_named"] = class_named(judged.captions["own"], sounds)
+        metrics["shuffled_class_named"] = class_named(judged.captions["shuffled"], sounds)
     return metrics
 
 
-def exact_share(captions: Sequence[str], references: Sequence[Sequence[str]]) -> Estimate:
+def measure_spider(captions: Sequence[str], sounds: Sounds) -> Estimate:
+    """SPIDEr in percent; not measured where SPICE is not installed or does not run, which is said."""
+    try:
+        return spider(captions, sounds.captions, frequencies=None, spice=installed_spice(), **sounds.drawn)
+    except SpiceFailed as error:
+        print(f"SPIDEr is not measured, SPICE failed: {error}", file=sys.stderr)
+        return spider(captions, sounds.captions, frequencies=None, **sounds.drawn)
+
+
+def clip_mean(values: Sequence[float] | np.ndarray, sounds: Sounds) -> Estimate:
+    """Mean of a score of each clip; the interval resamples recordings where several clips were cut from one."""
+    return mean_over_questions([float(each) for each in values], **sounds.drawn)
+
+
+def share(right: Sequence[bool], sounds: Sounds) -> Estimate:
+    """Share of clips of which something is right, with Wilson's interval.
+
+    Of recordings it is a bootstrap over them, and no narrower than Wilson's of as many: where all clips are right a
+    bootstrap would claim certainty.
+    """
+    if not sounds.sources:
+        return proportion(sum(right), len(right), UNIT)
+    found = clip_mean([float(each) for each in right], sounds)
+    wilson = proportion(round(found.value * found.n), found.n, found.unit)
+    return replace(found, low=min(found.low, wilson.low), high=max(found.high, wilson.high))
+
+
+def exact_share(captions: Sequence[str], references: Sequence[Sequence[str]], sounds: Sounds) -> Estimate:
     """Share of captions whose words are those of one of their references; signs and spaces do not count."""
     pairs = zip(captions, references, strict=True)
-    right = sum(words(said) in [words(reference) for reference in each] for said, each in pairs)
-    return proportion(right, len(captions), UNIT)
+    return share([words(said) in [words(reference) for reference in each] for said, each in pairs], sounds)
 
 
-def _class_named(captions: Sequence[str], labels: Sequence[str]) -> Estimate:
+def class_named(captions: Sequence[str], sounds: Sounds) -> Estimate:
     """Share of captions that name the clip's class and no other."""
+    labels = sounds.labels
     classes = sorted(set(labels))
     right = [
         [name for name in classes if f" {name.replace('_', ' ')} " in f" {' '.join(words(said))} "] == [label]
         for said, label in zip(captions, labels, strict=True)
     ]
-    return proportion(sum(right), len(right), UNIT)
+    return share(right, sounds)
 
 
 def prefers_right_clip(lm: LanguageModel, listener: Listener, sounds: Sounds, config: LanguageConfig) -> Estimate:
@@ -188,7 +224,7 @@ def prefers_right_clip(lm: LanguageModel, listener: Listener, sounds: Sounds, co
         log_probabilities(lm, listener, heard, said, prompt=config.prompt, batch=config.batch)
         for heard in (of_sounds(sounds), of_sounds(sounds, others(sounds, 1)))
     )
-    return proportion(sum(a > b for a, b in zip(own, wrong, strict=True)), len(said), UNIT)
+    return share([a > b for a, b in zip(own, wrong, strict=True)], sounds)
 
 
 def gate_0_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prompt: str) -> Estimate:

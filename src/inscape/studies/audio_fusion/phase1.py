@@ -28,6 +28,7 @@ from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
 from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, ListenerConfig
 from inscape.studies.audio_fusion.measures import LISTENING
+from inscape.studies.audio_fusion.plan_sizes import side_by_side_table
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
 from inscape.studies.audio_fusion.trial import judge_trial, open_bench, train_trial
@@ -68,6 +69,11 @@ REMEDIES = (
 )  # fmt: skip
 
 
+def table(config: Config) -> list[str]:
+    """What the config verb shows under a config."""
+    return side_by_side_table(config.baseline, config.phase1)
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Train, write, judge."""
     config: Config = context.config
@@ -89,5 +95,6 @@ PHASE = Phase(
     needs=("identity", "connectivity"),
     remedies=REMEDIES,
     check=check_all,
+    beside=table,
     failure_means="The words do not come from the sound, however good they are.",
 )

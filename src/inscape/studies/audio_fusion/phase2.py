@@ -27,7 +27,7 @@ from inscape.studies.audio_fusion.figures import draw_conditions
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
 from inscape.studies.audio_fusion.listener import PHASE1, ListenerConfig
-from inscape.studies.audio_fusion.measures import LISTENING, UNIT, scores
+from inscape.studies.audio_fusion.measures import LISTENING, scores
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
 from inscape.studies.audio_fusion.trial import Bench, judge_trial, open_bench, train_trial
@@ -77,7 +77,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     trained = train_trial(bench, config.listener, config.training, context.run, context.seed)
     metrics, judged = judge_trial(bench, config.listener, trained, context.run, context.seed)
     draw_conditions(context.run, judged.cider | {"phase 1": before})
-    return metrics | {"gain_over_phase1": mean_difference(judged.cider["own"].tolist(), before.tolist(), unit=UNIT)}
+    gain = mean_difference(judged.cider["own"].tolist(), before.tolist(), **bench.held_out.drawn)
+    return metrics | {"gain_over_phase1": gain}
 
 
 PHASE = Phase(

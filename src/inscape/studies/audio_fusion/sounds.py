@@ -27,7 +27,8 @@ from inscape.data.sounds.manifests import SoundClip, load_clips, read_audiocaps,
 from inscape.data.sounds.synthesis import synthesise
 from inscape.data.sounds.world import SoundScene, captions, scenes
 from inscape.extras import load_extra
-from inscape.pretrained.audio_encoders import AUDIO_ENCODERS, open_audio_encoder
+from inscape.pretrained.audio_encoders import AUDIO_ENCODERS, check_name, open_audio_encoder
+from inscape.studies.audio_fusion.kept_encoder import KeptEncoder, figures_of, keep_encoder
 
 if TYPE_CHECKING:
     from inscape.pretrained.codec import AudioCodec
@@ -40,7 +41,9 @@ __all__ = [
     "Sounds",
     "batch_of",
     "check_sounds",
+    "clips_of",
     "features_of_silence",
+    "open_encoder",
     "open_sounds",
     "others",
     "prepare_sounds",
@@ -49,6 +52,7 @@ __all__ = [
 
 SPLITS = ("train", "validation", "held_out")
 CLIPS, LEAKS, FEATURES, SILENCE = "clips_{}.json", "leaks.json", "features_{}.npy", "features_silence.npy"
+QUARANTINE = "quarantine.json"
 AT_ONCE = 64  # clips that are in memory as waveforms
 MEASURED = 2000  # clips whose frames give the statistics
 WATCHED = 64  # validation clips of the built-in world
@@ -102,17 +106,28 @@ class Sounds(NamedTuple):
     captions: list[tuple[str, ...]]  # each clip's, the canonical one first
     labels: list[str]  # the class of each clip; empty where there are none
     is_world: bool  # captions are of the built-in world, and can be parsed
+    sources: Sequence[str] = ()  # the recording that each clip was cut from; none of clips that are made here
 
     @property
     def size(self) -> int:
         """Clips."""
         return len(self.captions)
 
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """What intervals resample, as `groups` and `unit`: clips of one recording are drawn together."""
+        return {"groups": self.sources, "unit": "recordings"} if self.sources else {"groups": None, "unit": "clips"}
+
     def first(self, count: int) -> Sounds:
         """The first clips."""
         part = slice(0, count)
         return Sounds(
-            self.features_NTF[part], self.frames_N[part], self.captions[part], self.labels[part], self.is_world
+            self.features_NTF[part],
+            self.frames_N[part],
+            self.captions[part],
+            self.labels[part],
+            self.is_world,
+            self.sources[part],
         )
 
 
@@ -128,12 +143,29 @@ def check_sounds(data: SoundConfig) -> None:
         _listed(data, split)
 
 
-def prepare_sounds(data: SoundConfig, run: RunDir, *, seed: int, device: str) -> dict[str, Any]:
+def clips_of(data: SoundConfig, split: str) -> int:
+    """How many clips a split has, as far as can be told without reading them."""
+    return len(_listed(data, split)) if data.path else data.held_out if split == "held_out" else data.train
+
+
+def open_encoder(data: SoundConfig, device: str) -> AudioCodec:
+    """The encoder that the config names. ValueError if it is not to be had, or another one was opened."""
+    encoder = open_audio_encoder(data.encoder, device=device)
+    check_name(encoder.name, data.encoder)
+    return encoder
+
+
+def prepare_sounds(data: SoundConfig, run: RunDir, encoder: AudioCodec, *, seed: int) -> dict[str, Any]:
     """Features and captions of every split into `run`; what is whole already is left. Returns counts for the report.
 
-    ValueError in one line if a split holds no usable clip, or the encoder is not to be had.
+    ValueError in one line if a split holds no usable clip, or the encoder does not give what it says.
     """
-    encoder = open_audio_encoder(data.encoder, device=device)
+    kept = figures_of(encoder)
+    silence_TF = encoder.encode([np.zeros(round(data.seconds * encoder.sample_rate), dtype=np.float32)])[0]
+    if silence_TF.shape != (kept.frames(data.seconds), kept.dimension):
+        raise ValueError(_of_another_size(kept, silence_TF, data.seconds))
+    keep_encoder(run, kept)
+    np.save(run.path / SILENCE, silence_TF.astype(np.float16))
     listed = {split: _listed(data, split) for split in SPLITS} if data.path else {}
     if data.path:
         report = audit_leaks(listed["train"] + listed["validation"], listed["held_out"])
@@ -148,10 +180,8 @@ def prepare_sounds(data: SoundConfig, run: RunDir, *, seed: int, device: str) ->
             _from_files(listed[split], data, encoder, set_aside) if data.path else _of_world(data, split, seed, encoder)
         )
         _keep_split(run, split, source, data, encoder, set_aside)
-    silence_TF = encoder.encode([np.zeros(round(data.seconds * encoder.sample_rate), dtype=np.float32)])[0]
-    np.save(run.path / SILENCE, silence_TF.astype(np.float16))
-    broken = [each for split in SPLITS for each in run.read_json(CLIPS.format(split))["set_aside"]]
-    run.write_json("quarantine.json", broken)
+    broken = _broken(run)
+    run.write_json(QUARANTINE, broken)
     return {"set_aside": len(broken)}
 
 
@@ -159,6 +189,8 @@ def open_sounds(run: RunDir, split: str) -> Sounds:
     """The clips of a split that the first phase kept in `run`. ValueError if they are missing or damaged."""
     kept = run.read_json(CLIPS.format(split))
     try:
+        if kept and "sources" not in kept:
+            raise ValueError("it does not say which recordings its clips were cut from")
         features_NTF = np.load(run.path / FEATURES.format(split), mmap_mode="r", allow_pickle=False)
         found = Sounds(
             features_NTF,
@@ -166,8 +198,10 @@ def open_sounds(run: RunDir, split: str) -> Sounds:
             [tuple(each) for each in kept["captions"]],
             list(kept["labels"]),
             bool(kept["is_world"]),
+            list(kept["sources"]),
         )
-        if not len(found.features_NTF) == len(found.frames_N) == len(found.captions) > 0:
+        counts = {len(each) for each in (found.features_NTF, found.frames_N, found.captions)}
+        if len(counts) > 1 or not found.size or len(found.sources) not in (0, found.size):
             raise ValueError("clips and features differ in number")
     except (OSError, TypeError, KeyError, ValueError) as error:
         raise ValueError(f"{run.path} holds no whole split {split} ({error}): run the phase identity again") from None
@@ -214,6 +248,7 @@ class _Heard(NamedTuple):
     features: list[np.ndarray]
     captions: list[tuple[str, ...]]
     labels: list[str]
+    sources: Sequence[str] = ()
 
 
 def _of_world(data: SoundConfig, split: str, seed: int, encoder: AudioCodec) -> Iterator[_Heard]:
@@ -249,7 +284,7 @@ def _listed(data: SoundConfig, split: str) -> list[SoundClip]:
     folder = Path(data.path).expanduser()
     if data.captions:
         table = data.held_out_captions if split == "held_out" else data.captions
-        found = list(read_audiocaps(table, folder).clips)
+        found = list(read_audiocaps(Path(table).expanduser(), folder).clips)
     else:
         folds = data.held_out_folds if split == "held_out" else data.train_folds
         found = list(read_classes(folder, folds=folds).clips)
@@ -270,7 +305,8 @@ def _from_files(
         if loaded.clips:
             waves = [wave_S[:length] for wave_S, length in zip(loaded.waveform_NS, loaded.length_N, strict=True)]
             captions, labels = [clip.captions for clip in loaded.clips], [clip.label for clip in loaded.clips]
-            yield _Heard(encoder.encode(waves), captions, labels)
+            sources = [clip.source or clip.clip_id for clip in loaded.clips]
+            yield _Heard(encoder.encode(waves), captions, labels, sources)
 
 
 def _keep_split(
@@ -282,19 +318,27 @@ def _keep_split(
     set_aside: Sequence[dict[str, str]],
 ) -> None:
     """Features first, the list of clips last: a split without its list is not whole."""
-    most = int(np.ceil(round(data.seconds * encoder.sample_rate) / round(encoder.sample_rate / encoder.rate_hz)))
-    rows, frames, captions, labels = [], [], [], []
+    kept = figures_of(encoder)
+    most = kept.frames(data.seconds)
+    rows, frames, captions, labels, sources = [], [], [], [], []
     for heard in source:
         block_BTF = np.zeros((len(heard.features), most, encoder.dimension), dtype=np.float16)
         for i, latent_TF in enumerate(heard.features):
-            kept = min(most, len(latent_TF))
-            block_BTF[i, :kept] = latent_TF[:kept]
-            frames.append(kept)
+            if len(latent_TF) > most:
+                raise ValueError(_of_another_size(kept, latent_TF, data.seconds))
+            block_BTF[i, : len(latent_TF)] = latent_TF
+            frames.append(len(latent_TF))
         rows.append(block_BTF)
         captions += heard.captions
         labels += heard.labels
+        sources += heard.sources
     if not captions:
-        raise ValueError(f"no usable clip is in the split {split} of {data.path}: see what was set aside, or give more")
+        run.write_json(QUARANTINE, [*_broken(run), *set_aside])
+        first = f", the first because: {set_aside[0]['reason']}" if set_aside else ""
+        raise ValueError(
+            f"no usable clip is in the split {split} of {data.path}: {len(set_aside)} files were set aside{first}; "
+            f"mend them or give others (all are listed in {run.path / QUARANTINE})"
+        )
     np.save(run.path / FEATURES.format(split), np.concatenate(rows))
     run.write_json(
         CLIPS.format(split),
@@ -303,6 +347,20 @@ def _keep_split(
             "captions": captions,
             "labels": labels,
             "is_world": not data.path,
+            "sources": sources,
             "set_aside": list(set_aside),
         },
+    )
+
+
+def _broken(run: RunDir) -> list[dict[str, str]]:
+    """What was set aside of the splits that are whole."""
+    return [each for split in SPLITS for each in (run.read_json(CLIPS.format(split)) or {}).get("set_aside", ())]
+
+
+def _of_another_size(kept: KeptEncoder, latent_TF: np.ndarray, seconds: float) -> str:
+    return (
+        f"the audio encoder {kept.name} gave features of shape {latent_TF.shape} for {seconds:g} s, and by its own "
+        f"figures they have at most {(kept.frames(seconds), kept.dimension)}: its frame rate or width is not what it "
+        "says; use another encoder"
     )

@@ -47,6 +47,8 @@ __all__ = [
     "train_listener",
 ]
 
+AUDIT = "audit.json"  # beside each training: how many numbers of each part are trained, and how many frozen
+NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator")  # torch's words for it where there is no GPU
 Evaluate = Callable[[Listener, int], dict[str, float]]
 
 
@@ -139,7 +141,9 @@ def train_listener(
     ValueError before anything is computed where a parameter is random and frozen.
     """
     listener = new_listener(config, sounds, lm, seed)
-    check(audit(listener, pretrained={"language_model": lm.model}))
+    parameters = audit(listener, pretrained={"language_model": lm.model})
+    check(parameters)
+    run.write_json(AUDIT, parameters.by_part())
     retention = Retention.of(training.retention, training.retention_weight, lm, listener, sounds, seed)
     first: list[CaptionBatch] = []
     untrained = {name: tensor.clone() for name, tensor in listener.state_dict().items()}
@@ -182,7 +186,9 @@ def fit_within_memory(attempt: Callable[[int, int], FitResult], batch: int, accu
     while True:
         try:
             return attempt(batch, accumulate)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and not any(each in str(error) for each in NO_MEMORY):
+                raise
             if batch < 2 or batch % 2:
                 raise ValueError(
                     f"memory does not suffice for {batch} clips at once, which cannot be halved; use a smaller model, "

@@ -6,7 +6,7 @@ Legend: T frames, F features.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +17,11 @@ from inscape.core.estimate import Estimate, exact
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context
 from inscape.metrics.cider import DocumentFrequencies
+from inscape.pretrained.audio_encoders import check_name
 from inscape.pretrained.language_model import LanguageModel
 from inscape.stopping import part_of
 from inscape.studies.audio_fusion.identity import Config as IdentityConfig
+from inscape.studies.audio_fusion.kept_encoder import KeptEncoder, kept_encoder
 from inscape.studies.audio_fusion.language import OWN, LanguageConfig, open_language
 from inscape.studies.audio_fusion.listener import Listener, ListenerConfig, of_sounds, save_listener, write_captions
 from inscape.studies.audio_fusion.measures import (
@@ -34,6 +36,7 @@ from inscape.studies.audio_fusion.measures import (
     prefers_right_clip,
     scores,
 )
+from inscape.studies.audio_fusion.possible import check_possible, surroundings_of
 from inscape.studies.audio_fusion.reranking import reranked_captions
 from inscape.studies.audio_fusion.sounds import LEAKS, SPLITS, Sounds, features_of_silence, open_sounds
 from inscape.studies.audio_fusion.training import Trained, TrainingConfig, caption_batch, train_listener
@@ -41,6 +44,7 @@ from inscape.studies.audio_fusion.training import Trained, TrainingConfig, capti
 __all__ = [
     "LISTENER",
     "Bench",
+    "bench_controls",
     "captions_by",
     "cider_by",
     "judge_trial",
@@ -64,6 +68,8 @@ class Bench(NamedTuple):
     held_out: Sounds
     first: RunDir  # the run of the first phase
     weights: str  # digest of the frozen model's weights, before anything is trained
+    encoder: KeptEncoder  # by which the sounds were heard
+    leaks: float  # held-out clips that training clips give away
 
 
 def open_bench(context: Context, config: Any) -> Bench:
@@ -76,9 +82,26 @@ def open_bench(context: Context, config: Any) -> Bench:
             f"{first.path} prepared other sounds, or trained its model behind another prompt, than this config says; "
             "run the phase identity with the same overrides"
         )
+    encoder = kept_encoder(first)
+    check_name(encoder.name, config.data.encoder)
     lm = open_language(config.data.model, config.language, first, context.device)
+    check_possible(config, surroundings_of(config).opened(lm, encoder, config.data.seconds))
     train, validation, held_out = (open_sounds(first, split) for split in SPLITS)
-    return Bench(lm, config.language, train, validation, held_out, first, weights_digest(lm))
+    if {each.features_NTF.shape[2] for each in (train, validation, held_out)} != {encoder.dimension}:
+        raise ValueError(f"{first.path} holds features that are not {encoder.name}'s: run the phase identity again")
+    leaks: Any = first.read_json(LEAKS) or {}
+    if "leaks" not in leaks:
+        raise ValueError(f"{first.path} does not say whether its splits leak ({LEAKS}): run the phase identity again")
+    found = float(leaks["leaks"])
+    return Bench(lm, config.language, train, validation, held_out, first, weights_digest(lm), encoder, found)
+
+
+def bench_controls(bench: Bench) -> dict[str, Estimate]:
+    """After the trainings: whether the frozen model is the one that was opened, and the splits are apart."""
+    return {
+        "model_changed": exact(float(weights_digest(bench.lm) != bench.weights), 1, "model"),
+        "leaks": exact(bench.leaks, bench.held_out.size, "clips"),
+    }
 
 
 def captions_by(
@@ -90,10 +113,10 @@ def captions_by(
     return write_captions(bench.lm, listener, of_sounds(sounds, order), sounds.size, **sizes)
 
 
-def cider_by(bench: Bench, listener: Listener | None) -> np.ndarray:
-    """CIDEr of what is written of each held-out clip, in percent."""
+def cider_by(bench: Bench, listener: Listener | None, order: Sequence[int] | None = None) -> np.ndarray:
+    """CIDEr of what is written of each held-out clip, in percent; `order`: whose sound it hears."""
     held_out = bench.held_out
-    return scores(captions_by(bench, listener, held_out), held_out, DocumentFrequencies.of(held_out.captions))
+    return scores(captions_by(bench, listener, held_out, order), held_out, DocumentFrequencies.of(held_out.captions))
 
 
 def train_trial(
@@ -127,7 +150,7 @@ def judge_trial(
 ) -> tuple[dict[str, Estimate], Judged]:
     """Save the listener and measure it on the held-out clips, with every control."""
     lm, listener, held_out, asked = bench.lm, trained.listener, bench.held_out, bench.language
-    save_listener(listener, config, run.path / LISTENER)
+    save_listener(listener, config, bench.encoder, run.path / LISTENER)
     judged = by_condition(lm, listener, held_out, bench.train, asked, features_of_silence(bench.first))
     norms, layers = gradient_norms(lm, trained), layer_figures(lm, listener, trained.batch)
     if asked.candidates > 1:
@@ -136,13 +159,11 @@ def judge_trial(
         judged.cider["reranked"] = scores(best, held_out, DocumentFrequencies.of(held_out.captions))
     keep_captions(run, judged, held_out)
     run.write_json("layers.json", layers)
-    leaks: Mapping[str, Any] = bench.first.read_json(LEAKS) or {}
     return measure_listening(judged, held_out) | {
+        **bench_controls(bench),
         "prefers_right_clip": prefers_right_clip(lm, listener, held_out, asked),
         "gate_0_difference": gate_0_difference(lm, listener, held_out, asked.prompt),
         "silent_difference": logit_difference(lm, listener, held_out, asked.prompt, heard=False),
-        "model_changed": exact(float(weights_digest(lm) != bench.weights), 1, "model"),
-        "leaks": exact(float(leaks["leaks"]), held_out.size, "clips"),
         "smallest_gradient_norm": exact(min(norms.values()), 1, "training"),
         "loss_over_first": loss_over_first(trained.losses),
         **{name: exact(value, 1, "training") for name, value in layers.items() if name.endswith(("_ratio", "_gate"))},

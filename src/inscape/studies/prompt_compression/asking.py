@@ -8,7 +8,8 @@ Legend: T tokens of a prompt, D width of the embedding table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from inscape.compressors.controls import check_groups
 from inscape.compressors.interface import Compressed, Compressor
 from inscape.data.questions import Prompt, Question, build_prompt, draw_scene_questions, squad_subset
 from inscape.data.questions.prompts import answer_of
@@ -34,8 +36,11 @@ __all__ = [
     "Fed",
     "Heard",
     "QuestionData",
+    "answered_from_text",
     "ask",
     "check_asking",
+    "check_contexts",
+    "check_groups_of",
     "context_of",
     "fed_by",
     "held_out_questions",
@@ -48,6 +53,7 @@ __all__ = [
 ]
 
 GOLDS = ("given", "own")
+ON_LONG = ("cut", "refuse")
 DRAWN = 0  # seed of the questions that are asked: the same ones for every seed of a training
 
 
@@ -78,12 +84,14 @@ class AskingConfig:
     max_tokens: int = 1024  # of prompt and answer; contexts that do not fit are cut at their end
     new_tokens: int = 16  # most tokens of an answer
     batch: int = 16  # prompts that are written to side by side
+    on_long: str = "cut"  # cut | refuse: what happens to contexts that do not fit
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"asking.dtype={self.dtype!r} is not known; allowed: {', '.join(DTYPES)}")
-        if self.gold not in GOLDS:
-            raise ValueError(f"asking.gold={self.gold!r} is not known; allowed: {', '.join(GOLDS)}")
+        for name, allowed in (("gold", GOLDS), ("on_long", ON_LONG)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"asking.{name}={getattr(self, name)!r} is not known; allowed: {', '.join(allowed)}")
         for name, least in (("questions", 2), ("max_tokens", 64), ("new_tokens", 1), ("batch", 1)):
             if not least <= getattr(self, name) <= 10**6:
                 raise ValueError(f"asking.{name}={getattr(self, name)} is out of range; allowed: {least} to 1000000")
@@ -94,10 +102,15 @@ class AskingConfig:
             )
 
 
-def check_asking(data: QuestionData, asking: AskingConfig, train: int = 0) -> None:
-    """ValueError on a file that is not there, is damaged or holds too few questions; hub data sets are not fetched."""
+def check_asking(data: QuestionData, asking: AskingConfig, train: int = 0, *, shuffled: bool = False) -> None:
+    """ValueError on a file that is not there, is damaged or holds too few questions; hub data sets are not fetched.
+
+    shuffled: also where a prompt could not be given what was made of another article's; see `check_groups`.
+    """
     if data.path and (Path(data.path).exists() or Path(data.path).suffix):
-        squad_subset(data.path, asking.questions, DRAWN, "test")
+        held_out = squad_subset(data.path, asking.questions, DRAWN, "test")
+        if shuffled:
+            check_groups([question.group for question in held_out])
         if train:
             squad_subset(data.path, train, DRAWN, "train")
 
@@ -128,9 +141,38 @@ def open_model(asking: AskingConfig, device: str) -> LanguageModel:
 
 
 def prompts_of(lm: LanguageModel, questions: Sequence[Question], asking: AskingConfig) -> list[Prompt]:
-    """Their prompts; what does not fit is cut from the end of the context, never from the question."""
+    """Their prompts; what does not fit is cut from the end of the context, never from the question.
+
+    How many were cut is said on standard error. ValueError, one line, if there are any under asking.on_long=refuse.
+    """
     room = min(asking.max_tokens, lm.window) - asking.new_tokens
-    return [build_prompt(question, lm.encode, max_tokens=room) for question in questions]
+    prompts = [build_prompt(question, lm.encode, max_tokens=room) for question in questions]
+    long = [prompt for prompt in prompts if prompt.dropped]
+    if not long:
+        return prompts
+    said = f"{len(long)} of {len(prompts)} contexts do not fit with their question into {room} tokens"
+    if asking.on_long == "refuse":
+        raise ValueError(
+            f"{said}: that of question {long[0].question.id!r} is {long[0].dropped} tokens too long; set "
+            f"asking.on_long=cut, raise asking.max_tokens (the model's window is {lm.window}), or leave it out"
+        )
+    print(f"{said} and are cut at their end; asking.on_long=refuse refuses them", file=sys.stderr)
+    return prompts
+
+
+def check_groups_of(prompts: Sequence[Prompt]) -> None:
+    """See `check_groups`."""
+    check_groups([prompt.question.group for prompt in prompts])
+
+
+def check_contexts(prompts: Sequence[Prompt], ratio: float, setting: str) -> None:
+    """ValueError, naming the setting, where a context has fewer tokens than `ratio`: no vector would stand for it."""
+    shortest = min(prompts, key=lambda prompt: len(prompt.context_ids))
+    if (tokens := len(shortest.context_ids)) < ratio:
+        raise ValueError(
+            f"{setting}={ratio:g} leaves no vector for the context of question {shortest.question.id!r}, which has "
+            f"{tokens} tokens; allowed: 1 to {tokens}"
+        )
 
 
 def ids_of(lm: LanguageModel, prompt: Prompt) -> Int[Tensor, " T"]:
@@ -196,22 +238,39 @@ class Asked(NamedTuple):
     text: Heard
 
 
-def ask(lm: LanguageModel, data: QuestionData, asking: AskingConfig) -> Asked:
+def ask(
+    lm: LanguageModel,
+    data: QuestionData,
+    asking: AskingConfig,
+    check: Callable[[Sequence[Prompt]], object] = lambda prompts: None,
+) -> Asked:
     """The held-out questions, answered from the whole text: what everything is compared with.
 
-    Where the model's own answers are the gold ones, a question to which it writes nothing that can be compared is left
-    out. ValueError where fewer than two questions are left.
+    check: raises on prompts that a phase cannot use; before any is asked, and again where some were left out.
+    ValueError where fewer than two questions are left; see `answered_from_text`.
     """
     prompts = prompts_of(lm, held_out_questions(data, asking.questions), asking)
+    check(prompts)
+    asked = answered_from_text(lm, prompts, asking)
+    if len(asked.prompts) < 2:
+        raise ValueError(
+            f"{asking.model} writes nothing to {len(prompts) - len(asked.prompts)} of {len(prompts)} questions, so its "
+            "own answers cannot be the gold ones; set asking.gold=given, or take another model"
+        )
+    check(asked.prompts)
+    return asked
+
+
+def answered_from_text(lm: LanguageModel, prompts: Sequence[Prompt], asking: AskingConfig) -> Asked:
+    """The prompts and what is written to their whole text.
+
+    Where the model's own answers are the gold ones, they take the place of those given, and a question to which it
+    writes nothing that can be compared is left out.
+    """
     text = listen_to_text(lm, prompts, asking)
     if asking.gold == "given":
-        return Asked(prompts, text)
+        return Asked(list(prompts), text)
     kept = [i for i, answer in enumerate(text.answers) if normalise_answer(answer)]
-    if len(kept) < 2:
-        raise ValueError(
-            f"{asking.model} writes nothing to {len(prompts) - len(kept)} of {len(prompts)} questions, so its own "
-            "answers cannot be the gold ones; set asking.gold=given, or take another model"
-        )
     own = [prompts[i]._replace(question=prompts[i].question._replace(answers=(text.answers[i],))) for i in kept]
     return Asked(own, Heard([text.ids[i] for i in kept], [text.answers[i] for i in kept]))
 

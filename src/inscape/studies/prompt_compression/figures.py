@@ -25,15 +25,17 @@ def draw_ledger(run: RunDir, costs: Mapping[str, Any]) -> None:
 
     forms = list(costs["forms"])
     bits = [costs["forms"][form]["bits_per_token"] for form in forms]
-    figure = Figure(figsize=(6, 0.5 * len(forms) + 1.2), layout="constrained")
+    figure = Figure(figsize=(7, 0.28 * len(forms) + 1.2), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(forms, [b["value"] for b in bits], color=COLOURS[0])
     for i, b in enumerate(bits):
         axes.text(b["value"], i, f" {b['value']:.1f}", va="center")
     axes.invert_yaxis()
+    axes.set_xscale("log")
     axes.set_xlabel("bits a token of the prompt")
     axes.margins(x=0.15)
-    _keep(run, "ledger.png", figure, "What a prompt costs to send as it is. A row of 512 float16 is 8,192 bits.")
+    caption = "What a prompt costs to send: as it is, as a row of so many numbers a token, and as a model's cache"
+    _keep(run, "ledger.png", figure, f"{caption}. A row of 512 float16 is 8,192 bits.")
 
 
 def draw_kept(

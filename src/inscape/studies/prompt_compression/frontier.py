@@ -5,7 +5,8 @@ Row-wise ones make rows narrower and keep their number; the others put fewer vec
 rows; caches of keys and values, pruned as in SnapKV, Li et al. 2024). What is kept is F1 over the text run's F1 on the
 same questions, with an interval over contexts. Truncation stands among them: what cannot beat the first tokens of the
 context at the same number of vectors has kept nothing worth its name.
-frontier.json and frontier.csv have every point with its price in bits.
+frontier.json and frontier.csv have every point with its price in bits. A ratio that a compressor cannot keep with this
+model and these contexts is left out for it, and left_out.json says why; one that none of the list can keep is refused.
 
 For each compressor and each of 95, 90 and 80 % the answer is the largest ratio at which so much is kept. Its interval
 goes from the largest ratio at which the whole interval lies above, to the largest at which any of it does; 0 is none.
@@ -19,13 +20,15 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inscape.compressors.controls import Replay
-from inscape.compressors.interface import Compressor, row_width
+import torch
+
+from inscape.compressors.interface import Compressor, row_width, vector_count
 from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.linear_inverse import LinearInverse
 from inscape.compressors.mean_pooled import MeanPooled
@@ -33,7 +36,7 @@ from inscape.compressors.pca import Pca
 from inscape.compressors.quantised import Quantised
 from inscape.compressors.random_orthogonal import RandomOrthogonal
 from inscape.compressors.truncation import EqualVectors
-from inscape.core.estimate import Estimate, bootstrap_mean, exact
+from inscape.core.estimate import Estimate, bootstrap_mean
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.core.study import Context, Phase
@@ -52,6 +55,8 @@ from inscape.studies.prompt_compression.asking import (
     training_questions,
 )
 from inscape.studies.prompt_compression.figures import draw_kept
+from inscape.studies.prompt_compression.instrument import replay
+from inscape.studies.prompt_compression.reconstruction import REPLAYED
 from inscape.studies.prompt_compression.scoring import measure_answers, tell
 
 __all__ = ["GATE", "LEVELS", "MAKERS", "PHASE", "Config", "Point", "largest_ratio"]
@@ -79,7 +84,7 @@ class Config:
     asking: AskingConfig = field(default_factory=AskingConfig)
     train: int = 2000  # training prompts that projections are fitted on
     compressors: tuple[str, ...] = tuple(MAKERS)
-    ratios: tuple[float, ...] = (1.125, 1.5, 2.0, 4.0, 8.0)  # row-wise: those that divide the width
+    ratios: tuple[float, ...] = (1.125, 1.5, 2.0, 4.0, 8.0)  # row-wise ones keep those that divide the width
     give_up: float = 0.5  # a compressor that surely keeps less of the F1 than this is not asked at larger ratios
 
     def __post_init__(self) -> None:
@@ -96,11 +101,13 @@ class Config:
 
 GATE = Gate(
     (
-        Criterion("replay_f1_kept", at_least=1, role="control", source="calibrated", why="uncompressed rows keep "
-                  "everything, to the last answer"),
+        Criterion("replay_identical", at_least=1, role="control", source="calibrated", why="fed its own rows, the "
+                  "model must write what it writes when fed ids"),
         Criterion("text_f1", at_least=0.1, role="control", source="calibrated", why="a share of nothing is no share"),
-        Criterion("ratio_keeping_90", at_least=2, source="calibrated", why="the best that needs no training halves "
-                  "what the model is fed and keeps nine tenths of its F1"),
+        Criterion("ratio_keeping_90", at_least=2, source="calibrated", why="the best that needs no training keeps nine "
+                  "tenths of F1 at half the numbers, in rows half as wide or in half as many"),
+        Criterion("ratio_keeping_90_in_fewer_vectors", at_least=2, source="calibrated", why="the same of those that "
+                  "take up fewer places of the window: narrower rows save the model nothing"),
     )
 )  # fmt: skip
 
@@ -113,33 +120,83 @@ class Point(NamedTuple):
     scores: dict[str, Estimate]
 
 
+class LeftOut(NamedTuple):
+    """A ratio that a compressor cannot keep."""
+
+    name: str
+    ratio: float
+    why: str
+
+
+def left_out(lm: LanguageModel, config: Config, prompts: Sequence[Prompt]) -> list[LeftOut]:
+    """What cannot be kept with this model and these contexts. ValueError for a ratio that no compressor can keep."""
+    shortest = min(len(prompt.context_ids) for prompt in prompts)
+    found: list[LeftOut] = []
+    for ratio in config.ratios:
+        missing: list[LeftOut] = []
+        for name in config.compressors:
+            try:
+                if MAKERS[name](ratio, ()).needs_context_only:
+                    vector_count(shortest, ratio)
+                else:
+                    row_width(lm.dimension, ratio)
+            except ValueError as error:
+                missing.append(LeftOut(name, ratio, str(error)))
+        if len(missing) == len(config.compressors):
+            why = "; ".join(dict.fromkeys(one.why for one in missing))
+            raise ValueError(f"ratios: none of {', '.join(config.compressors)} keeps {ratio:g}: {why}")
+        found += missing
+    return found
+
+
+def check_model(lm: LanguageModel, config: Config) -> None:
+    """ValueError where one of the compressors cannot read this model's attention or cache, found with one token."""
+    unusable: dict[str, str] = {}
+    for name in config.compressors:
+        made = MAKERS[name](1.0, ())
+        if isinstance(made, KvPruning):
+            try:
+                made.compress(lm, torch.zeros(1, dtype=torch.long, device=lm.device))
+            except ValueError as error:
+                unusable[name] = str(error).partition(";")[0]
+    if unusable:
+        others = [name for name in config.compressors if name not in unusable] or ["pca", "mean_pooled", "truncation"]
+        raise ValueError(
+            f"{' and '.join(unusable)} cannot be asked: {'; '.join(dict.fromkeys(unusable.values()))}; set "
+            f"compressors=[{','.join(others)}]"
+        )
+
+
 def measure_points(
-    lm: LanguageModel, config: Config, prompts: Sequence[Prompt], train: Sequence[Prompt], text: Heard, seed: int
+    lm: LanguageModel,
+    config: Config,
+    prompts: Sequence[Prompt],
+    train: Sequence[Prompt],
+    text: Heard,
+    seed: int,
+    run: RunDir,
 ) -> list[Point]:
-    """Every compressor at every ratio that it can keep with this model, the ratios rising until it is given up."""
+    """Every compressor at every ratio that it can keep with this model, the ratios rising until it is given up.
+
+    They are written to `run` as they come.
+    """
     ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train]}
-    points = []
+    missing = {(one.name, one.ratio) for one in left_out(lm, config, prompts)}
+    points: list[Point] = []
     for name in config.compressors:
         for ratio in config.ratios:
-            made = MAKERS[name](ratio, prompts[0].prefix_ids)
-            if not made.needs_context_only and not divides(lm.dimension, ratio):
+            if (name, ratio) in missing:
                 continue
+            made = MAKERS[name](ratio, prompts[0].prefix_ids)
             fitted = made.fit(lm, ids[made.needs_context_only], seed=seed)
             told = tell(lm, fitted, prompts, config.asking)
             scores = measure_answers(told.heard, text, prompts)
             scores["bits_per_token"] = bootstrap_mean([fitted.bits(s) / s.tokens for s in told.sent], "prompts")
             points.append(Point(name, ratio, scores))
+            write_points(run, points)
             if scores["f1_kept"].high < config.give_up:
                 break
     return points
-
-
-def divides(dimension: int, ratio: float) -> bool:
-    """Whether D / ratio is a whole number."""
-    try:
-        return row_width(dimension, ratio) > 0
-    except ValueError:
-        return False
 
 
 def largest_ratio(points: Iterable[Point], level: float) -> Estimate:
@@ -152,6 +209,11 @@ def largest_ratio(points: Iterable[Point], level: float) -> Estimate:
 
     low, value, high = (largest(side) for side in (lambda e: e.low, lambda e: e.value, lambda e: e.high))
     return Estimate(value, min(low, value), max(high, value), len(points), "ratios")
+
+
+def best(ratios: Iterable[Estimate]) -> Estimate:
+    """That of the way which surely goes farthest."""
+    return max(ratios, key=lambda estimate: (estimate.low, estimate.value))
 
 
 def write_points(run: RunDir, points: Sequence[Point]) -> None:
@@ -170,26 +232,39 @@ def write_points(run: RunDir, points: Sequence[Point]) -> None:
     write_atomically(run.path / "frontier.csv", buffer.getvalue())
 
 
+def say_left_out(run: RunDir, missing: Sequence[LeftOut]) -> str:
+    """One sentence on what is left out, empty where nothing is; kept as left_out.json and said on standard error."""
+    if not missing:
+        return ""
+    run.write_json("left_out.json", [one._asdict() for one in missing])
+    said = f"Left out, since they cannot be kept: {', '.join(f'{one.name} at {one.ratio:g}' for one in missing)}."
+    print(f"{said} {run.path / 'left_out.json'} says why", file=sys.stderr)
+    return f" {said}"
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Fit, answer, and say how far each can go."""
     config: Config = context.config
     lm = open_model(config.asking, context.device)
-    prompts, text = ask(lm, config.data, config.asking)
+    check_model(lm, config)
     train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
-    points = measure_points(lm, config, prompts, train, text, context.seed)
-    write_points(context.run, points)
+    prompts, text = ask(lm, config.data, config.asking, lambda prompts: left_out(lm, config, prompts))
+    missing = say_left_out(context.run, left_out(lm, config, prompts))
+    points = measure_points(lm, config, prompts, train, text, context.seed, context.run)
     by_name = {name: [p for p in points if p.name == name] for name in dict.fromkeys(p.name for p in points)}
     curves = {n: [(p.ratio, p.scores["f1_kept"]) for p in of_name] for n, of_name in by_name.items()}
     draw_kept(context.run, "frontier.png", curves, "ratio: numbers of a row, or tokens a vector", "Share of the text "
-              "run's F1 that is left at each ratio, with its 95 % interval over contexts.")  # fmt: skip
-    replayed = measure_answers(tell(lm, Replay(), prompts, config.asking).heard, text, prompts)
-    metrics = {"text_f1": measure_answers(text, text, prompts)["f1"], "text_exact_match": replayed["exact_match"]}
-    metrics["replay_f1_kept"] = exact(replayed["f1_kept"].value, len(prompts), "prompts")
+              f"run's F1 that is left at each ratio, with its 95 % interval over contexts.{missing}")  # fmt: skip
+    of_text = measure_answers(text, text, prompts)
+    metrics = {"text_f1": of_text["f1"], "text_exact_match": of_text["exact_match"]}
+    metrics["replay_identical"] = replay(lm, prompts[:REPLAYED], text, config.asking)
     for level in LEVELS:
         share = f"ratio_keeping_{round(100 * level)}"
         found = {name: largest_ratio(of_name, level) for name, of_name in by_name.items()}
         metrics |= {f"{share}_{name}": estimate for name, estimate in found.items()}
-        metrics[share] = max(found.values(), key=lambda estimate: (estimate.low, estimate.value))
+        metrics[share] = best(found.values())
+        if fewer := [found[name] for name in found if MAKERS[name](2.0, ()).needs_context_only]:
+            metrics[f"{share}_in_fewer_vectors"] = best(fewer)
     return metrics
 
 

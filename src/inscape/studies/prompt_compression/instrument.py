@@ -7,7 +7,8 @@ a single number: what such a receiver cannot lose, no compressor of rows can be 
 answer from the context: what it answers without one is where every score starts. Answers are scored as SQuAD's are
 (Rajpurkar et al. 2016).
 
-What a prompt costs in bits, as ids, coded ids, UTF-8 and zstd, is written to ledger.json.
+What a prompt costs in bits, as ids, coded ids, UTF-8 and zstd, as rows of each width in float32, float16, int8 and
+int4, and as the model's own keys and values, is written to ledger.json.
 
 A negative result would mean that the questions cannot be used with this model: it answers no better with the context
 than without, so nothing could be lost by compressing it.
@@ -26,7 +27,16 @@ import torch
 
 from inscape.compressors.controls import EmptyContext
 from inscape.compressors.id_equivalence import recovered_ids
-from inscape.compressors.ledger import ZSTD_MISSING, order_zero, text_prices
+from inscape.compressors.ledger import (
+    NUMBER_BITS,
+    ZSTD_MISSING,
+    Price,
+    kv_bits,
+    latent_bits,
+    order_zero,
+    prices,
+    text_prices,
+)
 from inscape.compressors.pca import principal_components
 from inscape.compressors.projection import moments_of_prompts, token_counts
 from inscape.core.estimate import Estimate, exact
@@ -119,6 +129,14 @@ def questions_cut(lm: LanguageModel, prompts: Sequence[Prompt]) -> Estimate:
     return exact(len(wrong), len(prompts), "prompts")
 
 
+def kept_widths(lm: LanguageModel, widths: Sequence[int]) -> list[int]:
+    """Those that the model's rows can be projected to. ValueError where there is none."""
+    kept = [width for width in widths if width <= lm.dimension]
+    if not kept:
+        raise ValueError(f"widths={tuple(widths)} are all wider than the model's rows; allowed: 1 to {lm.dimension}")
+    return kept
+
+
 def id_equivalence(
     lm: LanguageModel, prompts: Sequence[Prompt], train: Sequence[Prompt], widths: Sequence[int]
 ) -> dict[str, Estimate]:
@@ -126,23 +144,42 @@ def id_equivalence(
     ids = [ids_of(lm, prompt) for prompt in prompts]
     moments = moments_of_prompts(lm, [ids_of(lm, prompt) for prompt in train])
     found = {}
-    for width in (width for width in widths if width <= lm.dimension):
+    for width in kept_widths(lm, widths):
         projection, _ = principal_components(moments, width)
         share = recovered_ids(projection, lm, ids).recovered
         found[f"id_equivalence_at_{width}"] = exact(share.value, share.n, "prompts")
-    if not found:
-        raise ValueError(f"widths={tuple(widths)} are all wider than the model's rows; allowed: 1 to {lm.dimension}")
     return found | {"id_equivalence": min(found.values(), key=lambda e: e.value)}
 
 
-def ledger(lm: LanguageModel, prompts: Sequence[Prompt], train: Sequence[Prompt]) -> dict[str, Any]:
+def vector_prices(lm: LanguageModel, prompts: Sequence[Prompt], widths: Sequence[int]) -> dict[str, Price]:
+    """What prompts cost as rows of these widths, one for each token, and as the keys and values of the model's type."""
+    config = lm.model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    tokens = [len(prompt.ids) for prompt in prompts]
+    bits = {
+        f"{width} x {number}{' with scales' if number.startswith('int') else ''}": [
+            latent_bits(count, width, number) for count in tokens
+        ]
+        for width in widths
+        for number in NUMBER_BITS
+    }
+    dtype = str(lm.dtype).removeprefix("torch.")
+    number = dtype.removeprefix("b")  # bfloat16 and float16 take as much
+    cached = [kv_bits(count, config.num_hidden_layers, heads, head_width, number) for count in tokens]
+    return prices(bits | {f"keys and values, {dtype}": cached}, tokens)
+
+
+def ledger(
+    lm: LanguageModel, prompts: Sequence[Prompt], train: Sequence[Prompt], widths: Sequence[int]
+) -> dict[str, Any]:
     """What each form of a prompt costs, as JSON; and what this machine could not measure."""
     model = order_zero(token_counts([ids_of(lm, prompt) for prompt in train], lm.vocab_size))
     texts = [lm.decode(prompt.ids) for prompt in prompts]
     priced = text_prices([ids_of(lm, prompt) for prompt in prompts], texts, lm.vocab_size, model)
     rows = {
         form: {"bits_per_prompt": p.bits_per_prompt.to_json(), "bits_per_token": p.bits_per_token.to_json()}
-        for form, p in priced.items()
+        for form, p in (priced | vector_prices(lm, prompts, widths)).items()
     }
     return {"forms": rows, "note": "" if "zstd" in priced else ZSTD_MISSING}
 
@@ -158,17 +195,18 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Ask, replay, read back, and price."""
     config: Config = context.config
     lm = open_model(config.asking, context.device)
+    widths = kept_widths(lm, config.widths)
+    train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
     prompts, text = ask(lm, config.data, config.asking)
     given = held_out_questions(config.data, config.asking.questions)
-    train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
     empty = tell(lm, EmptyContext(), prompts, config.asking).heard
     scores = (f1_of_each(text, prompts), f1_of_each(empty, prompts))
     written = sum(bool(lm.decode(ids).strip()) for ids in text.ids)
     metrics = {
         "replay_identical": replay(lm, prompts[: config.replayed], text, config.asking),
         "questions_cut": questions_cut(lm, prompts),
-        "nothing_written": exact(1 - written / len(prompts), len(prompts), "prompts"),
-        **id_equivalence(lm, prompts, train, config.widths),
+        "nothing_written": exact(1 - written / len(given), len(given), "prompts"),
+        **id_equivalence(lm, prompts, train, widths),
         **{f"text_{name}": value for name, value in measure_answers(text, text, prompts).items()},
         **{f"empty_{name}": value for name, value in measure_answers(empty, text, prompts).items()},
         "text_gold_f1": given_f1(text, prompts, given),
@@ -178,7 +216,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
             float(torch.tensor([len(p.ids) for p in prompts]).float().mean()), len(prompts), "prompts"
         ),
     }
-    costs = ledger(lm, prompts, train)
+    costs = ledger(lm, prompts, train, widths)
     context.run.write_json("ledger.json", costs)
     draw_ledger(context.run, costs)
     keep_answers(context.run, prompts, {"text": text.answers, "empty": empty.answers})

@@ -18,7 +18,14 @@ from inscape.core.rundir import RunDir
 from inscape.data.questions import Prompt
 from inscape.metrics.kept_share import kept_share
 from inscape.metrics.next_token import sequence_kl
-from inscape.metrics.qa import f1, grounding, mean_over_questions, metric_max_over_references, score_answers
+from inscape.metrics.qa import (
+    answer_entity_preservation,
+    f1,
+    grounding,
+    mean_over_questions,
+    metric_max_over_references,
+    score_answers,
+)
 from inscape.nn.row_generation import continuation_logits
 from inscape.pretrained.language_model import LanguageModel
 from inscape.studies.prompt_compression.asking import AskingConfig, Fed, Heard, fed_by, ids_of, listen
@@ -89,17 +96,26 @@ def f1_of_each(heard: Heard, prompts: Sequence[Prompt]) -> list[float]:
 
 
 def measure_answers(heard: Heard, text: Heard, prompts: Sequence[Prompt]) -> dict[str, Estimate]:
-    """F1, exact match, the share of the text run's F1 that is left, agreement with it, and grounding."""
+    """F1, exact match, the share of the text run's F1 that is left, agreement with it, grounding, entity preservation.
+
+    The last is of the entities of the context that the text run's answer names. Questions to which it names none are
+    not among those that the mean is over, nor among its n; where there are none at all, it is not measured.
+    """
     groups = groups_of(prompts)
     scores = score_answers(heard.answers, [p.question.answers for p in prompts], groups=groups, unit=UNIT)
     same = sum(one == other for one, other in zip(heard.ids, text.ids, strict=True))
     grounded = [grounding(a, p.question.context) for a, p in zip(heard.answers, prompts, strict=True)]
+    preserved = [
+        answer_entity_preservation(p.question.context, whole, answer)
+        for p, whole, answer in zip(prompts, text.answers, heard.answers, strict=True)
+    ]
     return {
         "f1": scores.f1,
         "exact_match": scores.exact_match,
         "f1_kept": kept_share(f1_of_each(heard, prompts), f1_of_each(text, prompts), groups=groups, unit=UNIT),
         "same_answers": proportion(same, len(prompts), "prompts"),
         "grounding": mean_over_questions(grounded, groups=groups, unit=UNIT),
+        "entity_preservation": mean_over_questions(preserved, groups=groups, unit=UNIT),
     }
 
 

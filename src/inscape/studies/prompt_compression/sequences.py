@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inscape.compressors.controls import EmptyContext
-from inscape.compressors.distillation import DistillationConfig
+from inscape.compressors.distillation import DistillationConfig, check_head, first_layers
 from inscape.compressors.interface import Compressor
 from inscape.compressors.mean_pooled import MeanPooled
 from inscape.compressors.memory_tokens import MemoryTokens
@@ -33,6 +33,7 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.questions import Prompt
 from inscape.metrics.kept_share import mean_difference
+from inscape.nn.lora import linear_sizes
 from inscape.pretrained.language_model import LanguageModel
 from inscape.stopping import part_of
 from inscape.studies.prompt_compression.asking import (
@@ -42,6 +43,8 @@ from inscape.studies.prompt_compression.asking import (
     QuestionData,
     ask,
     check_asking,
+    check_contexts,
+    check_groups_of,
     open_model,
     prompts_of,
     training_questions,
@@ -86,6 +89,13 @@ class Config:
         for name, most in (("train", 10**7), ("per_context", 64)):
             if not 1 <= getattr(self, name) <= most:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 1 to {most}")
+        if self.rank > 4096:
+            raise ValueError(f"rank={self.rank} is out of range; allowed: 0 to 4096")
+        if self.train < self.training.batch:
+            raise ValueError(
+                f"train={self.train} questions do not fill a batch of training.batch={self.training.batch} contexts; "
+                "allowed: as many or more"
+            )
         untrained(self)
 
 
@@ -111,11 +121,35 @@ REMEDIES = (
 )
 
 
-def untrained(config: Config) -> MemoryTokens | MeanPooled:
-    """The compressor that is to be trained. ValueError on settings that cannot be."""
+def untrained(config: Config, layers: int = 1) -> MemoryTokens | MeanPooled:
+    """The compressor that is to be trained, for a model of so many layers. ValueError on settings that cannot be."""
     if config.kind == "memory_tokens":
         return MemoryTokens(config.ratio, rank=config.rank, depth=config.depth, wire="float16")
-    return MeanPooled(config.ratio, layer=max(1, config.depth), rank=config.rank, wire="float16")
+    return MeanPooled(config.ratio, layer=config.depth or layers, rank=config.rank, wire="float16")
+
+
+def layers_of(lm: LanguageModel, config: Config) -> int:
+    """How many layers the model has. ValueError where it has fewer than are asked for, or cannot be trained so."""
+    layers = int(lm.model.config.get_text_config().num_hidden_layers)
+    if config.depth > layers:
+        raise ValueError(f"depth={config.depth} is out of range; allowed: 0 (all) to {layers}, the layers of {lm.name}")
+    check_head(lm)
+    try:
+        with first_layers(lm, config.depth):
+            if config.rank:
+                linear_sizes(lm.model)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}, so {lm.name} cannot encode with depth={config.depth} rank={config.rank}; set kind=mean_pooled "
+            "depth=0 rank=0, or another asking.model"
+        ) from None
+    return layers
+
+
+def check_usable(prompts: Sequence[Prompt], config: Config) -> None:
+    """ValueError where a context is too short for the ratio, or cannot be exchanged with another one's vectors."""
+    check_contexts(prompts, config.ratio, "ratio")
+    check_groups_of(prompts)
 
 
 def examples_of(lm: LanguageModel, prompts: Sequence[Prompt], config: Config) -> list[Example]:
@@ -166,11 +200,13 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Ask the teacher, train, answer."""
     config: Config = context.config
     lm = open_model(config.asking, context.device)
-    asked = ask(lm, config.data, config.asking)
+    layers = layers_of(lm, config)
     questions = training_questions(config.data, config.train, context.seed, config.per_context)
-    examples = examples_of(lm, prompts_of(lm, questions, config.asking), config)
+    train = prompts_of(lm, questions, config.asking)
+    asked = ask(lm, config.data, config.asking, lambda prompts: check_usable(prompts, config))
+    examples = examples_of(lm, train, config)
     with part_of(context.run, "training") as part:
-        trained = untrained(config).distilled(lm, examples, config.training, seed=context.seed, run=part)
+        trained = untrained(config, layers).distilled(lm, examples, config.training, seed=context.seed, run=part)
         falls = loss_over_first(part)
     trained.save(context.run.path / COMPRESSOR)
     metrics, answers = measure(lm, trained, config, asked, context.seed)
@@ -188,6 +224,6 @@ PHASE = Phase(
     run=run,
     needs=("C0",),
     remedies=REMEDIES,
-    check=lambda config: check_asking(config.data, config.asking, config.train),
+    check=lambda config: check_asking(config.data, config.asking, config.train, shuffled=True),
     failure_means="So few vectors do not hold what a question may ask, or so little training does not find how.",
 )

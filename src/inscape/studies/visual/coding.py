@@ -70,8 +70,8 @@ def embed_sentences(codec: TrainedCodec, sentences: list[str]) -> Float[np.ndarr
     """z of the V of each sentence, without keeping all V at once."""
     order = np.argsort([len(sentence) for sentence in sentences], kind="stable")
     rows = []
-    for start in range(0, len(order), 16 * BATCH):
-        chunk = [sentences[i] for i in order[start : start + 16 * BATCH]]
+    for start in range(0, len(order), BATCH):
+        chunk = [sentences[i] for i in order[start : start + BATCH]]
         rows.append(embed(codec, encode(codec.to_latent, chunk)))
     z_NZ = np.concatenate(rows)
     return z_NZ[np.argsort(order)]

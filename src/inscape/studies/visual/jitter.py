@@ -36,9 +36,10 @@ from inscape.studies.visual.meaning_metrics import (
     EncodedPairs,
     EncodedPool,
     by_facts,
+    drop,
     encode_pairs,
     encode_scene_pool,
-    recall,
+    found,
     scene_pairs,
     told_apart_by_edit,
     worst,
@@ -162,27 +163,21 @@ def measure_jitter(
     z_NZ = embed(codec, latent_NCHW)
     other_N = derangement(len(z_NZ), generator=torch.Generator().manual_seed(seed)).numpy()
     metrics = {"cosine_of_strangers": bootstrap_mean((z_NZ * z_NZ[other_N]).sum(1), "sentences")}
-    still = {n: recall(codec, p, 1) for n, p in pools.items()}
-    metrics |= by_facts("recall_at_1", still)
+    still = {n: found(codec, p, 1) for n, p in pools.items()}
+    metrics |= by_facts("recall_at_1", {n: proportion(int(f_N.sum()), len(f_N), "scenes") for n, f_N in still.items()})
     lowest = {n: min(told_apart_by_edit(codec, p).values(), key=lambda e: e.value) for n, p in pairs.items()}
     if lowest:
         metrics |= by_facts("told_apart", lowest) | {"told_apart": worst(lowest, decide)}
     for name, change in transforms(seed).items():
         metrics[f"cosine_under_{name}"] = cosine_under(codec, latent_NCHW, change)
-        drop = {n: _drop(still[n], recall(codec, p, 1, change)) for n, p in pools.items()}
-        if drop:
-            metrics |= by_facts(f"recall_drop_under_{name}", drop)
-            metrics[f"recall_drop_under_{name}"] = worst(drop, decide, largest=True)
+        lost = {n: drop(still[n], found(codec, p, 1, change), "scenes") for n, p in pools.items()}
+        if lost:
+            metrics |= by_facts(f"recall_drop_under_{name}", lost)
+            metrics[f"recall_drop_under_{name}"] = worst(lost, decide, largest=True)
         told = {n: _together(told_apart_by_edit(codec, p, change)) for n, p in pairs.items()}
         if told:
             metrics |= by_facts(f"told_apart_under_{name}", told) | {f"told_apart_under_{name}": worst(told, decide)}
     return metrics
-
-
-def _drop(still: Estimate, moved: Estimate) -> Estimate:
-    """The same queries before and after: a deterministic comparison of two shares."""
-    value = still.value - moved.value
-    return Estimate(value, value, value, still.n, still.unit)
 
 
 def _together(edits: Mapping[str, Estimate]) -> Estimate:

@@ -1,7 +1,7 @@
 """The latent prior: P6's U-Net with the noise that it was trained under; on the disk, and at work on latents.
 
-One safetensors file holds weights, sizes, the noise process, and the latents' mean and standard deviation. It lies
-beside the codec whose latents it learned: with another codec it means nothing.
+One safetensors file holds weights, sizes, the noise process, the latents' mean and standard deviation, and which codec
+it belongs to. It lies beside that codec: with another one it means nothing.
 
 Legend: B latents, C channels, H, W of the latent.
 """
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from inscape.checkpoint import load_weights, weights_of
 from inscape.core.rundir import write_atomically
 from inscape.nn.diffusion import Diffusion, NoiseProcess, Schedule, noise_process
 from inscape.nn.unet import UNet, UNetConfig
-from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS
+from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS, fingerprint
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -60,6 +60,7 @@ class LatentPrior(NamedTuple):
 
     net: UNet
     noise: Noise
+    codec: str = ""  # `fingerprint` of the codec that reads its latents; empty where nobody said
 
 
 def denoised(
@@ -102,13 +103,17 @@ def save_prior(prior: LatentPrior, path: Path, *, about: str = "") -> None:
         "kind": PRIOR_KIND,
         "config": json.dumps(dataclasses.asdict(prior.net.config)),
         "noise": json.dumps(dataclasses.asdict(prior.noise)),
+        "codec": prior.codec,
         "about": about,
     }
     write_atomically(path, save(weights_of(prior.net), metadata))
 
 
-def load_prior(path: Path) -> LatentPrior:
-    """Read a prior from its file or folder; ValueError in one line if it is missing, damaged or foreign."""
+def load_prior(path: Path, codec: nn.Module | None = None) -> LatentPrior:
+    """Read a prior from its file or folder; ValueError in one line if it is missing, damaged or foreign.
+
+    codec: that its latents are for; ValueError if it was trained with another. A file that does not say is believed.
+    """
     path = Path(path)
     file = path / PRIOR_WEIGHTS if path.is_dir() else path
     if not file.is_file():
@@ -125,9 +130,13 @@ def load_prior(path: Path) -> LatentPrior:
         config = json.loads(metadata["config"])
         net = UNet(UNetConfig(**config | {"multipliers": tuple(config["multipliers"])}))
         net.load_state_dict(tensors)
-        return LatentPrior(net.eval().requires_grad_(False), Noise(**json.loads(metadata["noise"])))
+        noise = Noise(**json.loads(metadata["noise"]))
     except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is damaged or of another version: {str(error).splitlines()[0]}") from None
+    found = LatentPrior(net.eval().requires_grad_(False), noise, metadata.get("codec", ""))
+    if codec is not None and found.codec and found.codec != fingerprint(codec):
+        raise ValueError(f"{file} was trained with another codec: give the codec that it was trained with")
+    return found
 
 
 def prior_beside(weights: Path) -> Path | None:

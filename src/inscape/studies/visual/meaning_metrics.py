@@ -7,6 +7,7 @@ Legend: N queries, M items of the pool, C, H, W of the latent, Z width of z.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,7 +22,7 @@ from inscape.studies.visual.coding import embed, embed_sentences
 from inscape.studies.visual.model import TrainedCodec, encode
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
 __all__ = [
     "HELD_OUT",
@@ -29,9 +30,11 @@ __all__ = [
     "EncodedPool",
     "by_facts",
     "deciding",
+    "drop",
     "encode_pairs",
     "encode_pool",
     "encode_scene_pool",
+    "found",
     "gap",
     "name_for",
     "recall",
@@ -88,8 +91,31 @@ def encode_pairs(codec: TrainedCodec, pairs: Sequence[EditPair]) -> EncodedPairs
 
 def recall(codec: TrainedCodec, pools: Sequence[EncodedPool], k: int, change: Change | None = None) -> Estimate:
     """Share of queries, over all pools, whose paraphrase is among the `k` nearest; V of the query after `change`."""
-    rank_N = np.concatenate([target_ranks(_z(codec, p.query_NCHW, change), p.pool_MZ, p.target_N) for p in pools])
-    return proportion(int((rank_N < k).sum()), len(rank_N), "scenes")
+    found_N = found(codec, pools, k, change)
+    return proportion(int(found_N.sum()), len(found_N), "scenes")
+
+
+def found(
+    codec: TrainedCodec, pools: Sequence[EncodedPool], k: int, change: Change | None = None
+) -> Bool[np.ndarray, " N"]:
+    """What `recall` is the mean of, query by query, over all pools."""
+    return np.concatenate([target_ranks(_z(codec, p.query_NCHW, change), p.pool_MZ, p.target_N) for p in pools]) < k
+
+
+def drop(before_N: np.ndarray, after_N: np.ndarray, unit: str) -> Estimate:
+    """Share right before less share right after, of the same units: the share lost less the share won.
+
+    The interval is put together from Wilson's of both shares (Newcombe 1998, method 10), so it keeps a width where
+    nothing changed; a bootstrap would claim certainty there.
+    """
+    before_N, after_N = np.asarray(before_N, bool), np.asarray(after_N, bool)
+    count = len(before_N)
+    lost = proportion(int((before_N & ~after_N).sum()), count, unit)
+    won = proportion(int((~before_N & after_N).sum()), count, unit)
+    value = lost.value - won.value
+    low = value - math.hypot(lost.value - lost.low, won.high - won.value)
+    high = value + math.hypot(lost.high - lost.value, won.value - won.low)
+    return Estimate(value, low, high, count, unit)
 
 
 def shuffled_recall(codec: TrainedCodec, pools: Sequence[EncodedPool]) -> Estimate:

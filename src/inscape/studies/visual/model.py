@@ -7,6 +7,7 @@ and vocabulary cannot be mixed up.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,11 +33,13 @@ __all__ = [
     "TextToLatent",
     "TrainedCodec",
     "encode",
+    "fingerprint",
     "load",
     "load_codec",
     "load_encoder",
     "save_codec",
     "save_encoder",
+    "weights_files",
 ]
 
 WEIGHTS = "encoder.safetensors"  # in a P1 run
@@ -88,6 +91,15 @@ def save_codec(codec: TrainedCodec, path: Path, *, about: str = "", half: bool =
         "about": about,
     }
     write_atomically(path, save(weights, metadata))
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256, in hex, of the weights' names, shapes and values, these as float16, as weights that travel have them."""
+    found = hashlib.sha256()
+    for name, value in sorted(weights_of(model).items()):
+        found.update(f"{name} {tuple(value.shape)}\n".encode())
+        found.update(value.half().numpy().tobytes())
+    return found.hexdigest()
 
 
 def load(path: Path) -> TrainedCodec | TextToLatent:
@@ -158,11 +170,20 @@ class _NoInitialisation(TorchFunctionMode):
         return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
+def weights_files(path: Path) -> list[Path]:
+    """Every file that `load` may open for `path`: the file itself, or those that a folder may hold."""
+    return [path / name for name in (CODEC_WEIGHTS, WEIGHTS, MODEL_WEIGHTS)] if path.is_dir() else [path]
+
+
 def _weights_file(path: Path, names: Sequence[str]) -> Path:
     path = Path(path)
     if path.is_dir():
-        found = (path / name for name in (*names, MODEL_WEIGHTS) if (path / name).is_file())
-        path = next(found, path / names[-1])
+        wanted = (*names, MODEL_WEIGHTS)
+        found = next((path / name for name in wanted if (path / name).is_file()), None)
+        if found is None:
+            missing = " or ".join(wanted)
+            raise ValueError(f"{path} holds no {missing}; give a finished visual run or a weights file")
+        return found
     if not path.is_file():
         raise ValueError(f"{path} does not exist; give a finished visual run or a weights file")
     return path

@@ -42,15 +42,14 @@ from inscape.studies.visual.coding import embed
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Noise, denoised, sampled, save_prior
 from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
-from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, encode_pairs, scene_pairs, worst
-from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
+from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, drop, encode_pairs, scene_pairs, worst
+from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, fingerprint, load_codec, save_codec
 from inscape.studies.visual.objective import TrainingTuples, objective_terms
 from inscape.studies.visual.paraphrasing import meaning_of
 from inscape.studies.visual.prior_drawing import draw_samples
 from inscape.studies.visual.prior_metrics import (
     Samples,
     changes,
-    drop,
     look,
     measure_denoise,
     measure_samples,
@@ -318,12 +317,12 @@ def run(context: Context) -> Mapping[str, Estimate]:
     source = open_source(config.data)
     before = begun(config, context)
     trained = learn_prior(context, before, source)
-    save_prior(trained.prior, context.run.path / PRIOR_WEIGHTS)
     with part_of(context.run, "without_prior") as part:
         without, _ = train_codec(context, copy_of(before), source, config.training, run=part, looks=False)
     terms = terms_with(config, trained.prior, before.tokenizer.vocab_size)
     after, result = train_codec(context, copy_of(before), source, config.training, terms=terms)
     save_codec(after, context.run.path / CODEC_WEIGHTS)
+    save_prior(trained.prior._replace(codec=fingerprint(after.model)), context.run.path / PRIOR_WEIGHTS)
     sentences = source.held_out(config.measured.held_out)
     latent_NCHW = encode(before.to_latent, sentences)
     metrics = picture_metrics(after, sentences, context.seed)

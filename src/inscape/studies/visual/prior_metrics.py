@@ -27,7 +27,7 @@ from inscape.stats.photographs import STATISTICS, deviations
 from inscape.studies.visual.coding import Reading, embed, embed_sentences, encodable, say
 from inscape.studies.visual.health import latent_health
 from inscape.studies.visual.losses import PLAN_SLOPE, SLOPES
-from inscape.studies.visual.meaning_metrics import EncodedPairs
+from inscape.studies.visual.meaning_metrics import EncodedPairs, drop
 from inscape.studies.visual.model import TrainedCodec, encode
 from inscape.studies.visual.paraphrasing import meaning_of
 
@@ -38,7 +38,6 @@ __all__ = [
     "Looks",
     "Samples",
     "changes",
-    "drop",
     "fall",
     "look",
     "measure_denoise",
@@ -100,22 +99,6 @@ def fall(before_N: np.ndarray, after_N: np.ndarray, unit: str, *, seed: int = 0)
         resampled[i] = 1 - after_N[rows].mean() / before_N[rows].mean()
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Estimate(value, min(float(low), value), max(float(high), value), count, unit)
-
-
-def drop(before_N: np.ndarray, after_N: np.ndarray, unit: str) -> Estimate:
-    """Share right before less share right after, of the same units: the share lost less the share won.
-
-    The interval is put together from Wilson's of both shares (Newcombe 1998, method 10), so it keeps a width where
-    nothing changed; a bootstrap would claim certainty there.
-    """
-    before_N, after_N = np.asarray(before_N, bool), np.asarray(after_N, bool)
-    count = len(before_N)
-    lost = proportion(int((before_N & ~after_N).sum()), count, unit)
-    won = proportion(int((~before_N & after_N).sum()), count, unit)
-    value = lost.value - won.value
-    low = value - math.hypot(lost.value - lost.low, won.high - won.value)
-    high = value + math.hypot(lost.high - lost.value, won.value - won.low)
-    return Estimate(value, low, high, count, unit)
 
 
 def changes(before: Looks, after: Looks, without: Looks) -> dict[str, Estimate]:

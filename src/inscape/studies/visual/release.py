@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.core.standing import judge
 from inscape.studies.visual.model import load_codec, save_codec
 
-__all__ = ["card", "main", "release"]
+__all__ = ["card", "limits", "main", "release"]
 
 LARGEST = 12_000_000  # bytes: what a package may carry
+MOSTLY = 0.5  # share of sentences that come back word for word, below which the card warns
 SHOWN = (
     "sentence_exact_1_fact",
     "sentence_exact_2_facts",
@@ -66,9 +67,23 @@ Held-out combinations, free-running; what the codec's `paraphrase` says is sampl
 |---|---|
 {figures}
 
-Limits: it knows the scene grammar and nothing else. Other English can be encoded, with a warning, and what comes back
-is a sentence of the grammar. The figures above say how surely scenes of one, two and three facts are read back.
+{limits(measured)}"""
+
+
+def limits(measured: Mapping[str, str]) -> str:
+    """The card's last lines: what not to expect. measured: the figures above them, by name, in words."""
+    text = """\
+Limits: it knows the scene grammar and nothing else. Other English can be encoded, with a warning; what comes back is
+not to be relied on: often nothing, or no sentence of the grammar. `decode(V, constrained=True)` keeps it inside the
+grammar, which does not make it what was said.
 """
+    for count, facts in enumerate(("one fact", "two facts", "three facts"), 1):
+        share = measured.get(f"sentence_exact_{count}_fact{'s' if count > 1 else ''}", "1").split()[0]
+        if float(share) < MOSTLY:
+            text += (
+                f"Sentences of {facts} are mostly not read back: {float(share):.2f} of them come back word for word.\n"
+            )
+    return text
 
 
 def _ladder(run: RunDir) -> list[RunDir]:

@@ -1,0 +1,57 @@
+"""What the words and the output of every verb go through: options in any order, errors in one line, any encoding."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["BAD_INPUT", "OneLineParser", "escape_what_cannot_be_printed", "parse_words"]
+
+BAD_INPUT = 2
+TAKEN = "\0"  # stands before a word that begins with "-" and is no option; no command line can hold it
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line: what was wrong and where the help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message.replace(TAKEN, '')}; see {self.prog} --help\n")
+
+
+def parse_words(parser: OneLineParser, words: list[str]) -> argparse.Namespace:
+    """Parse with options and key=value words in any order, which argparse offers to a verb's own parser only.
+
+    What follows `--` is never an option, even where it begins with one's sign: argparse forgets that in any order.
+    """
+    verbs = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
+    if not words or words[0] not in verbs:
+        return parser.parse_args(words)
+    end = words.index("--") if "--" in words else len(words)
+    _refuse_empty_paths(verbs[words[0]], words[1:end])
+    marked = [f"{TAKEN}{word}" if word.startswith("-") else word for word in words[end + 1 :]]
+    found = verbs[words[0]].parse_intermixed_args([*words[1:end], *marked])
+    for name, value in vars(found).items():
+        setattr(found, name, [_unmarked(each) for each in value] if isinstance(value, list) else _unmarked(value))
+    return found
+
+
+def _refuse_empty_paths(verb: argparse.ArgumentParser, words: list[str]) -> None:
+    """No word at all would be read as the folder where one stands."""
+    named = {option for action in verb._actions if action.type is Path for option in action.option_strings}
+    for option, word in pairwise([*words, "-"]):
+        if (option in named and word == "") or (option[-1:] == "=" and option[:-1] in named):
+            verb.error(f"argument {option.removesuffix('=')}: '' names no file or folder")
+
+
+def _unmarked(value: Any) -> Any:
+    return type(value)(str(value).removeprefix(TAKEN)) if isinstance(value, str | Path) else value
+
+
+def escape_what_cannot_be_printed() -> None:
+    """Let stdout write what its encoding lacks as stderr does, as an escape: a file's name is no reason to fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
