@@ -37,12 +37,16 @@ class Latents(Tensor):
             copied = copy.deepcopy(self.as_subclass(Tensor), memo)  # torch says why that cannot be copied
         else:
             copied = copy.deepcopy(self.detach().as_subclass(Tensor), memo)
-        memo[id(self)] = found = copied.as_subclass(Latents).requires_grad_(self.requires_grad)
+        found = copied.as_subclass(Latents)
+        found.requires_grad_(self.requires_grad)
+        memo[id(self)] = found
         return found
 
     def __copy__(self) -> Latents:
         """Another tensor over the same memory."""
-        return self.detach().as_subclass(Latents).requires_grad_(self.requires_grad)
+        found = self.detach().as_subclass(Latents)
+        found.requires_grad_(self.requires_grad)
+        return found
 
     def __reduce_ex__(self, proto: Any) -> Any:
         """As the plain tensor that they are: torch.load with weights_only reads no class of ours."""

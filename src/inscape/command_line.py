@@ -22,7 +22,7 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: {message.replace(TAKEN, '')}; see {self.prog} --help\n")
 
 
-def parse_words(parser: OneLineParser, words: list[str]) -> argparse.Namespace:
+def parse_words(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
     """Parse with options and key=value words in any order, which argparse offers to a verb's own parser only.
 
     What follows `--` is never an option, even where it begins with one's sign: argparse forgets that in any order.
