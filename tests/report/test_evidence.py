@@ -81,10 +81,12 @@ def test_a_studys_own_report_is_kept_without_paths_and_figures_only_if_wanted(tm
     (run.path / "phase0").mkdir()
     (run.path / "phase0" / "report.txt").write_text("Corpus: /home/ada/speech, 3 hours\nVR/VR adj 0.9\n")
     (run.path / "phase0" / "decision.json").write_text('{"outcome": "FAIL"}')
+    (run.path / "frontier.csv").write_text("compressor,ratio\npca,2\n")
     (run.path / "phase0" / "frames.bin").write_text("large")
     place = collect(run, tmp_path / "results", figures=False)
     assert (place / "phase0/report.txt").read_text() == "Corpus: speech, 3 hours\nVR/VR adj 0.9\n"
     assert (place / "phase0/decision.json").read_text() == '{"outcome": "FAIL"}'
+    assert (place / "frontier.csv").read_text() == "compressor,ratio\npca,2\n", "a table that lies in the run itself"
     assert not (place / "phase0/frames.bin").exists()
     assert not (place / "figures").exists()
     assert main([str(tmp_path / "results"), "--collect", str(run.path), "--no-figures"]) == 0

@@ -20,8 +20,8 @@ from inscape.report.run_page import CAPTIONS, KINDS
 
 __all__ = ["collect"]
 
-# What a study writes for readers beside its figures, in a folder of its own.
-REPORTS = ("report.txt", "decision.json", "tables.csv")
+# What a study writes for readers beside its figures, in the run or a folder of its own: numbers, no corpus.
+REPORTS = ("report.txt", "decision.json", "tables.csv", "frontier.csv", "ledger.json")
 # An absolute path, with a drive or a ~ before it or not; its last part is all that is kept.
 FOLDERS = re.compile(r"(?:[^/\\:\s]*[/\\])+")  # of any path: where a corpus lay says nothing
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)")
@@ -65,7 +65,7 @@ def _copy(record: Record, draft: Path, with_figures: bool) -> None:
         shutil.copyfile(record.path / name, draft / name)
     write_atomically(draft / RunDir.CONFIG, _without_paths(record.config))
     write_json_atomically(draft / RunDir.ENV, _env(record))
-    for file in sorted(file for name in REPORTS for file in record.path.glob(f"*/{name}")):
+    for file in sorted(file for name in REPORTS for at in (name, f"*/{name}") for file in record.path.glob(at)):
         copy = draft / file.relative_to(record.path)
         copy.parent.mkdir(exist_ok=True)
         write_atomically(copy, _without_paths(file.read_text(encoding="utf-8")))
