@@ -235,7 +235,19 @@ def _shut_by(ladder: _Ladder, phase: Phase, seed: int | None) -> list[str]:
 def _nothing_to_mend(ladder: _Ladder, phase: Phase) -> str:
     if phase.mends and _standing(ladder, ladder.study.phase(phase.mends)).open:
         return f"{phase.mends} has passed, so there is nothing to mend"
+    if phase.mends_only:
+        broken = ladder.phase(phase.mends)
+        runs = _standing(ladder, broken).runs
+        if set(runs) >= set(broken.seeds) and all(_reached(run, phase.mends_only) for run in runs.values()):
+            return f"{phase.mends} has reached its {phase.mends_only}, so there is nothing to mend"
     return ""
+
+
+def _reached(run: RunDir, metric: str) -> bool:
+    """Whether a run whose instrument is whole passed every criterion of this metric."""
+    verdict = judge(run)
+    of_metric = [f.outcome for f in verdict.findings if f.criterion.metric == metric and f.criterion.role == "claim"]
+    return verdict.outcome is not Outcome.INVALID and set(of_metric) == {Outcome.PASS}
 
 
 def _unmended(ladder: _Ladder, phase: Phase) -> list[str]:
