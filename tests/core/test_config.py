@@ -293,7 +293,6 @@ def test_no_word_gets_past_as_anything_but_a_config_or_a_value_error(word: str) 
         ("'012'", "012"),
         ('"yes"', "yes"),
         ("'it''s'", "it's"),
-        ("", ""),
         ("''", ""),
     ],
 )
