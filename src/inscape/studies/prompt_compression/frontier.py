@@ -213,7 +213,7 @@ def largest_ratio(points: Iterable[Point], level: float) -> Estimate:
 
 def best(ratios: Iterable[Estimate]) -> Estimate:
     """That of the way which surely goes farthest."""
-    return max(ratios, key=lambda estimate: (estimate.low, estimate.value))
+    return max(ratios, key=lambda estimate: (estimate.low, estimate.value, estimate.high))
 
 
 def write_points(run: RunDir, points: Sequence[Point]) -> None:
