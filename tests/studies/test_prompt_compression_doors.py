@@ -20,10 +20,10 @@ from inscape.compressors.quantised import Quantised
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, run_study
 from inscape.core.study import SMOKE
-from inscape.data.questions import Prompt, Question
+from inscape.data.questions import Question
 from inscape.data.questions.splits import split_of_group
 from inscape.studies import study
-from inscape.studies.prompt_compression import asking, frontier, reconstruction, scoring, sequences
+from inscape.studies.prompt_compression import asking, frontier, reconstruction, sequences
 from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
 
 STUDY = study("prompt-compression")
@@ -358,27 +358,6 @@ def test_zstd_comes_with_the_extra(root) -> None:
     costs = json.loads(path.read_text())
     assert 0 < costs["forms"]["zstd"]["bits_per_token"]["value"] < costs["forms"]["UTF-8"]["bits_per_token"]["value"]
     assert costs["note"] == ""
-
-
-# --- entities -----------------------------------------------------------------------------------------------------
-
-
-def test_entities_that_the_text_run_names_are_looked_for_and_others_are_left_out() -> None:
-    texts = ["the red ball", "red", "Ada in 1842", "the red ball"]
-    contexts = ["a red ball is on it", "a red ball", "Then Ada wrote, in 1842.", "the red ball and a blue cube"]
-    prompts = [
-        Prompt((1, 2, 3), 1, 2, Question(f"{i}", context, "?", (text,), f"{i}"))
-        for i, (context, text) in enumerate(zip(contexts, texts, strict=True))
-    ]
-    text = asking.Heard([[0]] * 4, texts)
-    whole = scoring.measure_answers(text, text, prompts)
-    assert (whole["entity_preservation"].value, whole["entity_preservation"].n) == (1, 3)
-    said = scoring.measure_answers(asking.Heard([[1]] * 4, ["a blue cube", "no", "ada", "red ball"]), text, prompts)
-    assert (said["entity_preservation"].value, said["entity_preservation"].n) == (0.5, 3)
-    none = scoring.measure_answers(text, asking.Heard([[0]] * 4, ["", "red", "it", "x"]), prompts)[
-        "entity_preservation"
-    ]
-    assert not none.measured
 
 
 # --- the diary ----------------------------------------------------------------------------------------------------
