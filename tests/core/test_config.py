@@ -310,6 +310,8 @@ def test_other_values_are_yaml_still() -> None:
     assert (config.compile, config.cap, config.edges, config.fit.steps) == (True, 16, (1, 2), 3)
     with pytest.raises(ValueError, match="cannot be read"):
         with_overrides(Config(), ["name='a"])
+    with pytest.raises(ValueError, match="name: a value is wanted, and none was given"):
+        with_overrides(Config(), ["name="])
 
 
 def test_an_override_of_a_group_is_one_of_each_key() -> None:
