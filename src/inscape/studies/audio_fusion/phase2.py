@@ -7,7 +7,7 @@ phase 1 on the same held-out clips.
 A negative result would mean that the bottleneck did not hold the listener back: the limit is the encoder, the data, or
 the way sound is let in.
 
-Cost: quick two to three minutes on 2 CPU cores; full, the plan's, a week on a GPU.
+Cost: quick three minutes on 2 CPU cores; full, the plan's, a week on a GPU.
 """
 
 from __future__ import annotations

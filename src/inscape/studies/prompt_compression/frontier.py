@@ -173,19 +173,20 @@ def measure_points(
     prompts: Sequence[Prompt],
     train: Sequence[Prompt],
     text: Heard,
+    missing: Sequence[LeftOut],
     seed: int,
     run: RunDir,
 ) -> list[Point]:
-    """Every compressor at every ratio that it can keep with this model, the ratios rising until it is given up.
+    """Every compressor at every ratio but the missing ones, the ratios rising until it is given up.
 
     They are written to `run` as they come.
     """
     ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train]}
-    missing = {(one.name, one.ratio) for one in left_out(lm, config, prompts)}
+    skipped = {(one.name, one.ratio) for one in missing}
     points: list[Point] = []
     for name in config.compressors:
         for ratio in config.ratios:
-            if (name, ratio) in missing:
+            if (name, ratio) in skipped:
                 continue
             made = MAKERS[name](ratio, prompts[0].prefix_ids)
             fitted = made.fit(lm, ids[made.needs_context_only], seed=seed)
@@ -249,12 +250,13 @@ def run(context: Context) -> Mapping[str, Estimate]:
     check_model(lm, config)
     train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
     prompts, text = ask(lm, config.data, config.asking, lambda prompts: left_out(lm, config, prompts))
-    missing = say_left_out(context.run, left_out(lm, config, prompts))
-    points = measure_points(lm, config, prompts, train, text, context.seed, context.run)
+    missing = left_out(lm, config, prompts)
+    said = say_left_out(context.run, missing)
+    points = measure_points(lm, config, prompts, train, text, missing, context.seed, context.run)
     by_name = {name: [p for p in points if p.name == name] for name in dict.fromkeys(p.name for p in points)}
     curves = {n: [(p.ratio, p.scores["f1_kept"]) for p in of_name] for n, of_name in by_name.items()}
     draw_kept(context.run, "frontier.png", curves, "ratio: numbers of a row, or tokens a vector", "Share of the text "
-              f"run's F1 that is left at each ratio, with its 95 % interval over contexts.{missing}")  # fmt: skip
+              f"run's F1 that is left at each ratio, with its 95 % interval over contexts.{said}")  # fmt: skip
     of_text = measure_answers(text, text, prompts)
     metrics = {"text_f1": of_text["f1"], "text_exact_match": of_text["exact_match"]}
     metrics["replay_identical"] = replay(lm, prompts[:REPLAYED], text, config.asking)
