@@ -304,7 +304,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _config(arguments: argparse.Namespace) -> int:
     from inscape.core.config import to_yaml, with_overrides
-    from inscape.core.standing import corpus_of
+    from inscape.core.corpus import corpus_of
 
     study, phases = _study_and_phases(arguments.target)
     if "." not in arguments.target:

@@ -6,9 +6,10 @@ import pytest
 from planted_study import Config, MakeWorld
 
 from inscape.core.config import from_yaml
+from inscape.core.corpus import CONTENTS, contents_of, corpus_of
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
-from inscape.core.standing import corpus_of
+from inscape.core.runner import resume
 
 MINE, OTHER = ("data.text=mine",), ("data.text=other",)
 
@@ -118,3 +119,99 @@ def test_rewording_a_reason_or_reordering_criteria_keeps_a_gate_open(world: Make
     assert w.with_phase(gate=Gate([recall, reworded])).standing()[0]
     assert w.with_phase(gate=Gate([leak, recall])).standing()[0]
     assert not w.with_phase(gate=Gate([recall, leak, Criterion("leak", at_most=0.2)])).standing()[0]
+
+
+# --- what the file held -------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_changed_shuts_what_was_measured_on_it(world: MakeWorld, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("a red ball\n")
+    own = (f"data.text={text}",)
+    w = world()
+    w.run(overrides=own)
+    assert w.standing("P3", corpus=own)[0]
+    text.write_text("a blue ball\n")
+    open_now, reasons = w.standing(corpus=own)
+    assert not open_now
+    assert "read other contents than are there now: data.text=" in reasons[0]
+    assert not w.may_run("P2", corpus=own)
+    w.run("P1", overrides=own)
+    assert w.may_run("P2", corpus=own), "measured anew"
+    assert not w.standing("P2", corpus=own)[0], "P2 was built on the P1 of before"
+    text.write_text("a red ball\n")
+    assert w.standing("P3", corpus=own)[0], "put back, the older runs count again"
+
+
+def test_runs_on_different_contents_are_not_taken_together(world: MakeWorld, tmp_path: Path) -> None:
+    """Also where the file is gone, so that nothing is left to be compared with."""
+    text = tmp_path / "own.txt"
+    own = (f"data.text={text}",)
+    w = world(seeds=(0, 1))
+    for seed in (0, 1):
+        text.write_text(f"sentence {seed}\n")
+        w.run("P1", overrides=own, seed=seed)
+    text.unlink()
+    open_now, reasons = w.standing(corpus=own)
+    assert not open_now
+    assert reasons == ("P1 seed 0: not run",)
+    text.write_text("sentence 0\n")
+    w.run("P1", overrides=own, seed=1)
+    text.unlink()
+    assert w.standing(corpus=own)[0]
+
+
+def test_a_run_built_on_another_text_does_not_count(world: MakeWorld, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("one\n")
+    own = (f"data.text={text}",)
+    w = world()
+    w.run("P1", overrides=own)
+    (run,) = w.run("P2", overrides=own)
+    run.write_json(RunDir.ENV, run.read_json(RunDir.ENV) | {CONTENTS: {own[0]: "sha256:other"}})
+    text.unlink()
+    assert w.standing("P1", corpus=own)[0]
+    (reason,) = w.standing("P2", corpus=own)[1]
+    assert "was built on a run of P1 that read other contents of data.text=" in reason
+
+
+def test_no_run_goes_on_over_another_text(world: MakeWorld, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("one\n")
+    own = (f"data.text={text}",)
+    w = world()
+    (run,) = w.run("P1", overrides=own)
+    (run.path / RunDir.VERDICT).unlink()
+    text.write_text("two\n")
+    with pytest.raises(ValueError, match=r"data\.text=.*own\.txt holds something else than when .* put back what it"):
+        resume(w.study, run, lambda _: None)
+    text.write_text("one\n")
+    assert resume(w.study, run, lambda _: None).passed
+
+
+def test_pushed_past_a_gate_a_run_builds_on_no_other_text(world: MakeWorld, tmp_path: Path) -> None:
+    text = tmp_path / "own.txt"
+    text.write_text("one\n")
+    own = (f"data.text={text}",)
+    w = world()
+    w.run("P1", overrides=own)
+    text.write_text("two\n")
+    with pytest.raises(ValueError, match="has no finished quick run to build on"):
+        w.run("P2", overrides=own, despite_gate="to see")
+
+
+def test_contents_of_files_folders_and_what_is_neither(tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "sounds" / "a.wav").write_bytes(b"1234")
+    (tmp_path / "text").write_bytes(b"abc")
+    words = tuple(f"data.{key}={tmp_path / key}" for key in ("sounds", "text"))
+    before = contents_of((*words, "data.size=3", "data.text=", f"data.other={'x' * 5000}", "data.nul=a\0b"))
+    assert set(before) == set(words)
+    assert before[words[1]] == "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert contents_of((f"data.text='{tmp_path / 'text'}'",)).popitem()[1] == before[words[1]], "quotes are no name"
+    (tmp_path / "sounds" / "a.wav").write_bytes(b"12345")
+    (tmp_path / "text").write_bytes(b"abd")
+    after = contents_of(words)
+    assert all(after[word] != before[word] for word in words)
+    (tmp_path / "sounds" / "a.wav").rename(tmp_path / "sounds" / "b.wav")
+    assert contents_of(words)[words[0]] != after[words[0]]

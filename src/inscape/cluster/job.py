@@ -25,10 +25,11 @@ from inscape.cluster.jobs import (
     write_done,
 )
 from inscape.core.config import fingerprint, with_overrides
+from inscape.core.corpus import corpus_of
 from inscape.core.estimate import Estimate
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, resume, run_study
-from inscape.core.standing import corpus_of, judge
+from inscape.core.standing import judge
 from inscape.core.study import SMOKE, Context, Phase, Study
 
 __all__ = ["PATIENCE_SEC", "run_job"]

@@ -15,8 +15,8 @@ from typing import Any
 
 from inscape.cluster.jobs import Job, job_id
 from inscape.core.config import fingerprint, with_overrides
+from inscape.core.corpus import corpus_of
 from inscape.core.rundir import RunDir, find_runs
-from inscape.core.standing import corpus_of
 from inscape.core.study import SMOKE, Phase, Study
 
 __all__ = ["MOST_JOBS", "default_folder", "make_jobs", "read_axes", "read_seeds", "split_values"]

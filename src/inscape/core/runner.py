@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from inscape.core.config import differences, fingerprint, fingerprint_of_file, to_yaml, with_overrides
+from inscape.core.corpus import CONTENTS, CORPUS, changed_contents, contents_of, corpus_of
 from inscape.core.environment import environment
 from inscape.core.estimate import NotFinite
 from inscape.core.gate import Outcome, Verdict, fingerprint_of_gate
 from inscape.core.rundir import FORMAT, RunDir, across_seeds_path, find_runs, write_atomically, write_json_atomically
 from inscape.core.standing import (
-    CORPUS,
     Standing,
     config_of,
-    corpus_of,
     declaration,
     gate_of_run,
     is_open,
@@ -131,6 +130,11 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
     gate_of_run(run)  # refused before anything more is measured
     if not isinstance(env.get("corpus"), list):
         raise ValueError(f"{run.path / RunDir.ENV} is damaged: corpus missing or of a wrong type")
+    if changed := changed_contents(env.get(CONTENTS, {}), env["corpus"]):
+        raise ValueError(
+            f"{', '.join(changed)} holds something else than when {run.path} began; put back what it held, or start "
+            f"another with inscape run {study.name}.{phase.code} {' '.join(env['corpus'])}"
+        )
     verdict = _execute(study, phase, run)
     finished(run)
     if run.root is not None:
@@ -186,6 +190,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
         "gate_fingerprint": fingerprint_of_gate(criteria),
         "overrides": differences(declared, base),
         "corpus": list(request.corpus),
+        CONTENTS: contents_of(request.corpus),
         "remedies": list(remedies),
         "despite_gate": None if gate.open else request.despite_gate,
         "inputs": {code: str(found.path.resolve()) for code, found in inputs.items()},
@@ -282,7 +287,9 @@ def _input(study: Study, code: str, request: Request, seed: int, gate: Standing)
     finished = [
         (run, env)
         for run in find_runs(request.root, study.name, code, request.preset)
-        if run.finished and (env := run.read_json(RunDir.ENV)).get("corpus") == list(request.corpus)
+        if run.finished
+        and (env := run.read_json(RunDir.ENV)).get("corpus") == list(request.corpus)
+        and env.get(CONTENTS, {}) == contents_of(request.corpus)
     ]
     if not finished:
         raise ValueError(

@@ -5,26 +5,26 @@ nothing); all declared seeds must pass, under one config; a run counts only unde
 across-seeds gate) it was run under, and never if it was pushed past a shut gate; it counts only as long as the runs
 that it was built on are there and count; `smoke` opens nothing; a shut gate shuts everything that builds on it. One
 seed may climb alone as long as no other has failed (decision 0009). `data.*` overrides say what is asked about, not
-how: the runs on one corpus are a ladder of their own, beside the declared one. Outcomes are worked out from
-metrics.json and gate.json; where verdict.json says anything else, one of them was edited, and the run does not count.
+how: the runs on one corpus are a ladder of their own, beside the declared one, and of a file they count as long as it
+holds what it held (`core.corpus`). Outcomes are worked out from metrics.json and gate.json; where verdict.json says
+anything else, one of them was edited, and the run does not count.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inscape.core.config import differences, fingerprint_of_file, from_yaml, single_overrides, with_overrides
+from inscape.core.config import differences, fingerprint_of_file, from_yaml, with_overrides
+from inscape.core.corpus import CONTENTS, changed_contents
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome, Verdict, fingerprint_of_gate
 from inscape.core.rundir import RunDir, find_runs, is_run_named
 from inscape.core.study import SMOKE, Phase, Study
 
 __all__ = [
-    "CORPUS",
     "Standing",
     "config_of",
-    "corpus_of",
     "declaration",
     "gate_of_run",
     "is_open",
@@ -34,19 +34,6 @@ __all__ = [
     "standing",
     "with_remedies",
 ]
-
-CORPUS = "data."  # overrides that begin so name the corpus
-
-
-def corpus_of(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides that name the corpus, in one order, each of a single key."""
-    group = f"{CORPUS.removesuffix('.')}="
-    words = [
-        word
-        for item in overrides
-        for word in (single_overrides(item) if item.strip().startswith(group) else [item.strip()])
-    ]
-    return tuple(sorted(word for word in words if word.startswith(CORPUS)))
 
 
 class Standing(NamedTuple):
@@ -142,7 +129,7 @@ class _Ladder:
             if config is None:
                 return _Look(None, "", "")
             verdict = judge(run, gate)
-            flaw = self._flaw_of_inputs(phase, env, phase.builds_on(config))
+            flaw = self._flaw_of_contents(env) or self._flaw_of_inputs(phase, env, phase.builds_on(config))
             if verdict.to_json() != run.read_json(RunDir.VERDICT):
                 flaw = f"does not count: its {RunDir.VERDICT} is not what {RunDir.METRICS} and {RunDir.GATE} give"
             return _Look(env, str(verdict.outcome), flaw)
@@ -169,6 +156,11 @@ class _Ladder:
         )
         return wanted if fits else None
 
+    def _flaw_of_contents(self, env: dict[str, Any]) -> str:
+        """Why a run does not count for what it read; empty if that is as it was, or no longer here to be compared."""
+        changed = changed_contents(env.get(CONTENTS, {}), self.corpus)
+        return f"read other contents than are there now: {', '.join(changed)}" if changed else ""
+
     def _flaw_of_inputs(self, phase: Phase, env: dict[str, Any], builds_on: Iterable[str]) -> str:
         """Why a run does not count for what it was built on; empty if all of that is here and counts."""
         inputs = env["inputs"]
@@ -182,6 +174,8 @@ class _Ladder:
             there = self.look(needed, found)
             if there.env is None or there.flaw:
                 return f"was built on a run of {code} that does not count (any more)"
+            if there.env.get(CONTENTS, {}) != env.get(CONTENTS, {}):
+                return f"was built on a run of {code} that read other contents of {', '.join(self.corpus)}"
             if code in phase.needs and there.outcome != Outcome.PASS:
                 return f"was built on a run of {code} that has not passed: {there.outcome}"
             if env["seed"] in needed.seeds and there.env["seed"] != env["seed"]:
@@ -193,14 +187,15 @@ def _standing(ladder: _Ladder, phase: Phase, seed: int | None = None) -> Standin
     if ladder.preset == SMOKE:
         return Standing(False, ("smoke runs exercise the code and open nothing",), {})
     phase = phase.on(ladder.corpus)
-    latest: dict[str, dict[int, RunDir]] = {}
+    latest: dict[str, dict[int, RunDir]] = {}  # by config, and by what the files of a corpus held
     flaws: dict[str, dict[int, str]] = {}
     for run in ladder.runs(phase):
         env, _, flaw = ladder.look(phase, run)
         if env is not None:
-            of_config = latest.setdefault(env["fingerprint"], {})
+            kind = f"{env['fingerprint']} {sorted(env.get(CONTENTS, {}).items())}"
+            of_config = latest.setdefault(kind, {})
             if flaw:
-                flaws.setdefault(env["fingerprint"], {})[env["seed"]] = flaw
+                flaws.setdefault(kind, {})[env["seed"]] = flaw
             else:
                 of_config[env["seed"]] = run
     best = Standing(False, (f"{phase.code} has no finished {ladder.preset} run under today's config and gate",), {})

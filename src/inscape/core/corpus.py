@@ -1,0 +1,69 @@
+"""Which corpus a run is about: the `data.*` overrides, and what the files that they name held when it began."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from inscape.core.config import single_overrides
+
+__all__ = ["CONTENTS", "CORPUS", "changed_contents", "contents_of", "corpus_of"]
+
+CORPUS = "data."  # overrides that begin so name the corpus
+CONTENTS = "corpus_contents"  # in env.json: what `contents_of` gave when the run began
+BLOCK = 2**20  # bytes read at a time
+
+
+def corpus_of(overrides: Sequence[str]) -> tuple[str, ...]:
+    """The overrides that name the corpus, in one order, each of a single key."""
+    group = f"{CORPUS.removesuffix('.')}="
+    words = [
+        word
+        for item in overrides
+        for word in (single_overrides(item) if item.strip().startswith(group) else [item.strip()])
+    ]
+    return tuple(sorted(word for word in words if word.startswith(CORPUS)))
+
+
+def contents_of(corpus: Sequence[str]) -> dict[str, str]:
+    """A fingerprint of each file or folder that these overrides name, by the override; of what is not here, none.
+
+    A file is read whole (SHA-256). Of a folder the names and sizes count, not what is in its files: a folder of sounds
+    may hold more than can be read each time it is asked.
+    """
+    found = {}
+    for word in corpus:
+        value = word.partition("=")[2].strip().strip("'\"")
+        if not value:
+            continue
+        path = Path(value)
+        try:
+            if path.is_file():
+                status = path.stat()
+                found[word] = _of_file(str(path.resolve()), status.st_size, status.st_mtime_ns)
+            elif path.is_dir():
+                found[word] = _of_folder(path)
+        except (OSError, ValueError):  # not to be read, or no name of a file at all: the phase says so in its own words
+            continue
+    return found
+
+
+def changed_contents(then: Mapping[str, str], corpus: Sequence[str]) -> list[str]:
+    """The overrides whose file or folder is here and no longer holds what it held `then`."""
+    return [word for word, now in contents_of(corpus).items() if then.get(word) != now]
+
+
+@lru_cache(maxsize=64)
+def _of_file(path: str, size: int, modified: int) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _of_folder(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
+    return f"names-and-sizes:{digest.hexdigest()}"
