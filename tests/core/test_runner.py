@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from inscape import cli
 from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.core.gate import Criterion, Gate, Outcome
 from inscape.core.rundir import RunDir, across_seeds_path, find_runs
-from inscape.core.runner import MeasurementFailed, resume
+from inscape.core.runner import MeasurementFailed, record_across_seeds, resume
 from inscape.core.standing import judge
 from inscape.core.study import Context, Remedy
 
@@ -388,6 +389,22 @@ def test_the_last_seed_resumed_completes_the_spread(world: MakeWorld) -> None:
     resume(w.study, last, lambda _: None)
     assert json.loads(across_seeds_path(w.root, "toy", "P1", "quick").read_text())["outcome"] == "PASS"
     assert w.standing()[0]
+
+
+def test_collected_seeds_are_judged_together_under_their_own_names(world: MakeWorld) -> None:
+    """What was run in two folders and copied into one: copies lie in folders that are named otherwise."""
+    w = world(seeds=(0, 1), across_seeds=Gate([Criterion("spread_of_recall", at_most=0.1)]))
+    runs = [w.run("P1", seed=seed)[0] for seed in (0, 1)]
+    path = across_seeds_path(w.root, "toy", "P1", "quick")
+    path.unlink()
+    for seed, run in enumerate(runs):
+        run.write_json(RunDir.ENV, run.read_json(RunDir.ENV) | {"started": run.path.name[:15]})
+        run.path.rename(run.path.with_name(f"seed-{seed}"))
+    assert record_across_seeds(w.study, w.study.phase("P1"), "quick", w.root, ()) is not None
+    names = {seed: re.sub(r"\.\d+", "", run.path.name) for seed, run in zip("01", runs, strict=True)}
+    assert json.loads(path.read_text())["runs"] == names
+    (path.parent / "seed-1" / RunDir.VERDICT).unlink()
+    assert record_across_seeds(w.study, w.study.phase("P1"), "quick", w.root, ()) is None
 
 
 # --- mistakes are refused before anything is written --------------------------------------------------------------

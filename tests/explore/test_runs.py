@@ -169,6 +169,8 @@ def test_the_gate_across_seeds_counts(tmp_path: Path) -> None:
         planted_across_seeds(tmp_path, spread)
         found = presets_of(tmp_path)["quick"]
         assert (found["standing"], found["across_seeds"]) == (outcome, outcome)
+    planted_across_seeds(tmp_path, 0.01, planted_run(tmp_path / "elsewhere"), fingerprint="of another config")
+    assert presets_of(tmp_path)["quick"]["standing"] == "UNREADABLE", "it is of other runs than these"
     for rubbish in ("{", "[]", '{"findings": 3}', '{"outcome": "PASS", "seeds": [], "findings": [{"at_least": 1}]}'):
         (tmp_path / "visual" / "P1" / "quick" / "across_seeds.json").write_text(rubbish)
         assert presets_of(tmp_path)["quick"]["standing"] == "UNREADABLE"

@@ -27,6 +27,7 @@ __all__ = [
     "across_seeds_path",
     "find_runs",
     "is_run_named",
+    "run_name",
     "write_atomically",
     "write_json_atomically",
 ]
@@ -216,6 +217,15 @@ class RunDir:
 def across_seeds_path(root: Path, study: str, phase: str, preset: str) -> Path:
     """Where the judgement over all declared seeds of a preset is kept."""
     return Path(root) / study / phase / preset / "across_seeds.json"
+
+
+def run_name(run: RunDir) -> str:
+    """A run's own name, also of a collected copy in a folder named otherwise."""
+    env = run.read_json(RunDir.ENV)
+    if RUN_NAME.fullmatch(run.path.name) or not isinstance(env, dict):
+        return run.path.name
+    name = f"{env.get('started')}-{env.get('fingerprint')}-s{env.get('seed')}"
+    return name if RUN_NAME.fullmatch(name) else run.path.name
 
 
 def is_run_named(name: str, folder: Path, env: Mapping[str, Any]) -> bool:

@@ -10,7 +10,15 @@ from inscape.core.corpus import CONTENTS, CORPUS, changed_contents, contents_of,
 from inscape.core.environment import environment
 from inscape.core.estimate import NotFinite
 from inscape.core.gate import Outcome, Verdict, fingerprint_of_gate
-from inscape.core.rundir import FORMAT, RunDir, across_seeds_path, find_runs, write_atomically, write_json_atomically
+from inscape.core.rundir import (
+    FORMAT,
+    RunDir,
+    across_seeds_path,
+    find_runs,
+    run_name,
+    write_atomically,
+    write_json_atomically,
+)
 from inscape.core.standing import (
     Standing,
     config_of,
@@ -25,7 +33,7 @@ from inscape.core.standing import (
 )
 from inscape.core.study import SMOKE, Context, Phase, Study
 
-__all__ = ["MeasurementFailed", "Request", "resume", "run_phase", "run_study"]
+__all__ = ["MeasurementFailed", "Request", "record_across_seeds", "resume", "run_phase", "run_study"]
 
 Say = Callable[[str], None]
 
@@ -74,7 +82,7 @@ def run_study(
             say(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}. Pass those, or give --despite-gate WHY")
             continue
         done += run_phase(study, phase, request, say, finished)
-        verdict = _record_across_seeds(study, phase, request.preset, request.root, request.corpus)
+        verdict = record_across_seeds(study, phase, request.preset, request.root, request.corpus)
         if verdict is not None:
             say(f"{study.name}.{phase.code} across seeds {', '.join(map(str, phase.seeds))}: {verdict.outcome}")
     return done
@@ -138,7 +146,7 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
     verdict = _execute(study, phase, run)
     finished(run)
     if run.root is not None:
-        _record_across_seeds(study, phase, env["preset"], run.root, tuple(env["corpus"]))
+        record_across_seeds(study, phase, env["preset"], run.root, tuple(env["corpus"]))
     return verdict
 
 
@@ -255,21 +263,22 @@ def _built_on(run: RunDir, code: str, path: str) -> RunDir:
         raise ValueError(f"{run.path} builds on a run of {code} that cannot be read: {error}") from None
 
 
-def _record_across_seeds(
-    study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...]
-) -> Verdict | None:
-    """Write what the across-seeds gate says of the runs that count, once every declared seed has one."""
+def record_across_seeds(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...]) -> Verdict | None:
+    """Write what the across-seeds gate says of the runs that count, once every declared seed has one; None until then.
+
+    Of runs on a user's own corpus it is worked out and not written: the file beside the runs is the declared corpus's.
+    """
     phase = phase.on(corpus)
     runs = standing(study, phase, preset, root, corpus).runs
     if not phase.across_seeds or not set(runs) >= set(phase.seeds):
         return None
     verdict = judge_across_seeds(phase, runs)
     if corpus:
-        return verdict  # the file beside the runs is the declared corpus's
+        return verdict
     about = {
         "seeds": list(phase.seeds),
         "fingerprint": runs[phase.seeds[0]].read_json(RunDir.ENV)["fingerprint"],
-        "runs": {str(seed): runs[seed].path.name for seed in phase.seeds},
+        "runs": {str(seed): run_name(runs[seed]) for seed in phase.seeds},
     }
     write_json_atomically(across_seeds_path(root, study.name, phase.code, preset), {**about, **verdict.to_json()})
     return verdict

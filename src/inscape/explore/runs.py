@@ -23,7 +23,7 @@ from inscape.explore.run_files import DEPTH, Declined, names_of, run_folder, ser
 from inscape.explore.run_log import is_live, log_page, parts_of, plain, writing
 from inscape.explore.run_summary import READ, Shown, read_run, summary_of
 from inscape.report.across import read_across_seeds
-from inscape.report.record import natural_key, run_folders
+from inscape.report.record import Record, natural_key, run_folders
 
 __all__ = ["Known", "list_runs", "log_of_run", "run_routes"]
 
@@ -193,7 +193,7 @@ def _preset(root: Path, preset: str, shown: Sequence[Shown]) -> dict[str, Any]:
     seeds = counted[-1].about.get("seeds") if counted and preset != "smoke" else None
     if isinstance(seeds, list) and any(seed not in newest for seed in seeds if isinstance(seed, int)):
         outcomes.add("UNFINISHED")
-    across = _across_seeds(root, shown[0].names)
+    across = _across_seeds(root, shown[0].names, list(newest.values()))
     if newest and across:
         outcomes.add(across)
     return {
@@ -204,10 +204,10 @@ def _preset(root: Path, preset: str, shown: Sequence[Shown]) -> dict[str, Any]:
     }
 
 
-def _across_seeds(root: Path, names: Sequence[str]) -> str | None:
+def _across_seeds(root: Path, names: Sequence[str], records: Sequence[Record]) -> str | None:
     path = across_seeds_path(root, *names[:3])
     try:
-        found = None if strays(root, path.parent, [path.name]) else read_across_seeds(path)
+        found = None if strays(root, path.parent, [path.name]) else read_across_seeds(path, records)
     except (ArithmeticError, AttributeError, OSError):
         return "UNREADABLE"
     return found.outcome if found else None
