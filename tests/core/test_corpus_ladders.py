@@ -1,15 +1,18 @@
 """`data.*` overrides make a ladder of their own: it stands on itself and never on, or under, the declared one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from planted_study import Config, MakeWorld
+from planted_study import Config, MakeWorld, measure
 
 from inscape.core.config import from_yaml
 from inscape.core.corpus import CONTENTS, contents_of, corpus_of
+from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
-from inscape.core.rundir import RunDir
+from inscape.core.rundir import RunDir, find_runs
 from inscape.core.runner import resume
+from inscape.core.study import Context
 
 MINE, OTHER = ("data.text=mine",), ("data.text=other",)
 
@@ -215,3 +218,39 @@ def test_contents_of_files_folders_and_what_is_neither(tmp_path: Path) -> None:
     assert all(after[word] != before[word] for word in words)
     (tmp_path / "sounds" / "a.wav").rename(tmp_path / "sounds" / "b.wav")
     assert contents_of(words)[words[0]] != after[words[0]]
+
+
+def test_a_folder_may_be_filled_by_the_first_phase(world: MakeWorld, tmp_path: Path) -> None:
+    """As where a corpus is downloaded into it: what it holds when the phase ends is what counts."""
+    folder = tmp_path / "sounds"
+    own = (f"data.text={folder}",)
+
+    def fetching(context: Context) -> Mapping[str, Estimate]:
+        folder.mkdir(exist_ok=True)
+        (folder / "a.wav").write_bytes(b"1234")
+        return measure(context)
+
+    w = world(run=fetching)
+    w.run(overrides=own)
+    assert w.standing("P3", corpus=own)[0]
+    (folder / "b.wav").write_bytes(b"5")
+    assert not w.standing(corpus=own)[0]
+
+
+def test_a_fetch_that_was_stopped_goes_on(world: MakeWorld, tmp_path: Path) -> None:
+    folder = tmp_path / "sounds"
+    own = (f"data.text={folder}",)
+
+    def stopped(context: Context) -> Mapping[str, Estimate]:
+        again = folder.exists()
+        folder.mkdir(exist_ok=True)
+        if not again:
+            raise KeyboardInterrupt
+        return measure(context)
+
+    w = world(run=stopped)
+    with pytest.raises(KeyboardInterrupt):
+        w.run("P1", overrides=own)
+    (run,) = find_runs(w.root)
+    assert resume(w.study, run, lambda _: None).passed
+    assert w.standing(corpus=own)[0]

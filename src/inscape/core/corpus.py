@@ -25,25 +25,30 @@ def corpus_of(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in words if word.startswith(CORPUS)))
 
 
-def contents_of(corpus: Sequence[str]) -> dict[str, str]:
+def contents_of(corpus: Sequence[str], *, folders: bool = True) -> dict[str, str]:
     """A fingerprint of each file or folder that these overrides name, by the override; of what is not here, none.
 
     A file is read whole (SHA-256). Of a folder the names and sizes count, not what is in its files: a folder of sounds
-    may hold more than can be read each time it is asked.
+    may hold more than can be read each time it is asked. folders: False leaves them out, as when a run begins, which
+    may be what fills them.
     """
     found = {}
     for word in corpus:
         value = word.partition("=")[2].strip().strip("'\"")
         if not value:
             continue
-        path = Path(value)
         try:
+            path = Path(value).expanduser()
             if path.is_file():
                 status = path.stat()
                 found[word] = _of_file(str(path.resolve()), status.st_size, status.st_mtime_ns)
-            elif path.is_dir():
+            elif folders and path.is_dir():
                 found[word] = _of_folder(path)
-        except (OSError, ValueError):  # not to be read, or no name of a file at all: the phase says so in its own words
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ):  # no name of a file: the phase will say so
             continue
     return found
 

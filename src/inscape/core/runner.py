@@ -138,7 +138,9 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
     gate_of_run(run)  # refused before anything more is measured
     if not isinstance(env.get("corpus"), list):
         raise ValueError(f"{run.path / RunDir.ENV} is damaged: corpus missing or of a wrong type")
-    if changed := changed_contents(env.get(CONTENTS, {}), env["corpus"]):
+    if changed := [
+        word for word in changed_contents(env.get(CONTENTS, {}), env["corpus"]) if word in env.get(CONTENTS, {})
+    ]:
         raise ValueError(
             f"{', '.join(changed)} holds something else than when {run.path} began; put back what it held, or start "
             f"another with inscape run {study.name}.{phase.code} {' '.join(env['corpus'])}"
@@ -198,7 +200,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
         "gate_fingerprint": fingerprint_of_gate(criteria),
         "overrides": differences(declared, base),
         "corpus": list(request.corpus),
-        CONTENTS: contents_of(request.corpus),
+        CONTENTS: contents_of(request.corpus, folders=False),
         "remedies": list(remedies),
         "despite_gate": None if gate.open else request.despite_gate,
         "inputs": {code: str(found.path.resolve()) for code, found in inputs.items()},
@@ -250,6 +252,8 @@ def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
             raise MeasurementFailed(
                 f"{study.name}.{phase.code} seed {env['seed']} failed: {error}; what there is of it is kept: {run.path}"
             ) from error
+        if folders := {k: v for k, v in contents_of(env.get("corpus", [])).items() if k not in env.get(CONTENTS, {})}:
+            run.write_json(RunDir.ENV, env | {CONTENTS: env.get(CONTENTS, {}) | folders})
         run.write_json(RunDir.METRICS, {name: estimate.to_json() for name, estimate in metrics.items()})
         verdict = judge(run)
         run.write_json(RunDir.VERDICT, verdict.to_json())
