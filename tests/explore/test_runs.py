@@ -163,6 +163,15 @@ def test_a_preset_stands_as_its_worst_seed(tmp_path: Path) -> None:
     assert standing() == "INCONCLUSIVE"
 
 
+def test_seeds_under_different_configs_do_not_pass(tmp_path: Path) -> None:
+    seeds = {"seeds": [0, 1]}
+    planted_run(tmp_path, seed=0, words=seeds, fingerprint="aaaaaaaa")
+    planted_run(tmp_path, seed=1, words=seeds, fingerprint="bbbbbbbb")
+    assert presets_of(tmp_path)["quick"]["standing"] == "UNFINISHED"
+    planted_run(tmp_path, seed=0, words=seeds, fingerprint="bbbbbbbb")
+    assert presets_of(tmp_path)["quick"]["standing"] == "PASS"
+
+
 def test_the_gate_across_seeds_counts(tmp_path: Path) -> None:
     planted_run(tmp_path)
     for spread, outcome in ((0.01, "PASS"), (0.5, "FAIL")):

@@ -186,13 +186,18 @@ def _phase(root: Path, code: str, name: str, shown: Sequence[Shown]) -> dict[str
 
 
 def _preset(root: Path, preset: str, shown: Sequence[Shown]) -> dict[str, Any]:
-    """A preset stands as the worst of its seeds' newest declared runs, and as unfinished while a seed is missing."""
+    """A preset stands as the worst of its seeds' newest declared runs.
+
+    It is unfinished while a seed is missing, or another one's run has another config.
+    """
     counted = [s.record for s in shown if s.record.declared or preset == "smoke"]
     newest = {record.seed: record for record in counted}
     outcomes = {record.outcome for record in newest.values()}
     seeds = counted[-1].about.get("seeds") if counted and preset != "smoke" else None
     if isinstance(seeds, list) and any(seed not in newest for seed in seeds if isinstance(seed, int)):
         outcomes.add("UNFINISHED")
+    if len({record.fingerprint for record in newest.values()}) > 1:
+        outcomes.add("UNFINISHED")  # all seeds must pass under one config
     across = _across_seeds(root, shown[0].names, list(newest.values()))
     if newest and across:
         outcomes.add(across)
