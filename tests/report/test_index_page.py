@@ -170,6 +170,18 @@ def test_damaged_and_foreign_folders_are_named_and_do_no_harm(tmp_path: Path) ->
     assert "unreadable" in text
 
 
+@pytest.mark.parametrize("place", ["sweeps/visual.P1-0123abcd", "of/mine"])
+def test_what_a_sweep_keeps_is_no_run(tmp_path: Path, place: str) -> None:
+    run = planted_run(tmp_path)
+    (tmp_path / place / "jobs/0000").mkdir(parents=True)
+    (tmp_path / place / "jobs.jsonl").write_text("{}\n")
+    assert run_folders(tmp_path) == [run.path]
+    (tmp_path / "jobs.jsonl").write_text("{}\n")  # a sweep in the folder of the runs itself hides none of them
+    assert run_folders(tmp_path) == [run.path]
+    (tmp_path / place / "jobs.jsonl").unlink()  # as one is told to where it is damaged
+    assert (run_folders(tmp_path) == [run.path]) == place.startswith("sweeps")
+
+
 def test_words_are_escaped(tmp_path: Path) -> None:
     words = dict.fromkeys(("study_title", "hypothesis", "question", "phase_name"), ATTACK) | {"phases": {"P1": ATTACK}}
     planted_run(tmp_path, despite_gate=ATTACK, overrides={"data": ATTACK}, words=words)

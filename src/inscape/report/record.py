@@ -21,6 +21,7 @@ STAMP = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-")
 SEED = re.compile(r"(?:-s|^seed-)(\d+)$")
 HASH_WORDS = ("sha256", "hash", "digest")
 HASH = re.compile(r"[0-9a-f]{16,128}")
+SWEEPS, JOBS = "sweeps", "jobs.jsonl"  # of `inscape sweep`: where its folders are, what each of them holds
 OWN_JSON = (RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT)
 
 
@@ -135,8 +136,17 @@ def read_record(path: Path, *, log: bool = True) -> Record:
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Every folder that lies where a run would, oldest first within its preset, readable or not."""
-    folders = [path for path in Path(root).glob("*/*/*/*") if path.is_dir() and not path.name.startswith(".")]
+    """Every folder that lies where a run would, oldest first within its preset, readable or not.
+
+    What a sweep keeps of its jobs may lie as deep, and is no run: its runs lie with the others.
+    """
+    root = Path(root)
+    sweeps = {jobs.parent for depth in ("*", "*/*", "*/*/*") for jobs in root.glob(f"{depth}/{JOBS}")} | {root / SWEEPS}
+    folders = [
+        path
+        for path in root.glob("*/*/*/*")
+        if path.is_dir() and not path.name.startswith(".") and sweeps.isdisjoint(path.parents)
+    ]
     return sorted(folders, key=lambda path: [natural_key(part) for part in path.parts[-4:]])
 
 
