@@ -26,7 +26,7 @@ from torch import Tensor
 from inscape.checkpoint import load_weights
 from inscape.codec import VisualCodec, find_weights
 from inscape.core.rundir import write_atomically
-from inscape.data.text import lines_of
+from inscape.data.text_lines import lines_of
 from inscape.export.hub import resolve_pretrained
 from inscape.studies.visual.latent_prior import prior_beside
 from inscape.studies.visual.model import weights_files

@@ -88,11 +88,18 @@ def test_compression_changes_nothing_but_the_file(plain, tmp_path, suffix, opene
     assert corpus.source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_compressed_tsv_has_groups_and_a_tab_in_plain_text_is_a_space(tmp_path):
+@pytest.mark.parametrize("name", ["x.tsv.gz", "X.TSV.GZ"])
+def test_compressed_tsv_has_groups(tmp_path, name):
     lines = list(map("\t".join, GROUPS))
-    assert TextCorpus.load(write(tmp_path / "x.tsv.gz", lines, gzip.open)).source.groups == len(GROUPS)
-    plain = TextCorpus.load(write(tmp_path / "x.txt", lines))
+    assert TextCorpus.load(write(tmp_path / name, lines, gzip.open)).source.groups == len(GROUPS)
+
+
+def test_a_tab_in_plain_text_is_a_space_but_a_table_is_no_plain_text(tmp_path):
+    tabbed = "\t".join(GROUPS[0])
+    plain = TextCorpus.load(write(tmp_path / "x.txt", [tabbed, *LINES]))
     assert (plain.source.groups, plain[0]) == (0, " ".join(GROUPS[0]))
+    with pytest.raises(ValueError, match=r"x\.txt: \d+ of \d+ lines hold tabs; .* name the file \.tsv, else keep"):
+        TextCorpus.load(write(tmp_path / "x.txt", list(map("\t".join, GROUPS))))
 
 
 def test_byte_order_mark_blank_lines_and_missing_last_newline(tmp_path):
@@ -348,3 +355,77 @@ def test_real_captions_load_and_tokenise_in_seconds(tmp_path):
     assert time.perf_counter() - start < 20
     assert report["groups"] == len(columns[0])
     assert report["unknown_share"] == 0
+
+
+# --- what a split must not part, and what is a sample of it ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_sentences_that_differ_in_signs_alone_stay_in_one_split(tmp_path, columns):
+    """Two sentences, two spellings, two groups; one split."""
+    signs = ("{}.", "{}", "{}!", "\u201c{}\u201d", "\u200b{}")
+    rows = [
+        [sign.format(f"{verb} dog {i} runs") for verb in ("a", "the")[:columns]] for i in range(400) for sign in signs
+    ]
+    corpus = TextCorpus.load(write(tmp_path / f"x.{'tsv' if columns == 2 else 'txt'}", list(map("\t".join, rows))))
+    assert len(corpus) == 400 * len(signs) * columns
+    of_scene = {}
+    for number in range(len(corpus)):
+        digits = "".join(filter(str.isdigit, corpus[number]))
+        of_scene.setdefault(digits, set()).add(int(corpus.split_S[number]))
+    assert all(len(splits) == 1 for splits in of_scene.values())
+    assert {place for splits in of_scene.values() for place in splits} == {0, 1, 2}
+
+
+def test_signs_alone_are_sentences_of_their_own(tmp_path):
+    corpus = TextCorpus.load(write(tmp_path / "x.txt", ["!", "?", "\u2014", *LINES]))
+    assert len(corpus) == len(LINES) + 3
+
+
+def test_a_sample_of_a_sorted_file_is_no_corner_of_it(tmp_path, tokenizer):
+    """Lines sorted by length: the first held-out ones must not be the shortest."""
+    lines = sorted((f"{'red ' * (1 + i % 12)}ball {i}" for i in range(4000)), key=len)
+    text = TextCorpus.load(write(tmp_path / "x.txt", lines)).tokenise(tokenizer, 64)
+    sampled, rows = text.sampled("test"), text.rows("test")
+    assert sorted(sampled.tolist()) == rows.tolist()
+    assert (sampled == text.sampled("test")).all()
+    middle = np.median(rows)
+    assert 0.35 < (sampled[: len(rows) // 2] < middle).mean() < 0.65
+    grouped = write(tmp_path / "x.tsv", [f"{line}\tthe {line}" for line in lines])
+    pairs = TextCorpus.load(grouped).tokenise(tokenizer, 64).pairs("test")
+    firsts = np.array([first for first, _ in pairs])
+    assert 0.3 < (firsts[: len(firsts) // 2] < np.median(firsts)).mean() < 0.7
+    assert all(second == first + 1 for first, second in pairs)
+
+
+def test_plain_batches_of_like_lengths_hold_the_same_sentences(tmp_path, tokenizer):
+    lines = [f"{'red ' * (1 + 4 * (i % 12))}ball {i}" for i in range(600)]
+    text = TextCorpus.load(write(tmp_path / "x.txt", lines)).tokenise(tokenizer, 64)
+
+    def drawn(**how):
+        batches = [text.batch_at(3, step, 0, 1, 16, **how) for step in range(8)]
+        return batches, sorted(row[row > 0].tobytes() for batch in batches for row in batch)
+
+    apart, sentences = drawn()
+    alike, again = drawn(sort_within=8)
+    assert again == sentences
+    assert sum(batch.size for batch in alike) < 0.8 * sum(batch.size for batch in apart)
+    halves = [text.batch_at(3, 5, rank, 2, 16, sort_within=8) for rank in (0, 1)]
+    whole = [row[row > 0].tobytes() for row in alike[5]]
+    assert [row[row > 0].tobytes() for half in halves for row in half] == whole
+
+
+def test_columns_that_are_no_paraphrases_are_named(tmp_path):
+    pairs = [f"a red ball {i}\tthe red ball {i}" for i in range(500)]
+    with pytest.raises(ValueError, match=r"500 of 1500 sentences have no letter, the first '0' in line 1; a column of"):
+        TextCorpus.load(write(tmp_path / "ids.tsv", [f"{i}\t{pair}" for i, pair in enumerate(pairs)]))
+    with pytest.raises(
+        ValueError, match=r"1001 of 1001 sentences do, 500 groups by 'entailment': leave out what is no"
+    ):
+        TextCorpus.load(write(tmp_path / "labels.tsv", [f"{pair}\tentailment" for pair in pairs]))
+    assert len(TextCorpus.load(write(tmp_path / "few.tsv", [*pairs, "7\tseven"]))) == 1002
+
+
+def test_whether_a_file_holds_a_sentence(plain):
+    assert plain.holds(LINES[3].upper() + " !")
+    assert not plain.holds("no such sentence at all")

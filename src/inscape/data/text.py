@@ -2,7 +2,8 @@
 
 A file holds one sentence a line, or, if its name ends in .tsv, one group of paraphrases a line, separated by tabs.
 Either may end in .gz or .xz. Two sentences that differ in case, whitespace or Unicode composition alone are the same
-sentence: the first spelling is kept, so that no split holds another's sentence in different clothes.
+sentence: the first spelling is kept. Those that differ in what is no letter and no digit, a full stop or the kind of
+quotes, stay two, and go to the same split: no split holds another's sentence in different clothes.
 
 Everything is flat arrays: 145,000 captions (9 MB) take 25 MB, and a batch is a pure function of (seed, step, rank).
 
@@ -11,29 +12,38 @@ Shapes: B sentences or pairs of this rank, T tokens, S sentences of the file, M 
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import lzma
-import zlib
+import unicodedata
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
 import numpy as np
 
-from inscape.data.epochs import dice, drawn, epoch_order, positions_of, two_of
+from inscape.data.epochs import dice, drawn, positions_of, two_of
+from inscape.data.text_lines import is_grouped, lines_of
+from inscape.data.text_splits import (
+    alike,
+    among,
+    joined,
+    least_tied,
+    like_lengths,
+    of_two,
+    split_of_all,
+    stirred,
+)
 from inscape.data.tokenizer import MAX_LENGTH, UNK, Ragged, Tokenizer, bucket_width, normalise, pad_rows
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText", "is_grouped", "lines_of"]
+__all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText"]
 
 SPLITS = ("train", "validation", "test")
 
-_LONGEST_LINE = 1 << 20  # bytes; a binary file without line ends must not be swallowed whole
-_OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+_ORDER = np.uint64(0x9E3779B97F4A7C15)  # stirs another order than the one that splits are made by
+_MOST_WORDLESS = 0.01  # share of a TSV's sentences that may have no letter
 
 
 class Pairs(NamedTuple):
@@ -63,6 +73,7 @@ class _Raw(NamedTuple):
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
     hashes: NDArray[np.uint64]
+    loose: NDArray[np.uint64]  # the same for all that differ in nothing but signs: they go to the same split
 
 
 @final
@@ -93,11 +104,12 @@ class TextCorpus:
         path = Path(path)
         everything, all_groups, lines, blank = _read(path)
         raw, distinct_groups = _distinct(everything, all_groups)
-        groups = _of_two(distinct_groups)
+        groups = of_two(distinct_groups)
         said_twice = len(distinct_groups.offsets) - len(groups.offsets)
         if said_twice and len(groups.offsets) == 1:
             raise ValueError(f"{path}: no line holds two different sentences; a TSV's columns are paraphrases")
-        split_S = _split(raw.hashes, groups, validation, test)
+        least_S = least_tied(raw.hashes, joined(groups, alike(raw.loose)))
+        split_S = split_of_all(least_S, validation, test)
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         source = _Source(
@@ -110,11 +122,24 @@ class TextCorpus:
             groups=len(groups.offsets) - 1,
             groups_dropped=said_twice,
         )
-        _refuse_empty_splits(str(path), np.bincount(split_S, minlength=3), (1 - validation - test, validation, test))
+        shares = (1 - validation - test, validation, test)
+        tied = _most_tied(least_S, raw, groups)
+        _refuse_empty_splits(str(path), np.bincount(split_S, minlength=3), shares, tied)
         return cls(source, raw, groups, split_S)
 
     def __len__(self) -> int:
         return len(self.split_S)
+
+    def shuffled(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of sentences in an order that the file's own says nothing about, the same one each time.
+
+        A file may be sorted, by length, say, or by topic: its first thousand lines are no sample of it.
+        """
+        return rows[np.argsort(stirred(self._raw.hashes[rows] ^ _ORDER), kind="stable")]
+
+    def holds(self, sentence: str) -> bool:
+        """Whether the file holds this sentence, or one that differs in case, blanks or signs alone, in any split."""
+        return bool(np.isin(np.uint64(_loose(normalise(sentence))), self._raw.loose))
 
     def __getitem__(self, number: int) -> str:
         return self._raw.text[self._raw.starts[number] : self._raw.ends[number]].decode()
@@ -158,7 +183,7 @@ class TokenisedText:
         self, corpus: TextCorpus, tokenizer: Tokenizer, tokens: Ragged, fits_S: NDArray[np.bool_], max_length: int
     ) -> None:
         self.tokens = tokens  # every sentence of the corpus, also those that are too long to be drawn
-        self.groups = _of_two(_among(corpus.groups, fits_S))
+        self.groups = of_two(among(corpus.groups, fits_S))
         self.max_length = max_length
         self._corpus, self._fits_S = corpus, fits_S
         self._tokenizer = tokenizer.fingerprint
@@ -173,6 +198,10 @@ class TokenisedText:
         """Numbers of the sentences of a split that are short enough, in file order."""
         return self._rows[_place(split)]
 
+    def sampled(self, split: str) -> NDArray[np.int64]:
+        """The same in an order that the file's own says nothing about: any first thousand are a sample of the split."""
+        return self._corpus.shuffled(self.rows(split))
+
     def tokens_of(self, rows_B: ArrayLike) -> NDArray[np.int64]:
         """tokens_BT of the sentences with these numbers, padded with 0 to a width of BUCKETS, at most max_length."""
         rows = np.asarray(rows_B, dtype=np.int64)
@@ -180,15 +209,31 @@ class TokenisedText:
         return pad_rows(self.tokens, rows, bucket_width(int(longest), self.max_length))
 
     def batch_at(
-        self, seed: int, step: int, rank: int, world: int, batch_size: int, split: str = "train"
+        self,
+        seed: int,
+        step: int,
+        rank: int,
+        world: int,
+        batch_size: int,
+        split: str = "train",
+        *,
+        sort_within: int = 1,
     ) -> NDArray[np.int64]:
         """tokens_BT: this rank's part (batch_size / world rows) of the global batch of a step.
 
         A pure function of its arguments. Every epoch is a new permutation of the split, without replacement.
-        ValueError: batch_size is not a multiple of world.
+        sort_within: see `pairs_at`. ValueError: batch_size is not a multiple of world.
         """
         rows = self.rows(split)
-        return self.tokens_of(rows[drawn(seed, len(rows), positions_of(step, rank, world, batch_size))])
+        positions = positions_of(step, rank, world, batch_size)
+        if sort_within == 1:
+            return self.tokens_of(rows[drawn(seed, len(rows), positions)])
+        block = positions_of(step // sort_within, 0, 1, sort_within * batch_size)
+        block_N = rows[drawn(seed, len(rows), block)]
+        lengths_N = self.tokens.offsets[block_N + 1] - self.tokens.offsets[block_N]
+        return self.tokens_of(
+            block_N[like_lengths(lengths_N, seed, step, rank, len(positions), batch_size, sort_within)]
+        )
 
     def pairs_at(
         self,
@@ -216,14 +261,11 @@ class TokenisedText:
         positions = positions_of(step, rank, world, batch_size)
         if sort_within == 1:
             return Pairs(*map(self.tokens_of, self._pairs_of(seed, groups, positions)))
-        share = len(positions)
-        block, place = divmod(step, sort_within)
-        first_N, second_N = self._pairs_of(seed, groups, positions_of(block, 0, 1, sort_within * batch_size))
+        block = positions_of(step // sort_within, 0, 1, sort_within * batch_size)
+        first_N, second_N = self._pairs_of(seed, groups, block)
         offsets = self.tokens.offsets
         lengths_2N = [offsets[rows + 1] - offsets[rows] for rows in (first_N, second_N)]
-        order_N = np.argsort(np.maximum(*lengths_2N), kind="stable")
-        batch = int(epoch_order(seed, block, sort_within)[place])
-        mine = order_N[batch * batch_size : (batch + 1) * batch_size][rank * share : (rank + 1) * share]
+        mine = like_lengths(np.maximum(*lengths_2N), seed, step, rank, len(positions), batch_size, sort_within)
         return Pairs(self.tokens_of(first_N[mine]), self.tokens_of(second_N[mine]))
 
     def _pairs_of(
@@ -237,9 +279,11 @@ class TokenisedText:
         return self.groups.ids[starts + first], self.groups.ids[starts + second]
 
     def pairs(self, split: str) -> list[tuple[int, int]]:
-        """Numbers of the first two sentences of each group of a split, in file order."""
+        """Numbers of the first two sentences of each group of a split; the groups in the order of `sampled`."""
         starts = self.groups.offsets[self._groups[_place(split)]]
-        return [(int(self.groups.ids[start]), int(self.groups.ids[start + 1])) for start in starts]
+        second = {int(self.groups.ids[start]): int(self.groups.ids[start + 1]) for start in starts}
+        first_N = self._corpus.shuffled(np.array(list(second), dtype=np.int64))
+        return [(first, second[first]) for first in first_N.tolist()]
 
     def report(self) -> dict[str, Any]:
         """What a run's report says of its data; JSON-ready. Lengths are in tokens, bos and eos included."""
@@ -264,51 +308,16 @@ def _place(split: str) -> int:
     return SPLITS.index(split)
 
 
-def is_grouped(path: Path | str) -> bool:
-    """Whether a file of this name holds groups of paraphrases (.tsv, packed or not) rather than single sentences."""
-    return next((suffix for suffix in reversed(Path(path).suffixes) if suffix not in _OPENERS), "") == ".tsv"
-
-
-def lines_of(path: Path) -> Iterator[str]:
-    """The lines of a text file, decoded one by one; every way in which it can be unreadable is a ValueError."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name a text file (.txt or .tsv, also .gz or .xz)")
-    try:
-        with cast(IO[bytes], _OPENERS.get(path.suffix, open)(path, "rb")) as file:
-            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
-                yield _decoded(path, number, line)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
-    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-        raise ValueError(f"{path} is damaged or not a {path.suffix} file: {error}") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _decoded(path: Path, number: int, line: bytes) -> str:
-    if len(line) > _LONGEST_LINE:
-        raise ValueError(f"{path}, line {number} is longer than {_LONGEST_LINE} bytes; put one sentence on a line")
-    if b"\0" in line:
-        raise ValueError(
-            f"{path}, line {number}, byte {line.index(0) + 1} is NUL: a binary or UTF-16 file; save it as UTF-8 text"
-        )
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}, line {number}, byte {error.start + 1} (0x{line[error.start]:02x}) is not UTF-8; save it as UTF-8"
-        ) from None
-    return text.removeprefix("\ufeff") if number == 1 else text
-
-
 def _read(path: Path) -> tuple[_Raw, Ragged, int, int]:
     """Every sentence with its duplicates, the groups of a TSV, the number of lines and of blank ones."""
     grouped = is_grouped(path)
     text, ends, hashes, groups = bytearray(), array("q", [0]), array("Q"), array("q", [0])
+    loose, wordless, tabbed = array("Q"), [], 0
     number = blank = 0
     for number, line in enumerate(lines_of(path), start=1):
         cells = [cell for cell in map(normalise, line.split("\t") if grouped else (line,)) if cell]
         blank += not cells
+        tabbed += "\t" in line.strip()
         if grouped and len(cells) == 1:
             raise ValueError(
                 f"{path}, line {number} holds one sentence; in a TSV every line is a group of two or more paraphrases "
@@ -317,20 +326,39 @@ def _read(path: Path) -> tuple[_Raw, Ragged, int, int]:
         for cell in cells:
             text += cell.encode()
             ends.append(len(text))
-            hashes.append(_identity(cell))
+            hashes.append(_hash(cell.casefold()))
+            loose.append(_loose(cell))
+            if grouped and not any(map(str.isalpha, cell)):
+                wordless.append(f"{cell!r} in line {number}")
         if grouped and cells:
             groups.append(len(hashes))
     if not hashes:
         raise ValueError(f"{path} holds {'only blank lines' if number else 'nothing: the file is empty'}")
+    if len(wordless) > _MOST_WORDLESS * len(hashes):
+        raise ValueError(
+            f"{path}: {len(wordless)} of {len(hashes)} sentences have no letter, the first {wordless[0]}; a column of "
+            "numbers or labels is no paraphrase: leave it out"
+        )
+    if not grouped and 2 * tabbed > number - blank:
+        raise ValueError(
+            f"{path}: {tabbed} of {number} lines hold tabs; if their columns are paraphrases of each other name the "
+            "file .tsv, else keep the column that holds the sentence"
+        )
     borders = np.array(ends, dtype=np.int64)
-    raw = _Raw(text, borders[:-1], borders[1:], np.array(hashes, dtype=np.uint64))
+    raw = _Raw(text, borders[:-1], borders[1:], *(np.array(each, dtype=np.uint64) for each in (hashes, loose)))
     members = np.arange(len(hashes) if grouped else 0, dtype=np.int32)
     return raw, Ragged(members, np.array(groups, dtype=np.int64)), number, blank
 
 
-def _identity(sentence: str) -> int:
-    """64 bits that name a sentence whatever its case; two of ten million fall together with probability 3e-6."""
-    return int.from_bytes(hashlib.blake2b(sentence.casefold().encode(), digest_size=8).digest(), "little")
+def _hash(words: str) -> int:
+    """64 bits that name a text; two of ten million fall together with probability 3e-6."""
+    return int.from_bytes(hashlib.blake2b(words.encode(), digest_size=8).digest(), "little")
+
+
+def _loose(sentence: str) -> int:
+    """64 bits that name a sentence by its letters and digits, whatever stands between; by itself if it has none."""
+    plain = unicodedata.normalize("NFKC", sentence).casefold()
+    return _hash("".join(filter(str.isalnum, plain)) or plain)
 
 
 def _distinct(raw: _Raw, groups: Ragged) -> tuple[_Raw, Ragged]:
@@ -341,43 +369,30 @@ def _distinct(raw: _Raw, groups: Ragged) -> tuple[_Raw, Ragged]:
     owner = np.repeat(np.arange(len(groups.offsets) - 1, dtype=np.int32), np.diff(groups.offsets))
     owner_and_member = np.unique(np.stack([owner, number[groups.ids]]), axis=1)
     members = Ragged(owner_and_member[1], np.searchsorted(owner_and_member[0], np.arange(len(groups.offsets))))
-    return _Raw(raw.text, raw.starts[kept], raw.ends[kept], raw.hashes[kept]), members
+    return _Raw(raw.text, raw.starts[kept], raw.ends[kept], raw.hashes[kept], raw.loose[kept]), members
 
 
-def _among(groups: Ragged, allowed_S: NDArray[np.bool_]) -> Ragged:
-    """The groups without the sentences that are not allowed."""
-    inside = allowed_S[groups.ids]
-    return Ragged(groups.ids[inside], np.concatenate([[0], np.cumsum(inside)])[groups.offsets])
+def _most_tied(least_S: NDArray[np.uint64], raw: _Raw, groups: Ragged) -> str:
+    """What to say where most of a file hangs together: how much of it, and by which sentence most lines do."""
+    if not len(groups.ids):
+        return ""
+    _, sizes = np.unique(least_S, return_counts=True)
+    if 2 * sizes.max() < len(least_S):
+        return ""
+    times_S = np.bincount(groups.ids, minlength=len(least_S))
+    shared = int(times_S.argmax())
+    text = raw.text[raw.starts[shared] : raw.ends[shared]].decode()
+    return (
+        f"; groups that share a sentence stay together, and {sizes.max()} of {len(least_S)} sentences do, "
+        f"{times_S[shared]} groups by {text[:40]!r}: leave out what is no paraphrase, such as a column of labels"
+    )
 
 
-def _of_two(groups: Ragged) -> Ragged:
-    """The groups that have two members or more."""
-    sizes = np.diff(groups.offsets)
-    members = groups.ids[np.repeat(sizes >= 2, sizes)]
-    return Ragged(members, np.concatenate([[0], np.cumsum(sizes[sizes >= 2])]))
-
-
-def _split(hashes: NDArray[np.uint64], groups: Ragged, validation: float, test: float) -> NDArray[np.int8]:
-    """A split for every sentence, the same for all that groups tie together: by the least of their hashes, stirred."""
-    least = hashes.copy()
-    owner = np.repeat(np.arange(len(groups.offsets) - 1, dtype=np.int32), np.diff(groups.offsets))
-    changed = len(owner) > 0
-    while changed:
-        of_group = np.minimum.reduceat(least[groups.ids], groups.offsets[:-1])
-        changed = bool((least[groups.ids] != of_group[owner]).any())
-        np.minimum.at(least, groups.ids, of_group[owner])
-    # The least of several hashes is small; splitmix64 (Steele et al. 2014) makes it uniform again.
-    mixed = (least ^ (least >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    uniform = ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53
-    return np.select([uniform < validation, uniform < validation + test], [1, 2], 0).astype(np.int8)
-
-
-def _refuse_empty_splits(file: str, counts: ArrayLike, wanted: ArrayLike) -> None:
-    """ValueError if a split that should have sentences has none."""
+def _refuse_empty_splits(file: str, counts: ArrayLike, wanted: ArrayLike, tied: str = "") -> None:
+    """ValueError if a split that should have sentences has none. tied: what may be the reason."""
     for name, count, share in zip(SPLITS, np.asarray(counts).tolist(), np.asarray(wanted).tolist(), strict=True):
         if share > 0 and count == 0:
             raise ValueError(
-                f"{file} has too few sentences to split: none falls to {name!r}; give more (200 are plenty), or other "
-                "shares for validation and test (0 leaves a split out)"
+                f"{file} has too few sentences to split: none falls to {name!r}; give more (400 nearly always do), or "
+                f"other shares for validation and test (0 leaves a split out){tied}"
             )

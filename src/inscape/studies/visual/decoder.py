@@ -23,7 +23,7 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.pools import codec_set
-from inscape.data.text import lines_of
+from inscape.data.text_lines import lines_of
 from inscape.metrics.text import exact_match
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.codec_training import Training, train_codec, with_fresh_parts

@@ -23,7 +23,7 @@ from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase, Remedy
-from inscape.data.text import is_grouped
+from inscape.data.text_lines import is_grouped
 from inscape.nn.jitter import blur, cutout, derangement, shift
 from inscape.studies.visual import meaning_figures
 from inscape.studies.visual.beginning import Beginning, begin_codec

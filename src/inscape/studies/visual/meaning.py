@@ -22,7 +22,7 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes import EDITS
-from inscape.data.text import is_grouped
+from inscape.data.text_lines import is_grouped
 from inscape.nn.latent_codec import LatentCodecConfig
 from inscape.studies.visual.beginning import Beginning, begin_codec
 from inscape.studies.visual.codec_training import Training, new_codec, train_codec
