@@ -96,6 +96,39 @@ def test_a_run_of_another_job_is_not_gone_on_with(folder: Path) -> None:
     assert RunDir(Path(done.run)).read_json(RunDir.ENV)["overrides"] == {"n": 20}
 
 
+def test_a_run_on_an_older_text_is_not_gone_on_with(folder: Path, tmp_path_factory, monkeypatch) -> None:
+    """`shaky` is what the job does, and the name of a file as well."""
+    (folder / "shaky").write_text("a red ball\n")
+    (one,) = planted(folder, "data.text=shaky")
+    path, place = folder / "sweep" / JOBS, folder / "sweep"
+    with pytest.raises(RuntimeError, match="planted fault"):
+        run_planted(path, "0")
+    (folder / "shaky").write_text("a blue ball\n")
+    with pytest.raises(RuntimeError, match="planted fault"):
+        run_planted(path, "0")
+    assert len(list(find_runs(folder / "runs"))) == 2, "the second text has a run of its own"
+    done = run_planted(path, "0")
+    assert len(list(find_runs(folder / "runs"))) == 2, "which is gone on with"
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert read_done(place, one) == done
+    (folder / "shaky").write_text("a green ball\n")
+    assert read_done(place, one) is None, "wherever it is asked from"
+
+
+def test_a_run_goes_on_in_a_folder_that_it_fills_itself(folder: Path) -> None:
+    (folder / "shaky").mkdir()
+    (one,) = planted(folder, "data.text=shaky")
+    path, place = folder / "sweep" / JOBS, folder / "sweep"
+    with pytest.raises(RuntimeError, match="planted fault"):
+        run_planted(path, "0")
+    (folder / "shaky" / "a.wav").write_bytes(b"1234")
+    run_planted(path, "0")
+    assert len(list(find_runs(folder / "runs"))) == 1
+    assert read_done(place, one) is not None
+    (folder / "shaky" / "b.wav").write_bytes(b"5")
+    assert read_done(place, one) is None
+
+
 def test_a_preset_that_has_changed_since_is_not_run_under_its_old_name(folder: Path) -> None:
     planted(folder, "n=20")
     (folder / "presets.yaml").write_text("quick: {drift: 0.1}\n")

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted_jobs import planted, toy
+from planted_jobs import planted, run_planted, toy
 
 from inscape.cluster import product
+from inscape.cluster.jobs import JOBS
 from inscape.cluster.product import default_folder, make_jobs, read_axes, read_seeds, split_values
 from inscape.core.study import Study
 
@@ -174,3 +175,21 @@ def test_a_phase_without_the_run_that_it_builds_on_is_refused(folder: Path) -> N
     study = toy(folder)
     with pytest.raises(ValueError, match=r"toy\.P1 has no finished full run under .* for P2 to build on; first: insc"):
         make_jobs(study, study.phase("P2"), "full", {}, (0,), folder)
+
+
+def test_a_phase_builds_on_no_run_that_read_another_text(folder: Path) -> None:
+    study, text = toy(folder), folder / "mine.txt"
+    text.write_text("one\n")
+    planted(folder, "data.text=mine.txt")
+    run_planted(folder / "sweep" / JOBS, "0")
+
+    def jobs() -> int:
+        return len(make_jobs(study, study.phase("P2"), "quick", {"data.text": ("mine.txt",)}, (0,), folder / "runs"))
+
+    assert jobs() == 1
+    text.write_text("two\n")
+    said = (
+        r"P1 has no finished quick run under .* that read what data\.text=mine\.txt holds now for P2 to build on; first"
+    )
+    with pytest.raises(ValueError, match=said):
+        jobs()

@@ -12,6 +12,7 @@ from planted_jobs import TOY
 from inscape.cli import main
 from inscape.cluster.jobs import JOBS
 from inscape.core.rundir import RunDir, find_runs
+from inscape.explore.runs import list_runs
 
 P0 = ("sweep", "visual.P0", "draws=100,101", "--preset", "smoke", "--workers", "2")
 
@@ -35,6 +36,9 @@ def test_a_sweep_of_a_real_phase_and_the_same_again(empty: Path, capsys: pytest.
         assert (run.path / RunDir.REPORT).is_file()
         assert Path(job["log"]).read_text().endswith(f"visual.P0 seed 0: {job['outcome']}\n")
     index = (empty / "runs/index.html").read_text()
+    assert "jobs/000" not in index, "what the sweep keeps of its jobs is no run"
+    listed = list_runs(empty / "runs")
+    assert (len(listed["studies"]), listed["unreadable"]) == (1, [])
     assert all(Path(job["run"]).name in index for job in document["jobs"])
     before = {str(p): p.stat().st_mtime_ns for p in empty.rglob("*") if p.is_file() and p.name != "index.html"}
     assert main([*P0]) == 0
@@ -116,6 +120,18 @@ def test_a_job_that_failed_is_named_at_the_end_and_missing_the_next_time(folder:
     (folder / "mine" / JOBS).write_text(lines[:-5])
     assert main(words) == 2
     assert "line 2, is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_after_an_edit_of_the_text_every_seed_is_run_again(folder: Path, capsys) -> None:
+    (folder / "mine.txt").write_text("one\n")
+    words = ["sweep", TOY, "data.text=mine.txt", "--seeds", "0,1"]
+    assert main(words) == main(words) == 0
+    assert "2 jobs, 2 done before" in capsys.readouterr().err
+    (folder / "mine.txt").write_text("two\n")
+    assert main(words) == 0
+    assert "2 jobs, 0 done before" in capsys.readouterr().err
+    assert len(list(find_runs(folder / "runs"))) == 4
 
 
 @pytest.mark.usefixtures("by_hand")

@@ -7,7 +7,7 @@ import pytest
 from planted_study import Config, MakeWorld, measure
 
 from inscape.core.config import from_yaml
-from inscape.core.corpus import CONTENTS, contents_of, corpus_of
+from inscape.core.corpus import CONTENTS, changed_contents, contents_of, corpus_of
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir, find_runs
@@ -218,6 +218,15 @@ def test_contents_of_files_folders_and_what_is_neither(tmp_path: Path) -> None:
     assert all(after[word] != before[word] for word in words)
     (tmp_path / "sounds" / "a.wav").rename(tmp_path / "sounds" / "b.wav")
     assert contents_of(words)[words[0]] != after[words[0]]
+
+
+def test_relative_names_are_meant_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"abc")
+    assert contents_of(("data.text=text",)) == {}
+    found = contents_of(("data.text=text",), tmp_path)
+    assert list(found.values()) == list(contents_of((f"data.text={tmp_path / 'text'}",)).values())
+    assert changed_contents(found, ("data.text=text",), tmp_path) == []
+    assert changed_contents({}, ("data.text=text",), str(tmp_path)) == ["data.text=text"]
 
 
 def test_a_folder_may_be_filled_by_the_first_phase(world: MakeWorld, tmp_path: Path) -> None:

@@ -6,15 +6,17 @@
     SWEEP/jobs/0000/done.json  the finished run and its verdict, written last: a job without one is not done
 
 A job holds numbers and strings only and knows nothing of what runs it. A marker only says where to look: a job is done
-where the run that it names is there, finished, of this job and its config, and can be judged.
+where the run that it names is there, finished, of this job, its config and what its corpus holds today, and can be
+judged.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from inscape.core.corpus import CONTENTS, changed_contents, corpus_of
 from inscape.core.rundir import RunDir, write_atomically, write_json_atomically
 from inscape.core.standing import judge
 
@@ -176,7 +178,19 @@ def run_of(job: Job, path: str) -> RunDir | None:
         return None
     env = run.read_json(RunDir.ENV)
     asked = (env["study"], env["phase"], env["preset"], env["seed"], env.get("fingerprint"))
-    return run if asked == (job.study, job.phase, job.preset, job.seed, job.config) else None
+    if asked != (job.study, job.phase, job.preset, job.seed, job.config) or _read_something_else(job, run, env):
+        return None
+    return run
+
+
+def _read_something_else(job: Job, run: RunDir, env: Mapping[str, Any]) -> bool:
+    """Whether the job's corpus holds something else today than the run has read.
+
+    What a run had not noted when it began, as of a folder that it fills itself, counts once it has ended.
+    """
+    kept = env.get(CONTENTS)
+    kept = kept if isinstance(kept, dict) else {}
+    return any(word in kept or run.finished for word in changed_contents(kept, corpus_of(job.overrides), job.cwd))
 
 
 def outcome_of(run: RunDir) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from inscape.cluster.jobs import Job, job_id
 from inscape.core.config import fingerprint, with_overrides
-from inscape.core.corpus import corpus_of
+from inscape.core.corpus import CONTENTS, contents_of, corpus_of
 from inscape.core.rundir import RunDir, find_runs
 from inscape.core.study import SMOKE, Phase, Study
 
@@ -163,11 +163,17 @@ def _refuse_folder(out: Path) -> None:
 def _refuse_without_inputs(
     study: Study, phase: Phase, codes: Sequence[str], preset: str, out: Path, corpus: tuple[str, ...]
 ) -> None:
-    """A sweep walks past shut gates, but a phase cannot build on a run that is not there."""
+    """A sweep walks past shut gates, but a phase cannot build on a run that is not there, or that read another text."""
+    now = contents_of(corpus)
     for code in codes:
         runs = find_runs(out, study.name, study.phase(code).code, preset)
-        if not any(run.finished and run.read_json(RunDir.ENV).get("corpus") == list(corpus) for run in runs):
+        envs = [run.read_json(RunDir.ENV) for run in runs if run.finished]
+        read = [env.get(CONTENTS, {}) for env in envs if env.get("corpus") == list(corpus)]
+        if now not in read:
+            missing = f"no finished {preset} run under {out}"
+            if read and now:
+                missing += f" that read what {', '.join(now)} holds now"
             raise ValueError(
-                f"{study.name}.{code} has no finished {preset} run under {out} for {phase.code} to build on; first: "
+                f"{study.name}.{code} has {missing} for {phase.code} to build on; first: "
                 f"{' '.join(['inscape run', f'{study.name}.{code}', '--preset', preset, *corpus])}"
             )

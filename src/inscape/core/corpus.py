@@ -25,12 +25,14 @@ def corpus_of(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in words if word.startswith(CORPUS)))
 
 
-def contents_of(corpus: Sequence[str], *, folders: bool = True) -> dict[str, str]:
+def contents_of(corpus: Sequence[str], folder: Path | str = ".", *, folders: bool = True) -> dict[str, str]:
     """A fingerprint of each file or folder that these overrides name, by the override; of what is not here, none.
 
     A file is read whole (SHA-256). Of a folder the names and sizes count, not what is in its files: a folder of sounds
-    may hold more than can be read each time it is asked. folders: False leaves them out, as when a run begins, which
-    may be what fills them.
+    may hold more than can be read each time it is asked.
+
+    folder: where relative names are meant from. folders: False leaves them out, as when a run begins, which may be what
+    fills them.
     """
     found = {}
     for word in corpus:
@@ -38,24 +40,20 @@ def contents_of(corpus: Sequence[str], *, folders: bool = True) -> dict[str, str
         if not value:
             continue
         try:
-            path = Path(value).expanduser()
+            path = Path(folder) / Path(value).expanduser()
             if path.is_file():
                 status = path.stat()
                 found[word] = _of_file(str(path.resolve()), status.st_size, status.st_mtime_ns)
             elif folders and path.is_dir():
                 found[word] = _of_folder(path)
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-        ):  # no name of a file: the phase will say so
+        except (OSError, ValueError, RuntimeError):  # no name of a file: the phase will say so
             continue
     return found
 
 
-def changed_contents(then: Mapping[str, str], corpus: Sequence[str]) -> list[str]:
-    """The overrides whose file or folder is here and no longer holds what it held `then`."""
-    return [word for word, now in contents_of(corpus).items() if then.get(word) != now]
+def changed_contents(then: Mapping[str, str], corpus: Sequence[str], folder: Path | str = ".") -> list[str]:
+    """The overrides whose file or folder is here and no longer holds what it held `then`; `folder` as above."""
+    return [word for word, now in contents_of(corpus, folder).items() if then.get(word) != now]
 
 
 @lru_cache(maxsize=64)
