@@ -34,6 +34,10 @@ def behave(context: Context) -> Mapping[str, Estimate]:
     if wish == "broken" or (wish == "shaky" and first):
         print("about to break")
         raise RuntimeError("the planted fault\nof two lines")
+    if wish == "told" and first:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(20)
+        os._exit(9)
     if wish == "slow" and first:
         with stop_requests(announce=False) as asked:
             while not asked.wait(0.05):

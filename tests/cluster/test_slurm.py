@@ -2,11 +2,15 @@
 
 import shutil
 import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from planted_jobs import planted, run_planted
+from planted_jobs import planted, run_planted, wait_for
 
 from inscape.cli import main
 from inscape.cluster import slurm
@@ -15,6 +19,15 @@ from inscape.cluster.sweep import run_missing
 from inscape.core.rundir import find_runs
 
 HERE = str(Path(__file__).parent)
+BY_HAND = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import planted_jobs, inscape.studies
+inscape.studies.study = lambda name: planted_jobs.toy(Path.cwd())
+from inscape.cluster.__main__ import main
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 def stand_in(folder: Path, srun: str) -> dict[str, str]:
@@ -81,6 +94,41 @@ def test_what_was_interrupted_and_saved_is_queued_again(folder: Path, status: in
     assert (record.read_text() if record.exists() else None) == asked
 
 
+@pytest.mark.parametrize("doing", ["told", "slow"])
+def test_a_job_whose_time_is_up_ends_to_be_queued_again(folder: Path, doing: str) -> None:
+    """`told` is told while it measures, `slow` while it trains, which saves."""
+    planted(folder, f"data.text={doing}")
+    words = [sys.executable, "-c", BY_HAND, HERE, "sweep/jobs.jsonl", "0"]
+    with subprocess.Popen(words, cwd=folder, stderr=subprocess.PIPE, text=True) as job:
+        if doing == "slow":
+            wait_for(lambda: any(run.read_log() for run in find_runs(folder / "runs")))
+            time.sleep(0.2)  # from the line in its log to where it waits for the signal
+            job.terminate()
+        assert job.wait(30) == 130
+        assert job.stderr is not None
+        (line,) = job.stderr.read().splitlines()
+    assert line.startswith("inscape.cluster: ")
+    assert subprocess.run(words, cwd=folder, check=False).returncode == 0
+    (run,) = find_runs(folder / "runs")
+    assert ({"saved": True} in run.read_log()) == (doing == "slow")
+
+
+def test_submitit_queues_a_job_again_as_often_as_the_batch_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    class Executor:
+        def __init__(self, **words: Any) -> None:
+            asked.update(words)
+
+        def update_parameters(self, **words: Any) -> None:
+            asked.update(words)
+
+    monkeypatch.setattr(slurm, "load_extra", lambda *words: SimpleNamespace(AutoExecutor=Executor))
+    assert list(slurm.run(folder / JOBS, [], run_planted, 1, 1)) == []
+    assert asked["slurm_max_num_timeout"] == slurm.MOST_REQUEUES == 100
+    assert asked["slurm_signal_delay_s"] == 120
+
+
 def test_why_nothing_can_be_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert slurm.why_not() == "there is no sbatch on this machine"
@@ -104,8 +152,6 @@ def test_submitit_runs_the_jobs_and_tries_the_failed_ones_again(folder: Path, mo
 
 
 def test_without_submitit_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(ValueError, match=r"SLURM runner needs the package submitit: pip install 'inscape\[cluster\]'"):
         next(slurm.run(folder / JOBS, ["0000"], run_planted, 1, 1))

@@ -1,7 +1,8 @@
 """Jobs under SLURM: a batch file that needs nothing but sbatch, and the same through submitit, which waits for them.
 
-Both tell a job two minutes before its time is up and queue it again; it goes on from its last checkpoint. Partition,
-account, time and GPUs are the site's matter: sbatch takes them from its own variables (SBATCH_PARTITION,
+Both tell a job two minutes before its time is up and queue it again. By the batch file it saves first; submitit ends
+the process from its signal's handler, so under it a job goes on from the last checkpoint there was. Partition, account,
+time and GPUs are the site's matter: sbatch takes them from its own variables (SBATCH_PARTITION,
 SBATCH_ACCOUNT, SBATCH_TIMELIMIT, SBATCH_GPUS ...), which overrule what stands in a file.
 """
 
@@ -113,7 +114,9 @@ def run(
 ) -> Generator[Result, None, None]:
     """A `Runner`. cluster: submitit's name for where; `local` is this machine, for trying it out."""
     submitit = load_extra("submitit", "cluster", "the SLURM runner")
-    executor = submitit.AutoExecutor(folder=jobs_file.parent / "submitit", cluster=cluster)
+    executor = submitit.AutoExecutor(
+        folder=jobs_file.parent / "submitit", cluster=cluster, slurm_max_num_timeout=MOST_REQUEUES
+    )
     executor.update_parameters(
         name=jobs_file.parent.name,
         timeout_min=HOURS * 60,
