@@ -90,6 +90,7 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     from inscape.cluster.attempt import AttemptFailed, Result, attempt
 
     def one_by_one(path, ids, run_one, workers, retries):
+        assert path.is_absolute(), "a worker may be in another folder, and of another machine"
         for number in ids:
             try:
                 attempt(planted_jobs.run_planted, str(path), number)

@@ -26,7 +26,7 @@ RunOne = Callable[[str, str], Any]
 """(path of jobs.jsonl, id of a job): does the job, or raises. Importable by name, for it is called elsewhere."""
 
 Runner = Callable[[Path, Sequence[str], RunOne, int, int], Generator[Result, None, None]]
-"""(path of jobs.jsonl, ids, run_one, workers, retries): does the jobs, `workers` at a time, in any order.
+"""(path of jobs.jsonl in full, ids, run_one, workers, retries): does the jobs, `workers` at a time, in any order.
 
 A job that fails is tried `retries` times more. Closing the iterator stops what is running.
 """

@@ -74,7 +74,8 @@ def run_missing(
     if not missing:
         return errors
     try:
-        with closing(runner(place / JOBS, list(named), run_one, workers, RETRIES)) as results:
+        jobs_file = Path(place).absolute() / JOBS  # a worker of another machine is not in this folder
+        with closing(runner(jobs_file, list(named), run_one, workers, RETRIES)) as results:
             for result in results:
                 job = named[result.id]
                 if result.again:
