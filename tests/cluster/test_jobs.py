@@ -8,6 +8,7 @@ from planted_jobs import planted, run_planted
 
 from inscape.cluster.jobs import (
     JOBS,
+    Job,
     find_job,
     read_begun,
     read_done,
@@ -45,6 +46,25 @@ def test_the_same_jobs_are_left_alone_and_others_refused(folder: Path, monkeypat
         planted(folder, "n=1,2,3")
     with pytest.raises(ValueError, match="is not a folder; give another with --sweep"):
         write_jobs(folder / "presets.yaml", read_jobs(path))
+
+
+def test_a_preset_that_has_changed_is_named_and_not_another_sweep(folder: Path) -> None:
+    planted(folder, "n=1,2")
+    (folder / "presets.yaml").write_text("quick: {drift: 0.1}\n")
+    with pytest.raises(
+        ValueError, match=r"toy\.P1's preset quick has changed since .*; delete .*sweep/jobs\.jsonl, and"
+    ):
+        planted(folder, "n=1,2")
+    with pytest.raises(ValueError, match="holds another sweep: 2 jobs"):
+        planted(folder, "n=1,2,3")
+    (folder / "sweep" / JOBS).unlink()
+    jobs = planted(folder, "n=1,2")
+    assert read_jobs(folder / "sweep" / JOBS) == jobs
+
+
+def test_the_documentation_names_every_field() -> None:
+    told = (Path(__file__).parents[2] / "docs/scaling.md").read_text(encoding="utf-8")
+    assert f"    jobs.jsonl            one JSON object a line: {', '.join(Job._fields)}\n" in told
 
 
 def change(**fields):

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from inscape.cluster.jobs import (
-    JOBS,
     Done,
     Job,
     find_job,
     job_folder,
     outcome_of,
+    preset_has_changed,
     read_begun,
     read_done,
     run_of,
@@ -81,10 +81,7 @@ def _begun(place: Path, job: Job) -> RunDir | None:
 def _start(place: Path, job: Job, study: Study, phase: Phase) -> RunDir:
     config = with_overrides(phase.preset(job.preset, corpus_of(job.overrides)), job.overrides)
     if fingerprint(config) != job.config:
-        raise ValueError(
-            f"{job.study}.{job.phase}'s preset {job.preset} has changed since the sweep was asked for; "
-            f"delete {place / JOBS}, and inscape sweep writes it again"
-        )
+        raise preset_has_changed(place, job)
 
     def noted(context: Context) -> Mapping[str, Estimate]:
         write_begun(place, job, context.run.path)

@@ -29,6 +29,7 @@ __all__ = [
     "job_id",
     "job_log",
     "outcome_of",
+    "preset_has_changed",
     "read_begun",
     "read_done",
     "read_jobs",
@@ -104,12 +105,24 @@ def _refuse_another_sweep(place: Path, jobs: Sequence[Job]) -> None:
     if not (place / JOBS).exists():
         return
     found = read_jobs(place / JOBS)
-    if [job._replace(cwd="") for job in found] != [job._replace(cwd="") for job in jobs]:
+    if [job._replace(cwd="", config="") for job in found] == [job._replace(cwd="", config="") for job in jobs]:
+        changed = next((job for job, now in zip(found, jobs, strict=True) if job.config != now.config), None)
+        if changed:
+            raise preset_has_changed(place, changed)
+    else:
         first = found[0]
         raise ValueError(
             f"{place} holds another sweep: {len(found)} jobs of {first.study}.{first.phase}, preset {first.preset}, "
             f"runs in {first.out}; give another folder with --sweep"
         )
+
+
+def preset_has_changed(place: Path, job: Job) -> ValueError:
+    """What is said where the same words no longer make the config that the sweep was asked for."""
+    return ValueError(
+        f"{job.study}.{job.phase}'s preset {job.preset} has changed since the sweep was asked for; "
+        f"delete {Path(place) / JOBS}, and inscape sweep writes it again"
+    )
 
 
 def read_jobs(path: Path) -> tuple[Job, ...]:
