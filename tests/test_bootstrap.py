@@ -404,6 +404,18 @@ def test_what_cannot_be_written_is_said_in_one_line(boot, monkeypatch, error, sa
         boot.main()
 
 
+def test_the_root_of_a_disk_is_no_environment(boot, monkeypatch):
+    monkeypatch.setattr(boot, "VENV", Path("/"))
+    monkeypatch.setattr(boot, "is_set_up", lambda extra: False)
+    monkeypatch.setattr(boot, "build", lambda extra: pytest.fail("nothing may be built there"))
+    monkeypatch.setattr(sys, "argv", ["inscape", "demo"])
+    with pytest.raises(SystemExit) as ended:
+        boot.main()
+    assert str(ended.value).strip() == (
+        f"INSCAPE_VENV=/ is the root of a disk; give a folder of its own, such as {boot.ROOT / '.venv'}"
+    )
+
+
 def test_an_interrupted_set_up_ends_without_a_traceback(boot, monkeypatch, capsys):
     def set_up(extra):
         raise KeyboardInterrupt
