@@ -54,11 +54,22 @@ def test_speakers_are_shuffled_before_they_are_cut() -> None:
         (10, 2.5, 3, "train is 2.5"),
         (10, float("nan"), 3, "train is nan"),
         (10, True, 3, "train is True"),
+        (10, float("inf"), 3, "train is inf"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(speakers: int, train: float, eval_: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         split_speakers(corpus(speakers), train, eval_)
+
+
+@pytest.mark.parametrize("train", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("speakers", [2, 3, 5, 7, 11, 15])
+def test_shares_of_1_together_take_every_speaker_once(speakers: int, train: float) -> None:
+    splits = split_speakers(corpus(speakers), train, 1 - train)
+    found = len(splits.train_speakers), len(splits.eval_speakers)
+    assert sum(found) == speakers
+    assert min(found) >= 1
+    assert abs(found[0] - train * speakers) <= max(0.5, 1 - (1 - train) * speakers) + 1e-9
 
 
 def test_a_share_that_is_none_is_refused() -> None:

@@ -53,6 +53,8 @@ def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
         ("data.layout=flat", "data.layout='flat' is out of range; allowed: auto, librispeech, sub-folder, prefix"),
         ("data.speakers=1", "data.speakers=1 is out of range; allowed: 2 to 340"),
         ("data.train=1.5", "data.train=1.5 is out of range"),
+        ("data.train=.inf", "data.train=inf is out of range; allowed: a number of speakers"),
+        ("data.eval=.inf", "data.eval=inf is out of range; allowed: a number of speakers"),
         ("data.heldout=1", "data.heldout=1.0 is out of range"),
         ("data.download=train-clean-100", "needs a folder to keep it in: data.path=FOLDER"),
         ("data.download=everything data.path=empty", "data.download='everything' is out of range"),

@@ -53,13 +53,18 @@ def split_speakers(
     """The first `train` of the shuffled speakers and the next `eval`; of the train utterances a share is held out.
 
     train, eval: numbers of speakers, or shares of them in (0, 1). Speakers beyond the two numbers are in no split.
-    The held-out number is rounded to the nearest. ValueError if there are too few speakers, or a number makes no sense.
+    Shares, and the held-out number, are rounded to the nearest; where the shares are 1 together, eval takes what train
+    leaves, and never more. ValueError if there are too few speakers, or a number makes no sense.
     """
     rows = sorted(utterances)
     if not 0 <= heldout_share < 1:
         raise ValueError(f"heldout_share is {heldout_share}; allowed: 0 to below 1")
     speakers = _shuffled({u.speaker_id for u in rows}, seed)
     n_train, n_eval = (_number(name, n, len(speakers)) for name, n in (("train", train), ("eval", eval)))
+    if max(train, eval) < 1 and train + eval <= 1 + 1e-9:  # both rounded up, 0.5 and 0.5 of 7 speakers would be 8
+        n_train = max(1, min(n_train, len(speakers) - 1))
+        left = len(speakers) - n_train
+        n_eval = max(1, left if train + eval > 1 - 1e-9 else min(n_eval, left))
     if n_train + n_eval > len(speakers):
         raise ValueError(
             f"the corpus has {len(speakers)} speakers, and train={train} with eval={eval} need {n_train + n_eval}: "
@@ -130,7 +135,7 @@ def _shuffled(ids: Iterable[str], seed: int) -> list[str]:
 
 
 def _number(name: str, given: int | float, speakers: int) -> int:
-    if isinstance(given, bool) or not (0 < given < 1 or (given >= 1 and given == int(given))):
+    if isinstance(given, bool) or not (0 < given < 1 or (given >= 1 and float(given).is_integer())):
         raise ValueError(f"{name} is {given}; allowed: a number of speakers from 1, or a share between 0 and 1")
     return int(given) if given >= 1 else max(1, round(given * speakers))
 

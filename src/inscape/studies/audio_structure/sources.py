@@ -146,4 +146,4 @@ def _open_folder(data: SpeechConfig) -> Corpus:
 
 
 def _is_number_or_share(given: float) -> bool:
-    return 0 < given < 1 or (given >= 1 and given == int(given))
+    return 0 < given < 1 or (given >= 1 and float(given).is_integer())
