@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from inscape.cli import main
+from inscape.explore import server
 
 
 @contextlib.contextmanager
@@ -69,6 +70,17 @@ def test_two_pages_do_not_take_each_others_port(tmp_path: Path):
     assert done.stderr.count("\n") == 1
     assert f"127.0.0.1 port {port} cannot be had" in done.stderr
     assert "give another --port" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["", " "])
+def test_no_address_is_not_every_address(
+    host: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(server, "_taken", lambda *_: pytest.fail("no port may be taken"))
+    assert main(["explore", "--port", "0", "--host", host]) == 2
+    assert capsys.readouterr().err == (
+        f"inscape: --host {host!r} names no address; leave it out for this machine alone, or give 0.0.0.0 for all\n"
+    )
 
 
 @pytest.mark.parametrize(

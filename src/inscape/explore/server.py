@@ -24,6 +24,10 @@ def serve(port: int | None, host: str, weights: Path | None, runs: Path) -> None
     ValueError in one line on a port or host that cannot be had, on weights that cannot be read or only encode, and if
     `runs` is a file.
     """
+    if not host.strip():  # the system would take it for every address of this machine
+        raise ValueError(
+            f"--host {host!r} names no address; leave it out for this machine alone, or give 0.0.0.0 for all"
+        )
     if port is not None and not 0 <= port <= 65_535:
         raise ValueError(f"--port {port} is out of range; allowed: 0 to 65535, 0 for any free one")
     if runs.exists() and not runs.is_dir():
