@@ -175,7 +175,30 @@ def test_each_field_names_itself(client: TestClient):
     assert refused(client, "read", latent="AAAA")["field"] == "latent"
     assert refused(client, "paraphrase", sentence=SENTENCE, n=21)["field"] == "n"
     assert refused(client, "interpolate", first=SENTENCE, second=SENTENCE, steps=1)["field"] == "steps"
-    assert "words is not known" not in refused(client, "encode", words=1)["error"]
+    assert refused(client, "encode", words=1)["error"] == "the field 'words' is not known; allowed: sentence"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("paraphrase", {"sentence": SENTENCE, "n": "\ud800"}),
+        ("paraphrase", {"sentence": SENTENCE, "seed": ["\ud800"]}),
+        ("interpolate", {"first": SENTENCE, "second": SENTENCE, "steps": "\ud800"}),
+        ("encode", {"sentence": "a \ud800 ball"}),
+        ("encode", {"\ud800": 1}),
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_like_anything_else(client: TestClient, name: str, fields: dict[str, Any]):
+    body, headers = json.dumps(fields), {"Content-Type": "application/json"}  # in ASCII: it has no other form
+    response = client.post(f"/api/{name}", content=body, headers=headers)
+    assert response.status_code == 400
+    assert "\\n" not in response.json()["error"]
+    assert response.text.isascii()
+
+
+def test_a_file_of_weights_may_have_any_name(codec: VisualCodec, tmp_path: Path):
+    with TestClient(build_app(codec, tmp_path, about="w\udcff"), base_url="http://127.0.0.1:8765") as client:
+        assert client.get("/api/codec").json()["weights"] == "w\udcff"
 
 
 def test_a_sentence_too_long_is_refused_and_takes_none_with_it(client: TestClient):
@@ -248,6 +271,7 @@ def test_a_name_that_was_given_is_answered(codec: VisualCodec, tmp_path: Path):
         assert client.get("/api/codec", headers={"Host": "evil.example"}).status_code == 400
     assert hosts_of("192.168.0.7") == ["192.168.0.7"]
     assert len(hosts_of("0.0.0.0")) == 2
+    assert hosts_of("") == [""], "which is no name of every address: `serve` refuses it"
 
 
 def test_a_post_of_another_page_is_refused(client: TestClient):
@@ -313,3 +337,26 @@ def test_paraphrases_asked_for_at_the_same_time_are_all_right(codec: VisualCodec
         assert {parse(row) for row in rows} == {parse(text)}
         assert text not in rows
     assert any("'weather'" in said for said in found[2]["warnings"])
+
+
+def test_those_that_ask_alike_are_sampled_together(codec: VisualCodec, monkeypatch: pytest.MonkeyPatch):
+    drawn = []
+
+    def counted(self: VisualCodec, sentences: list[str], n: int, seed: int, rounds: int) -> Any:
+        drawn.append((sentences, n, seed))
+        if "too long" in sentences:
+            raise ValueError("sentence 1 is too long")
+        return [[(f"{sentence} otherwise", 0.5)] for sentence in sentences]
+
+    monkeypatch.setattr(VisualCodec, "paraphrase_each", counted)
+    monkeypatch.setattr(VisualCodec, "doubts", lambda self, sentence: "odd" if "odd" in sentence else "")
+    answers = CodecAnswers(codec, "")
+    asked = [("a", 5, 0), ("odd", 5, 0), ("b", 5, 1), ("c", 5, 0), ("too long", 3, 0), ("d", 3, 0), ("e", 5, 1)]
+    found = answers._paraphrase_all(asked)
+    answers.close()
+    assert drawn[:2] == [(["a", "c"], 5, 0), (["b", "e"], 5, 1)]
+    assert drawn[2:] == [(["too long", "d"], 3, 0), (["too long"], 3, 0), (["d"], 3, 0)]
+    assert str(found[4]) == "sentence is too long"
+    assert found[1] == {"paraphrases": [], "warnings": ["odd", "0 of the 5 paraphrases asked for were found"]}
+    texts = [answer["paraphrases"][0]["text"] for i, answer in enumerate(found) if i not in (1, 4)]
+    assert texts == ["a otherwise", "b otherwise", "c otherwise", "d otherwise", "e otherwise"]

@@ -65,6 +65,12 @@ def test_what_is_no_whole_number_in_range_is_refused(value: object):
         number_from({"n": value}, "n", 3, 1, 5)
 
 
+def test_what_was_given_for_a_number_is_said_in_ascii():
+    with pytest.raises(Refused, match=r"n is '\\ud800\\xe9'; allowed") as refused:
+        number_from({"n": "\ud800\u00e9"}, "n", 3, 1, 5)
+    assert str(refused.value).isascii()
+
+
 def test_a_number_has_a_default():
     assert number_from({}, "n", 3, 1, 5) == 3
     assert number_from({"n": 5}, "n", 3, 1, 5) == 5

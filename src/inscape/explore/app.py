@@ -22,7 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,6 +31,7 @@ from inscape.codec import VisualCodec
 from inscape.explore.batching import Busy
 from inscape.explore.codec_routes import CodecAnswers, codec_routes
 from inscape.explore.runs import run_routes
+from inscape.explore.strict_json import answer_in_json
 from inscape.explore.wire import Refused
 
 __all__ = ["STATIC", "build_app", "hosts_of"]
@@ -84,7 +85,7 @@ def build_app(codec: VisualCodec, runs: Path, *, about: str = "", hosts: Sequenc
 
 def hosts_of(host: str) -> list[str]:
     """What a page served at this address may be called beside loopback's names."""
-    if host in ("0.0.0.0", "::", ""):
+    if host in ("0.0.0.0", "::"):
         return [socket.gethostname(), socket.getfqdn()]
     return [host]
 
@@ -95,20 +96,20 @@ async def _front(_: Request) -> Response:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
-    return JSONResponse({"error": " ".join(str(error).split()), "field": error.field}, 400)
+    return answer_in_json({"error": " ".join(str(error).split()), "field": error.field}, 400)
 
 
 async def _not_here(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = {404: "there is nothing at this address", 405: f"{request.method[:10]} is not allowed at this address"}
     text = said.get(error.status_code, error.detail)
-    return JSONResponse({"error": f"{text}; docs/explore.md lists the API", "field": ""}, error.status_code)
+    return answer_in_json({"error": f"{text}; docs/explore.md lists the API", "field": ""}, error.status_code)
 
 
 async def _fault(_: Request, error: Exception) -> Response:
     """A fault of ours: the server's log has the traceback, the visitor a line."""
     told = {"error": "a fault of inscape's; the terminal that runs it has the details", "field": ""}
-    return JSONResponse(told, 500, HEADERS)  # this one is sent outside the guard
+    return answer_in_json(told, 500, HEADERS)  # this one is sent outside the guard
 
 
 async def _busy(_: Request, error: Exception) -> Response:
@@ -216,4 +217,4 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _error(text: str, status: int) -> Response:
-    return JSONResponse({"error": text, "field": ""}, status)
+    return answer_in_json({"error": text, "field": ""}, status)

@@ -85,7 +85,7 @@ class Batcher:
 
 
 def _run(kind: Kind, jobs: list[_Job]) -> None:
-    jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]  # a visitor who left asks no more
+    jobs = [job for job in jobs if job.answer.set_running_or_notify_cancel()]  # those that were cancelled are left out
     if not jobs:
         return
     try:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, final
 
 import torch
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from inscape.codec import MOST_SEED, OutOfGrammar, VisualCodec
 from inscape.data.scenes import WORDS
 from inscape.explore.answers import bands, differences, edit_between, readings, scene_of, statistics
 from inscape.explore.batching import Batcher, Kind
+from inscape.explore.strict_json import answer_in_json
 from inscape.explore.wire import Refused, fields_of, latent_from, latent_to, number_from, sentence_from
 from inscape.studies.visual.paraphrasing import Candidate, meaning_of
 
@@ -204,16 +205,25 @@ class CodecAnswers:
 
         What is no sentence of the grammar, as while it is being typed, is not searched for: it would take longest.
         """
-        doubted = [bool(item[0].strip() and self._codec.doubts(item[0])) for item in items]
-        if len({(n, seed, doubt) for (_, n, seed), doubt in zip(items, doubted, strict=True)}) > 1:
-            return [answer for item in items for answer in self._paraphrase_all([item])]
-        sentences, n, seed = [sentence for sentence, _, _ in items], *items[0][1:]
+        answers: list[Any] = [None] * len(items)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i, (sentence, n, seed) in enumerate(items):
+            if sentence.strip() and self._codec.doubts(sentence):
+                answers[i] = self._told(sentence, [], n)
+            else:
+                alike.setdefault((n, seed), []).append(i)
+        for (n, seed), places in alike.items():
+            found = self._paraphrase_alike([items[i][0] for i in places], n, seed)
+            for i, answer in zip(places, found, strict=True):
+                answers[i] = answer
+        return answers
+
+    def _paraphrase_alike(self, sentences: list[str], n: int, seed: int) -> list[Any]:
         try:
-            none: list[list[Candidate]] = [[] for _ in items]
-            found = none if doubted[0] else self._codec.paraphrase_each(sentences, n, seed, rounds=ROUNDS)
+            found = self._codec.paraphrase_each(sentences, n, seed, rounds=ROUNDS)
         except ValueError as error:
-            if len(items) > 1:  # one of them is too long: each is asked alone
-                return [answer for item in items for answer in self._paraphrase_all([item])]
+            if len(sentences) > 1:  # one of them is too long: each is asked alone
+                return [answer for sentence in sentences for answer in self._paraphrase_alike([sentence], n, seed)]
             return [Refused(str(error).replace("sentence 1", "sentence"), "sentence")]
         return [self._told(sentence, row, n) for sentence, row in zip(sentences, found, strict=True)]
 
@@ -249,13 +259,13 @@ def codec_routes(answers: CodecAnswers) -> list[BaseRoute]:
     """GET /api/codec and POST /api/{encode, read, paraphrase, compare, interpolate, sample}."""
 
     async def codec(_: Request) -> Response:
-        return JSONResponse(answers.codec())
+        return answer_in_json(answers.codec())
 
     def endpoint(name: str) -> Callable[[Request], Awaitable[Response]]:
         answer: Answer = getattr(answers, name)
 
         async def post(request: Request) -> Response:
-            return JSONResponse(await answer(fields_of(await request.body(), FIELDS[name])))
+            return answer_in_json(await answer(fields_of(await request.body(), FIELDS[name])))
 
         return post
 

@@ -7,7 +7,6 @@ this machine.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from inscape.explore.run_detail import describe_run
 from inscape.explore.run_files import DEPTH, Declined, names_of, run_folder, servable_file, strays
 from inscape.explore.run_log import is_live, log_page, parts_of, plain, writing
 from inscape.explore.run_summary import READ, Shown, read_run, summary_of
+from inscape.explore.strict_json import answer_in_json
 from inscape.report.across import read_across_seeds
 from inscape.report.record import Record, natural_key, run_folders
 
@@ -133,9 +133,7 @@ def _declined(declined: Declined) -> Response:
 
 
 def _json(content: Mapping[str, Any], status: int) -> Response:
-    """ASCII only: half a surrogate pair in a damaged file has no other form."""
-    text = json.dumps(plain(content), allow_nan=False, separators=(",", ":"))
-    return Response(text, status, ANSWER_HEADERS, "application/json")
+    return answer_in_json(plain(content), status, ANSWER_HEADERS)
 
 
 def _remembered(root: Path, folder: Path, known: Known) -> Shown | str:

@@ -64,7 +64,7 @@ def number_from(fields: dict[str, Any], name: str, default: int, least: int, mos
     """A whole number from `least` to `most`; Refused on anything else."""
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise Refused(f"{name} is {str(value)[:40]}; allowed: a whole number from {least} to {most}", name)
+        raise Refused(f"{name} is {ascii(value)[:40]}; allowed: a whole number from {least} to {most}", name)
     return value
 
 
