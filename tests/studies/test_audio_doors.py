@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture, *words: str) -> str:
         ("data.speakers=8 data.train=8 data.eval=2", "the corpus has 8 speakers"),
         ("data.path=four data.layout=librispeech", "fewer than two speakers can be told"),
         ("data.layout=flat", "data.layout='flat' is out of range; allowed: auto, librispeech, sub-folder, prefix"),
-        ("data.speakers=1", "data.speakers=1 is out of range; allowed: 2 to 340"),
+        ("data.speakers=1", "data.speakers=1 is out of range; allowed: 2 to 85"),
         ("data.train=1.5", "data.train=1.5 is out of range"),
         ("data.train=.inf", "data.train=inf is out of range; allowed: a number of speakers"),
         ("data.eval=.inf", "data.eval=inf is out of range; allowed: a number of speakers"),
@@ -90,6 +90,11 @@ def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture, monkeypatch: py
     monkeypatch.setitem(sys.modules, package, None)
     line = refused(capsys, "run", "audio-structure", "--preset", "smoke")
     assert f"needs the package {package}: pip install 'inscape[audio]'" in line
+
+
+def test_the_plans_speakers_are_no_synthetic_voices(capsys: pytest.CaptureFixture) -> None:
+    line = refused(capsys, "run", "audio-structure.A0", "--preset", "full")
+    assert "data.train=200 and data.eval=51 need 251 speakers, and there are 85 synthetic voices: give" in line
 
 
 def test_speech_of_ones_own_needs_no_synthesiser(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A multi-speaker corpus that needs no download: sentences of the scene grammar, said by the voices of espeak-ng.
 
-A speaker is an accent and a voice variant of espeak-ng, with a rate and a pitch of its own. VOICES are the variants
+A speaker is a voice variant of espeak-ng, with a rate and a pitch of its own, and no variant is two speakers: the same
+one in another accent would be one voice on two sides of a split. VOICES are the variants
 that are distinct: of all 104, one of the two nearest was dropped until every two differed by 0.5, root mean square over
 the mean and the spread of 24 log-spectral bands and ten times the logarithm of the pitch. What is learned about
 such speech is learned about a formant synthesiser: good for finding faults in an instrument, no evidence about people.
@@ -31,7 +32,7 @@ __all__ = ["MARKER", "MOST_SPEAKERS", "VOICES", "Voice", "synthesise_speech", "v
 
 MARKER = "synthetic_voices.json"
 FORMAT = 1  # raise it when the same seed gives other speech
-ACCENTS = ("en-us", "en-gb-scotland", "en-029", "en-gb-x-rp")
+ACCENT = "en-us"
 VOICES = (  # those that sound like a person first, robots last: a small corpus has none of them
     *(
         "Alicia",
@@ -57,7 +58,7 @@ VOICES = (  # those that sound like a person first, robots last: a small corpus 
     *("AnxiousAndy", "whisper", "Tweaky", "UniRobot", "Demonic", "robosoft", "robosoft3", "robosoft4", "robosoft5"),
     *("robosoft6", "robosoft7", "robosoft8"),
 )
-MOST_SPEAKERS = len(ACCENTS) * len(VOICES)
+MOST_SPEAKERS = len(VOICES)
 WORDS = (20, 45)  # of an utterance; about 6 to 15 seconds, as in read speech corpora
 RATES, PITCHES = (150, 190), (40, 60)  # words a minute; per cent of espeak-ng's pitch range, 50 is the voice's own
 
@@ -72,15 +73,14 @@ class Voice(NamedTuple):
 
 
 def voices(count: int, *, seed: int = 0) -> tuple[Voice, ...]:
-    """The first `count` speakers: all of VOICES in the first accent, then in the next; ValueError beyond the last."""
+    """The first `count` speakers, in the order of VOICES; ValueError beyond the last."""
     if not 2 <= count <= MOST_SPEAKERS:
         raise ValueError(f"{count} synthetic speakers were asked for; allowed: 2 to {MOST_SPEAKERS}")
     found = []
-    for i in range(count):
-        accent, variant = ACCENTS[i // len(VOICES)], VOICES[i % len(VOICES)]
+    for i, variant in enumerate(VOICES[:count]):
         draw = np.random.default_rng([seed, i])
         rate, pitch = (int(draw.integers(low, high + 1)) for low, high in (RATES, PITCHES))
-        found.append(Voice(f"{accent}.{variant.replace(' ', '')}", f"{accent}+{variant}", rate, pitch))
+        found.append(Voice(f"{ACCENT}.{variant.replace(' ', '')}", f"{ACCENT}+{variant}", rate, pitch))
     return tuple(found)
 
 

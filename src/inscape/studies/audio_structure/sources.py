@@ -55,7 +55,7 @@ class SpeechConfig:
     path: str = ""  # folder of recordings; empty: synthetic voices, which need no download
     layout: str = AUTO  # where a file's speaker stands: auto, librispeech, sub-folder, prefix
     download: str = ""  # subset of LibriSpeech that is fetched into `path` unless it is there, as train-clean-100
-    speakers: int = 60  # synthetic voices; of a folder all speakers are taken
+    speakers: int = 60  # synthetic voices, 85 at most; of a folder all speakers are taken
     utterances: int = 8  # of each synthetic voice
     train: float = 0.8  # speakers that things are fitted on: a number, or a share of them
     eval: float = 0.2  # speakers that things are tested on: a number, or a share of them
@@ -88,7 +88,7 @@ class Recording(NamedTuple):
     speaker_id: str
     path: str  # absolute, or relative to A0's run where the run holds the recordings
     seconds: float
-    sha256: str  # of the file
+    sha256: str  # of its samples at 16 kHz, each rounded to 16 bits
 
 
 def check_speech(data: SpeechConfig) -> None:
@@ -101,6 +101,11 @@ def check_speech(data: SpeechConfig) -> None:
         utterances = _open_folder(data).utterances
     else:
         load_extra("espeakng_loader", "audio", "synthetic speech")
+        if min(data.train, data.eval) >= 1 and data.train + data.eval > MOST_SPEAKERS:
+            raise ValueError(
+                f"data.train={data.train:g} and data.eval={data.eval:g} need {data.train + data.eval:g} speakers, and "
+                f"there are {MOST_SPEAKERS} synthetic voices: give recordings, data.path=FOLDER, or fewer speakers"
+            )
         utterances = [Utterance(v.speaker_id, v.speaker_id, Path(v.speaker_id)) for v in voices(data.speakers)]
     split_speakers(utterances, data.train, data.eval, seed=data.seed, heldout_share=data.heldout)
 
