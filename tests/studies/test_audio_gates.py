@@ -4,6 +4,7 @@ The planted world is noise that swells and fades, by 20 speakers: it has no stru
 ask of it is that it is whole, split, encoded and indexed as they say.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,11 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
+from inscape.core.corpus import corpus_of
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, run_study
-from inscape.core.standing import corpus_of, standing
+from inscape.core.standing import standing
 from inscape.core.study import Context
 from inscape.data import latent_extraction, latent_frames
 from inscape.data.latent_store import open_store
@@ -120,6 +122,29 @@ def test_broken_files_are_set_aside_counted_and_stop_nothing(speech: Path, tmp_p
     assert "s01_again" in json.dumps(kept["files"]), "of two equal files the first stays"
 
 
+def test_one_sound_in_two_files_is_one_sound(speech: Path, tmp_path: Path) -> None:
+    """A leak that no file shows: the same recording as wav and as flac, by two speakers, at two levels of detail."""
+    folder = tmp_path / "speech"
+    shutil.copytree(speech, folder)
+    samples_S, _ = soundfile.read(folder / "s00_0.wav")
+    soundfile.write(folder / "s01_again.flac", samples_S, RATE)
+    soundfile.write(folder / "s02_again.wav", samples_S, RATE, subtype="FLOAT")
+    recordings, set_aside = corpus.looked_at(open_speech(folder).utterances, 2)
+    assert len(recordings) == 40
+    assert [(Path(q.path).name, q.reason) for q in set_aside] == [
+        (name, "a copy: sample for sample s00_0") for name in ("s01_again.flac", "s02_again.wav")
+    ]
+
+
+def test_speakers_whose_only_recording_is_held_out_are_not_fitted_on(speech: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "speech"
+    shutil.copytree(speech, folder, ignore=shutil.ignore_patterns("*_1.wav"))
+    asked = context(corpus.Config(config_of(folder, heldout=0.3)), tmp_path / "run")
+    metrics = dict(corpus.run(asked))
+    assert (metrics["train_speakers"].value, metrics["speakers_fitted_on"].value) == (14, 10)
+    assert asked.run.read_json("corpus.json")["splits"]["train"]["speakers"] == 10
+
+
 def test_a0_fails_a_folder_that_is_no_corpus(speech: Path, tmp_path: Path) -> None:
     folder = tmp_path / "speech"
     shutil.copytree(speech, folder)
@@ -170,7 +195,8 @@ def test_a0_sees_one_sound_under_two_names(a0: tuple[RunDir, dict[str, Estimate]
 
 def test_the_plans_numbers_are_asked_for_where_the_plan_is_run() -> None:
     full = STUDY.phase("A0").preset("full")
-    gate = STUDY.phase("A0").gate_of(full)
+    gate = STUDY.phase("A0").gate_of(dataclasses.replace(full, data=dataclasses.replace(full.data, path="speech")))
+    assert STUDY.phase("A0").gate_of(full) == corpus.GATE, "a synthesiser is not the plan's corpus"
     assert {str(c) for c in gate.criteria if c.source == "plan"} == {"train_speakers >= 200", "eval_speakers >= 51"}
     metrics = {c.metric: exact(c.bound, 251, "speakers") for c in gate.criteria}
     assert gate.judge(metrics).outcome is Outcome.PASS
@@ -360,6 +386,7 @@ def test_a2_passes_the_planted_world(a0, a1, tmp_path: Path) -> None:
     assert metrics["heldout_frames"].value == 3 * (300 - 11)
     assert metrics["eval_frames"].value == 12 * (300 - 11)
     assert metrics["eligible_share"].value == pytest.approx(289 / 300)
+    assert metrics["speakers_fitted_on"].value == len({r.speaker_id for r in read_recordings(a0[0])}) - 6
 
     import pyarrow.parquet
 

@@ -1,9 +1,9 @@
 """A0: are there enough voices, and does none of them stand on both sides?
 
-Method: every recording is read whole; one that is no audio, is broken, silent or too short, or is a copy of another, is
-set aside with its reason. The speakers of the others are split once: those that things are fitted on, and those that
-they are tested on (the plan's split of LibriSpeech, Panayotov et al. 2015: 200 and 51 of 251 speakers). Leaks are
-counted in the files that later phases read, by speaker, by utterance, and by the sound itself.
+Method: every recording is read whole; one that is no audio, is broken, silent or too short, or has the samples of
+another, is set aside with its reason. The speakers of the others are split once: those that things are fitted on, and
+those that they are tested on (the plan's split of LibriSpeech, Panayotov et al. 2015: 200 and 51 of 251 speakers).
+Leaks are counted in the files that later phases read, by speaker, by utterance, and by the sound itself.
 
 A negative result would mean that a structure found here could be that of the voices it was fitted on.
 
@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
@@ -78,7 +80,7 @@ GATE = Gate(
     )
 )  # fmt: skip
 
-PLAN_GATE = Gate(  # where the plan's numbers are asked for
+PLAN_GATE = Gate(  # where recordings are asked for the plan's numbers
     (
         NO_LEAK,
         USABLE,
@@ -89,12 +91,13 @@ PLAN_GATE = Gate(  # where the plan's numbers are asked for
 
 
 def gate_for(config: Config) -> Gate:
-    """The plan's numbers of speakers where they are asked for, else the least that mean anything."""
-    return PLAN_GATE if (config.data.train, config.data.eval) == (200, 51) else GATE
+    """The plan's numbers of speakers where recordings are asked for them, else the least that mean anything."""
+    data = config.data
+    return PLAN_GATE if data.path and (data.train, data.eval) == (200, 51) else GATE
 
 
 def looked_at(utterances: Sequence[Utterance], workers: int) -> tuple[list[Recording], list[Quarantined]]:
-    """What can be used, in the order of the ids, and what was set aside: the second of two equal files, too."""
+    """What can be used, in the order of the ids, and what was set aside: the second of two equal sounds, too."""
     with ThreadPoolExecutor(workers) as pool:  # decoding holds no lock
         found = list(pool.map(_look, utterances))
     usable: list[Recording] = []
@@ -102,7 +105,7 @@ def looked_at(utterances: Sequence[Utterance], workers: int) -> tuple[list[Recor
     first: dict[str, str] = {}
     for recording in (f for f in found if isinstance(f, Recording)):
         if recording.sha256 in first:
-            set_aside.append(Quarantined(recording.path, f"a copy: byte for byte {first[recording.sha256]}"))
+            set_aside.append(Quarantined(recording.path, f"a copy: sample for sample {first[recording.sha256]}"))
         else:
             first[recording.sha256] = recording.utterance_id
             usable.append(recording)
@@ -113,10 +116,13 @@ def _look(utterance: Utterance) -> Recording | Quarantined:
     samples_S = read_or_quarantine(utterance.path, READ_HZ)
     if isinstance(samples_S, Quarantined):
         return samples_S
-    with utterance.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     path = str(utterance.path.absolute())
-    return Recording(utterance.utterance_id, utterance.speaker_id, path, len(samples_S) / READ_HZ, digest)
+    return Recording(utterance.utterance_id, utterance.speaker_id, path, len(samples_S) / READ_HZ, _digest(samples_S))
+
+
+def _digest(samples_S: np.ndarray) -> str:
+    """Of the sound and not of its file: of samples as 16 bits hold them, so that a wav is its flac's copy."""
+    return hashlib.sha256(np.rint(samples_S * 32768).astype("<i4").tobytes()).hexdigest()
 
 
 def split_leaks(folder: Path, recordings: Sequence[Recording]) -> int:
@@ -168,6 +174,12 @@ def description(
     }
 
 
+def fitted_on(recordings: Sequence[Recording], splits: Splits) -> int:
+    """How many of the train speakers have an utterance that is not held out: of one who has a single one, it may be."""
+    train = set(splits.train_utt_ids)
+    return len({r.speaker_id for r in recordings if r.utterance_id in train})
+
+
 def _hours(recordings: Sequence[Recording]) -> float:
     return sum(r.seconds for r in recordings) / 3600
 
@@ -217,6 +229,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         "split_leaks": exact(split_leaks(context.run.path / SPLITS, recordings), len(recordings), "recordings"),
         "train_speakers": exact(len(splits.train_speakers), len(splits.train_speakers), "speakers"),
         "eval_speakers": exact(len(splits.eval_speakers), len(splits.eval_speakers), "speakers"),
+        "speakers_fitted_on": exact(fitted_on(recordings, splits), len(splits.train_speakers), "speakers"),
         "heldout_utterances": exact(len(splits.heldout_utt_ids), len(recordings), "recordings"),
         "usable_share": exact(len(recordings) / files, files, "files"),
         "set_aside": exact(len(set_aside), files, "files"),

@@ -183,6 +183,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     missing = abs(expected_rows(store, split_of, first, config.min_sec) - found.split.total())
     speakers = [speaker for (split, speaker), rows in found.speaker.items() if split == "eval"]
     heard = [s for s in speakers if found.speaker["eval", s] >= LEAST_OF_SPEAKER]
+    fit = [speaker for (split, speaker), count in found.speaker.items() if split == "train" and count]
     in_split = sum(row.n_frames for row in store.utterances if row.utterance_id in split_of)
     rows = {split: found.split[split] for split in (*FIT, "eval")}
     return {
@@ -191,6 +192,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         "high_energy_deviation": exact(abs(loud - 0.5), counts.utterances, "utterances"),
         "eligible_share": exact(counts.frames / in_split, counts.utterances, "utterances"),
         "measurable_eval_speakers": exact(len(heard), len(speakers), "speakers"),
+        "speakers_fitted_on": exact(len(fit), len(fit), "speakers"),
         **{f"{split}_frames": exact(n, counts.utterances, "utterances") for split, n in rows.items()},
         **{
             f"high_energy_share_{split}": exact(found.loud[split] / n, counts.utterances, "utterances")
