@@ -416,3 +416,38 @@ def test_all_terms_together_train_every_parameter():
     model = toy()
     sum(terms_of(model, replace(FULL, z_alone=0.4)).values()).backward()  # type: ignore[union-attr]
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("terms", [objective_terms, past_terms, picture_terms])
+def test_a_sentence_that_is_its_own_paraphrase_is_encoded_once(terms, monkeypatch):
+    """Of a file of single sentences; the terms are what two passes give, and two different wordings take two."""
+    model, objective = toy(replace(ENCODER, coarse=2, d=16)), replace(NONE, contrast=1.0, copy=1.0)
+    batch = tuples(targets=False)
+    rows = []
+    places = type(model.encoder).places
+
+    def counted(self, tokens_NT):
+        rows.append(len(tokens_NT))
+        return places(self, tokens_NT)
+
+    monkeypatch.setattr(type(model.encoder), "places", counted)
+
+    def found(some):
+        rows.clear()
+        torch.manual_seed(0)
+        how = {
+            objective_terms: (0, objective, VOCAB),
+            past_terms: (objective, 0.0),
+            picture_terms: (0, objective, VOCAB),
+        }
+        found = terms(model, some, *how[terms])
+        return rows[0], {name: float(term) for name, term in found.items()}
+
+    once, values = found(batch._replace(paraphrase_BT=batch.sentence_BT.clone()))
+    twice, _ = found(batch)
+    assert twice - once == len(batch.sentence_BT)
+    monkeypatch.setattr(model.encoder.config.__class__, "dropout", 0.5)  # then the two passes differ
+    model.train()
+    both, same = found(batch._replace(paraphrase_BT=batch.sentence_BT.clone()))
+    assert both == twice
+    assert same == pytest.approx(values, rel=1e-5)

@@ -16,6 +16,7 @@ import hashlib
 import unicodedata
 from array import array
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
@@ -24,12 +25,14 @@ import numpy as np
 from inscape.data.epochs import dice, drawn, positions_of, two_of
 from inscape.data.text_lines import is_grouped, lines_of
 from inscape.data.text_splits import (
+    SPLITS,
     alike,
     among,
     joined,
     least_tied,
     like_lengths,
     of_two,
+    refuse_empty_splits,
     split_of_all,
     stirred,
 )
@@ -39,8 +42,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText"]
-
-SPLITS = ("train", "validation", "test")
 
 _ORDER = np.uint64(0x9E3779B97F4A7C15)  # stirs another order than the one that splits are made by
 _MOST_WORDLESS = 0.01  # share of a TSV's sentences that may have no letter
@@ -124,7 +125,7 @@ class TextCorpus:
         )
         shares = (1 - validation - test, validation, test)
         tied = _most_tied(least_S, raw, groups)
-        _refuse_empty_splits(str(path), np.bincount(split_S, minlength=3), shares, tied)
+        refuse_empty_splits(str(path), np.bincount(split_S, minlength=3), shares, tied)
         return cls(source, raw, groups, split_S)
 
     def __len__(self) -> int:
@@ -139,7 +140,13 @@ class TextCorpus:
 
     def holds(self, sentence: str) -> bool:
         """Whether the file holds this sentence, or one that differs in case, blanks or signs alone, in any split."""
-        return bool(np.isin(np.uint64(_loose(normalise(sentence))), self._raw.loose))
+        name = np.uint64(_loose(normalise(sentence)))
+        place = int(np.searchsorted(self._names, name))
+        return place < len(self._names) and bool(self._names[place] == name)
+
+    @cached_property
+    def _names(self) -> NDArray[np.uint64]:
+        return np.sort(self._raw.loose)
 
     def __getitem__(self, number: int) -> str:
         return self._raw.text[self._raw.starts[number] : self._raw.ends[number]].decode()
@@ -192,7 +199,7 @@ class TokenisedText:
         group_split = corpus.split_S[self.groups.ids[self.groups.offsets[:-1]]]
         self._groups = [np.flatnonzero(group_split == place) for place in range(len(SPLITS))]
         wanted = np.bincount(corpus.split_S, minlength=len(SPLITS))
-        _refuse_empty_splits(corpus.source.file, np.array([len(rows) for rows in self._rows]), wanted)
+        refuse_empty_splits(corpus.source.file, np.array([len(rows) for rows in self._rows]), wanted)
 
     def rows(self, split: str = "train") -> NDArray[np.int64]:
         """Numbers of the sentences of a split that are short enough, in file order."""
@@ -386,13 +393,3 @@ def _most_tied(least_S: NDArray[np.uint64], raw: _Raw, groups: Ragged) -> str:
         f"; groups that share a sentence stay together, and {sizes.max()} of {len(least_S)} sentences do, "
         f"{times_S[shared]} groups by {text[:40]!r}: leave out what is no paraphrase, such as a column of labels"
     )
-
-
-def _refuse_empty_splits(file: str, counts: ArrayLike, wanted: ArrayLike, tied: str = "") -> None:
-    """ValueError if a split that should have sentences has none. tied: what may be the reason."""
-    for name, count, share in zip(SPLITS, np.asarray(counts).tolist(), np.asarray(wanted).tolist(), strict=True):
-        if share > 0 and count == 0:
-            raise ValueError(
-                f"{file} has too few sentences to split: none falls to {name!r}; give more (400 nearly always do), or "
-                f"other shares for validation and test (0 leaves a split out){tied}"
-            )

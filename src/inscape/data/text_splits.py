@@ -13,9 +13,22 @@ from inscape.data.epochs import epoch_order
 from inscape.data.tokenizer import Ragged
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["alike", "among", "joined", "least_tied", "like_lengths", "of_two", "split_of_all", "stirred"]
+__all__ = [
+    "SPLITS",
+    "alike",
+    "among",
+    "joined",
+    "least_tied",
+    "like_lengths",
+    "of_two",
+    "refuse_empty_splits",
+    "split_of_all",
+    "stirred",
+]
+
+SPLITS = ("train", "validation", "test")
 
 
 def among(groups: Ragged, allowed_S: NDArray[np.bool_]) -> Ragged:
@@ -76,3 +89,13 @@ def like_lengths(
     order_N = np.argsort(lengths_N, kind="stable")
     batch = int(epoch_order(seed, block, sort_within)[place])
     return order_N[batch * batch_size : (batch + 1) * batch_size][rank * share : (rank + 1) * share]
+
+
+def refuse_empty_splits(file: str, counts: ArrayLike, wanted: ArrayLike, tied: str = "") -> None:
+    """ValueError if a split that should have sentences has none. tied: what may be the reason."""
+    for name, count, share in zip(SPLITS, np.asarray(counts).tolist(), np.asarray(wanted).tolist(), strict=True):
+        if share > 0 and count == 0:
+            raise ValueError(
+                f"{file} has too few sentences to split: none falls to {name!r}; give more (400 nearly always do), or "
+                f"other shares for validation and test (0 leaves a split out){tied}"
+            )

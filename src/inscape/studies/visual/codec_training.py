@@ -81,6 +81,12 @@ def train_codec(
     run: where checkpoints and log go, if not into the phase's own run. looks: whether there are evaluations.
     past_v: z is of the states that V is painted from, where edited scenes are chosen by it.
     """
+    if source.tokenizer.fingerprint != codec.tokenizer.fingerprint:
+        raise ValueError(
+            "the corpus is cut into other tokens than those that this codec was trained on, though its file is the "
+            "same: another version of the package tokenizers, or of inscape, made the run that this one builds on; run "
+            "the phases from P1 on again"
+        )
     model, vocab = codec.model, codec.tokenizer.vocab_size
     for name, parameter in model.named_parameters():
         if any(name == part or name.startswith(f"{part}.") for part in frozen):

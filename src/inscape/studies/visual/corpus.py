@@ -2,7 +2,8 @@
 
 Method: every property that later phases lean on is checked on fresh draws. The grammar: each wording parses back to its
 scene, augmentations keep the meaning and counterfactuals change it, no scene of one split stands in another, held-out
-combinations never occur in training, and there are more sentences than anyone can memorise. The statistics: their
+combinations never occur in training, and there are more sentences than anyone can memorise. A user's own text instead:
+its splits share no sentence and no group, what is held out is new, and there is enough of it. The statistics: their
 closed forms on synthetic fields (Field 1987 for the 1/f law).
 
 A negative result would mean that nothing measured on this corpus or with these statistics can be believed.
@@ -39,8 +40,9 @@ from inscape.data.scenes import (
 )
 from inscape.data.scenes.evaluation import evaluation_pack
 from inscape.stats import fields
+from inscape.studies.visual import text_checks
 from inscape.studies.visual.losses import gaussian_blur
-from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, Source, TextSource, check_data, open_source
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -75,6 +77,16 @@ GATE = Gate(
         Criterion("split_leaks", at_most=0, source="calibrated", why="what was trained on cannot be held out"),
         Criterion("tokenizer_errors", at_most=0, source="calibrated", why="decode(encode(sentence)) is the sentence"),
         Criterion("sentences_per_second", at_least=50_000, source="calibrated", why="data must outrun training"),
+    )
+)
+
+
+# Of a user's own text: what of the above does not ask about the grammar, and what a file can get wrong.
+TEXT_GATE = Gate(
+    (
+        *(c for c in GATE.criteria if c.metric in ("slope_bias", "tv_of_noise", "tv_after_smoothing")),
+        *text_checks.CRITERIA,
+        *(c for c in GATE.criteria if c.metric in ("tokenizer_errors", "sentences_per_second")),
     )
 )
 
@@ -131,15 +143,14 @@ def _never_met(met: Mapping[str, int]) -> int:
 
 
 def split_leaks(source: Source, config: Config, seed: int) -> int:
-    """Training sentences that belong to another split, or are held out word for word."""
+    """Training sentences of the grammar that belong to another split, or are held out word for word."""
     step = 256
     held_out = set(source.held_out(config.draws))
     leaks = 0
     for i in range(-(-config.draws // step)):
         texts = source.tokenizer.decode(source.batch_at(seed, i, 0, 1, step))
         leaks += sum(text in held_out for text in texts)
-        if not config.data.text:
-            leaks += sum(split_of(parse(text)) != "train" for text in texts)
+        leaks += sum(split_of(parse(text)) != "train" for text in texts)
     return leaks
 
 
@@ -179,29 +190,43 @@ def instrument_checks(count: int, seed: int) -> dict[str, Estimate]:
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
-    """Check the corpus and the instruments; keep the tokenizer and the evaluation pack."""
+    """Check the corpus and the instruments; keep the tokenizer, and of the grammar the evaluation pack."""
     config: Config = context.config
-    source = open_source(config.data)
+    source, seed = open_source(config.data), context.seed
     source.tokenizer.save(context.run.path / TOKENIZER)
+    context.run.write_json("data.json", source.report())
+    held_out = source.held_out(config.draws)
+    broken = Checked(tokenizer_errors(source, held_out), len(held_out))
+    of_corpus = (
+        text_checks.text_checks(source, Path(config.data.text))
+        if isinstance(source, TextSource)
+        else grammar_checks(context, source)
+    )
+    return {
+        **instrument_checks(config.fields, seed),
+        **of_corpus,
+        "tokenizer_errors": exact(broken.errors, broken.checked, "sentences"),
+        "sentences_per_second": exact(sentences_per_second(source, seed), 5, "timings"),
+    }
+
+
+def grammar_checks(context: Context, source: Source) -> dict[str, Estimate]:
+    """Wordings, edits and splits of the grammar; keeps the evaluation pack."""
+    config: Config = context.config
     pack = evaluation_pack()
     context.run.write_json(
         PACK, {"version": pack.version, "montage": pack.montage, "items": [i._asdict() for i in pack.items]}
     )
     draws, seed = config.draws, context.seed
-    held_out = source.held_out(draws)
     checks = {
         "parse_errors": Checked(parse_errors(draws, seed), draws),
         "augmentation_errors": augmentation_errors(draws, seed + 1),
         "counterfactual_errors": counterfactual_errors(draws, seed + 2),
         "split_leaks": Checked(split_leaks(source, config, seed), draws),
-        "tokenizer_errors": Checked(tokenizer_errors(source, held_out), len(held_out)),
     }
-    context.run.write_json("data.json", source.report())
     return {
-        **instrument_checks(config.fields, seed),
         **{name: exact(check.errors, check.checked, "sentences") for name, check in checks.items()},
         "distinct_sentences": exact(count_sentences(), 1, "grammar"),
-        "sentences_per_second": exact(sentences_per_second(source, seed), 5, "timings"),
     }
 
 
@@ -212,6 +237,7 @@ PHASE = Phase(
     config=Config,
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
+    gate_for=lambda config: TEXT_GATE if config.data.text else GATE,
     run=run,
     several=True,
     check=lambda config: check_data(config.data),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from inscape.core.estimate import Estimate
@@ -23,14 +24,16 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.pools import codec_set
+from inscape.data.text import TextCorpus
 from inscape.data.text_lines import lines_of
-from inscape.metrics.text import exact_match
+from inscape.data.tokenizer import normalise
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.codec_training import Training, train_codec, with_fresh_parts
 from inscape.studies.visual.coding import Reading, encodable, say
 from inscape.studies.visual.decoder_drawing import draw_attention, draw_noise
 from inscape.studies.visual.decoding_metrics import (
     attention_metrics,
+    content_mask_of_text,
     free_running,
     noise_metrics,
     noise_name,
@@ -42,9 +45,9 @@ from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.meaning import Measured, facts_of
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
-from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, TextSource, check_data, open_source
 from inscape.studies.visual.summary import write_summary
-from inscape.studies.visual.text_meaning import one_of_each_group, returned
+from inscape.studies.visual.text_meaning import one_of_each_group, returned, same_words
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -154,12 +157,14 @@ def measure_decoding(codec: TrainedCodec, measured: Measured, facts: tuple[int, 
 def measure_text(codec: TrainedCodec, sentences: list[str]) -> dict[str, Estimate]:
     """The same of a text file, sentence for sentence."""
     latent = encode(codec.to_latent, sentences)
-    maps = attention_metrics(codec, watch_attention(codec, latent[:DRAWN], sentences[:DRAWN]))
+    watched = watch_attention(codec, latent[:DRAWN], sentences[:DRAWN])
+    maps = attention_metrics(codec, watched, content_mask_of_text)
     return {
         **returned(codec, sentences),
-        **teacher_forced(codec, latent, sentences, codec.model.reader.side),
+        **teacher_forced(codec, latent, sentences, codec.model.reader.side, content_mask_of_text),
         **{f"attention_{name}": estimate for name, estimate in maps._asdict().items()},
-        "sentence_exact_swapped": exact_match(sentences, say(codec, swapped(latent), Reading())),
+        "sentence_exact_with_z": same_words(sentences, say(codec, latent, Reading())),  # as VisualCodec.decode reads
+        "sentence_exact_swapped": same_words(sentences, say(codec, swapped(latent), Reading())),
     }
 
 
@@ -169,26 +174,43 @@ def other_texts(others: str) -> list[Path]:
 
 
 def text_name(path: Path) -> str:
-    """What metrics call a text: its file name to the first dot, in letters, digits and underscores."""
-    return "other_" + re.sub(r"\W", "_", path.name.split(".")[0])
+    """What metrics call a text: its file name without endings, in letters, digits and underscores."""
+    return "other_" + re.sub(r"\W", "_", re.sub(r"\.(gz|xz)$", "", path.name).rpartition(".")[0] or path.name)
 
 
-def fitting(codec: TrainedCodec, path: Path, count: int) -> list[str]:
-    """The first `count` lines of a text that are not too long for the encoder. ValueError if there is none."""
+def fitting(codec: TrainedCodec, path: Path, count: int, corpus: TextCorpus | None = None) -> list[str]:
+    """The first `count` different lines of a text that are not too long, and not in the corpus of the training.
+
+    Of a .tsv the first sentence of each line. ValueError if there is none.
+    """
     longest = codec.model.encoder.config.max_length
-    lines = [line.split("\t")[0].strip() for line in lines_of(path)]
-    kept = [line for line in lines if encodable(codec, line)][:count]
+    seen: set[str] = set()
+
+    def is_new(line: str) -> bool:
+        known = line in seen or (corpus is not None and corpus.holds(line))
+        seen.add(line)
+        return not known
+
+    lines = (normalise(line.split("\t")[0]) for line in lines_of(path))
+    kept = list(islice((line for line in lines if encodable(codec, line) and is_new(line)), count))
     if not kept:
-        raise ValueError(f"{path} has no line of up to {longest} tokens; give one sentence a line")
+        raise ValueError(
+            f"{path} has no line of up to {longest} tokens that the codec was not trained on; give one sentence a line"
+        )
     return kept
 
 
 def check(config: Config) -> None:
     """ValueError on a text that is not there."""
     check_data(config.data)
+    named: dict[str, Path] = {}
     for path in other_texts(config.others):
         if not path.is_file():
             raise ValueError(f"others: {path} does not exist; give text files, separated by commas")
+        if (twin := named.setdefault(text_name(path), path)) is not path:
+            raise ValueError(
+                f"others: the figures of {twin} and {path} would both be called {text_name(path)}; rename one of them"
+            )
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
@@ -197,7 +219,10 @@ def run(context: Context) -> Mapping[str, Estimate]:
     source = open_source(config.data)
     codec = load_codec(context.inputs["P3"].path)
     # Read before the training: a text that does not fit must not cost an hour.
-    others = {text_name(path): fitting(codec, path, config.measured.sentences) for path in other_texts(config.others)}
+    corpus = source.corpus if isinstance(source, TextSource) else None
+    others = {
+        text_name(path): fitting(codec, path, config.measured.sentences, corpus) for path in other_texts(config.others)
+    }
     training = config.training
     # The spatial readout reads what the reader made of V: to keep z as P2 and P3 passed it, the reader must stay too.
     kept = ("encoder", "readout") if codec.model.config.readout == "pooled" else ("encoder", "readout", "reader")

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
+from inscape.data import text_negatives
 from inscape.data.scenes import Scene
 from inscape.data.tokenizer import EOS, PAD
 from inscape.metrics.attention_maps import AttentionMaps, attention_maps
@@ -30,6 +31,7 @@ __all__ = [
     "FUNCTION_WORDS",
     "attention_metrics",
     "content_mask",
+    "content_mask_of_text",
     "free_running",
     "noise_metrics",
     "noise_name",
@@ -63,6 +65,9 @@ FUNCTION_WORDS = frozenset(
         "by",
     ]
 )
+
+
+OF_ENGLISH = frozenset(text_negatives.FUNCTION_WORDS)
 
 
 class Heard(NamedTuple):
@@ -106,18 +111,40 @@ def swapped(latent_NCHW: Tensor, seed: int = 0) -> Tensor:
     return swap_sentences(latent_NCHW, generator=torch.Generator().manual_seed(seed))
 
 
+ContentMask = Callable[[TrainedCodec, np.ndarray], np.ndarray]
+"""(codec, tokens_NT) -> (N, T) bool: which tokens are part of a content word."""
+
+
 def content_mask(codec: TrainedCodec, tokens_NT: np.ndarray) -> np.ndarray:
-    """Which tokens are part of a content word: neither special nor a function word."""
+    """Of the grammar: neither special nor a function word, each of which is one token."""
     function = {i for ids in codec.tokenizer.word_ids(sorted(FUNCTION_WORDS)).values() for i in ids}
     return (tokens_NT > EOS) & ~np.isin(tokens_NT, list(function))
 
 
+def content_mask_of_text(codec: TrainedCodec, tokens_NT: np.ndarray) -> np.ndarray:
+    """Of English: whole words that are no function word, whatever their case, and hold a letter or a digit."""
+    starts_V = codec.tokenizer.starts_word()
+    content_NT = np.zeros(tokens_NT.shape, dtype=bool)
+    for row, text in enumerate(codec.tokenizer.decode(tokens_NT)):
+        words = text.split(" ")
+        own_T = (tokens_NT[row] > EOS) & (np.cumsum(tokens_NT[row] == EOS) == 0)
+        word_T = np.cumsum(starts_V[tokens_NT[row]] & own_T) - 1
+        plain = ["".join(filter(str.isalnum, word)).lower() for word in words]
+        says = np.array([bool(word) and word not in OF_ENGLISH for word in plain])
+        content_NT[row] = own_T & (word_T >= 0) & says[np.clip(word_T, 0, len(says) - 1)]
+    return content_NT
+
+
 def teacher_forced(
-    codec: TrainedCodec, latent_NCHW: Tensor, sentences: Sequence[str], patch: int
+    codec: TrainedCodec,
+    latent_NCHW: Tensor,
+    sentences: Sequence[str],
+    patch: int,
+    content: ContentMask = content_mask,
 ) -> dict[str, Estimate]:
     """Accuracy and cross-entropy of content and function words, and what shuffling V's patches does to the latter."""
     scores = score_tokens(codec, latent_NCHW, list(sentences))
-    content_NT = content_mask(codec, scores.said_NT)
+    content_NT = content(codec, scores.said_NT)
     function_NT = (scores.said_NT != PAD) & ~content_NT
     metrics = {
         "content_accuracy": _mean_over(scores.right_NT, content_NT),
@@ -138,9 +165,9 @@ def teacher_forced(
     }
 
 
-def attention_metrics(codec: TrainedCodec, spoken: Spoken) -> AttentionMaps:
+def attention_metrics(codec: TrainedCodec, spoken: Spoken, content: ContentMask = content_mask) -> AttentionMaps:
     """Where content words looked when they were said."""
-    return attention_maps(spoken.attention_NTM, content_mask(codec, spoken.tokens_NT), codec.model.reader.grid, block=2)
+    return attention_maps(spoken.attention_NTM, content(codec, spoken.tokens_NT), codec.model.reader.grid, block=2)
 
 
 class _Dictated:

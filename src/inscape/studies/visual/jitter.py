@@ -47,7 +47,7 @@ from inscape.studies.visual.meaning_metrics import (
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.sources import DataConfig, check_data, open_source
 from inscape.studies.visual.summary import write_summary
-from inscape.studies.visual.text_meaning import text_pool
+from inscape.studies.visual.text_meaning import text_pools
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -226,8 +226,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     pools: dict[int, list[EncodedPool]] = {}
     pairs: dict[int, EncodedPairs] = {}
     if config.data.text:
-        pool = text_pool(codec, source)
-        pools = {1: [pool]} if pool else {}
+        pools = {1: of_text} if (of_text := text_pools(codec, source)) else {}
     else:
         for n in facts_of(config.data):
             sizes = config.measured.of(n)

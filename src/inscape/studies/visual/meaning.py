@@ -133,8 +133,15 @@ GATE = Gate(
 
 PICTURE = tuple(c for c in GATE.criteria if c.metric in (*(f"{name}_in_photo_band" for name in BANDED), "grid_energy"))
 
+READ_BACK = (
+    Criterion("sentence_exact", at_least=0.25, source="calibrated", why="a quarter of unseen sentences come back "
+              "from V alone, in their order: a decoder that was never trained returns none"),
+    Criterion("sentence_exact_swapped", at_most=0.01, role="control", source="calibrated", why="another sentence's V "
+              "must destroy it"),
+)  # fmt: skip
+
 # Natural language has no parser and no counterfactuals. A file of groups says what means the same; a file of single
-# sentences does not, and then the words that can be read off V are all there is to ask for.
+# sentences does not, and then words that can be read off V and what is read back are all there is to ask for.
 TEXT_GATE = Gate(
     (
         *PICTURE,
@@ -142,6 +149,7 @@ TEXT_GATE = Gate(
         Criterion("recall_at_1", at_least=0.40, source="calibrated", why="among 500 unseen captions; the plan's bounds "
                   "are for synthetic paraphrases"),
         Criterion("recall_at_1_shuffled", at_most=0.05, role="control", source="calibrated", why="another query's"),
+        *READ_BACK,
     )
 )  # fmt: skip
 PLAIN_TEXT_GATE = Gate(
@@ -149,6 +157,7 @@ PLAIN_TEXT_GATE = Gate(
         *PICTURE,
         Criterion("text_probe", at_least=0.6, source="calibrated", why="words read off linearly above chance (0.5)"),
         Criterion("text_probe_shuffled", at_most=0.55, role="control", source="calibrated", why="another sentence's V"),
+        *READ_BACK,
     )
 )  # fmt: skip
 

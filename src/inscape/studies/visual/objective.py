@@ -108,8 +108,7 @@ def objective_terms(
 ) -> dict[str, Tensor]:
     """The weighted terms of one step, by name; the same names at every step of a training."""
     count = len(batch.sentence_BT)
-    tokens_NT = torch.cat((batch.sentence_BT, batch.paraphrase_BT, batch.negative_NT))
-    latent_NCHW = model.encode(tokens_NT)
+    latent_NCHW = _of_both(model.encode, model, batch)
     terms = {}
     if objective.image:
         terms["image"] = _image(latent_NCHW, batch, step, objective, vocab, prior)
@@ -156,7 +155,7 @@ def past_terms(model: LatentCodec, batch: TrainingTuples, objective: Objective, 
     quite what was painted.
     """
     count = len(batch.sentence_BT)
-    states_NPD = model.encoder.places(torch.cat((batch.sentence_BT, batch.paraphrase_BT, batch.negative_NT)))
+    states_NPD = _of_both(model.encoder.places, model, batch)
     _check_places(model, states_NPD)
     states_NPD = states_NPD + noise * torch.rand_like(states_NPD[:, :1, :1]) * torch.randn_like(states_NPD)
     z_NZ = model.readout(states_NPD)
@@ -179,7 +178,7 @@ def picture_terms(
     alone.
     """
     with torch.no_grad():
-        places_NPD = model.encoder.places(torch.cat((batch.sentence_BT, batch.paraphrase_BT)))
+        places_NPD = _of_both(model.encoder.places, model, batch._replace(negative_NT=batch.negative_NT[:0]))
     _check_places(model, places_NPD)
     latent_NCHW = model.encoder.paint(places_NPD)
     seen_NCHW = jitter(latent_NCHW, objective.jitter) if objective.invariance else latent_NCHW
@@ -188,6 +187,20 @@ def picture_terms(
         "image": _image(latent_NCHW, batch, step, objective, vocab, prior),
         "read": (states_NPD - places_NPD).float().square().mean(),
     }
+
+
+def _of_both(encode: Callable[[Tensor], Tensor], model: LatentCodec, batch: TrainingTuples) -> Tensor:
+    """What `encode` makes of sentences, paraphrases and negatives, in this order.
+
+    Of a file of single sentences both wordings are one, and it is encoded once where nothing is drawn on the way.
+    """
+    first_BT, second_BT = batch.sentence_BT, batch.paraphrase_BT
+    drawn = model.training and model.encoder.config.dropout > 0
+    differ = drawn or first_BT.is_cuda or first_BT.shape != second_BT.shape  # asking a GPU would stall it
+    if differ or not torch.equal(first_BT, second_BT):
+        return encode(torch.cat((first_BT, second_BT, batch.negative_NT)))
+    once = encode(torch.cat((first_BT, batch.negative_NT)))
+    return torch.cat((once[: len(first_BT)], once))
 
 
 def _image(

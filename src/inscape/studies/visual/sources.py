@@ -7,8 +7,11 @@ held out from training, and 16 sentences for the montage.
 from __future__ import annotations
 
 import math
+import sys
+from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,15 +20,18 @@ from inscape.data.scenes import WORDS, fast, sample
 from inscape.data.scenes.evaluation import evaluation_pack
 from inscape.data.scenes.tuples import tuples_at
 from inscape.data.scenes.wording import render
-from inscape.data.text import TextCorpus, TokenisedText
+from inscape.data.text import SPLITS, TextCorpus, TokenisedText
 from inscape.data.text_negatives import Lexicon, lexicon, word_replace, word_swap
 from inscape.data.tokenizer import BUCKETS, CANONICAL, MAX_LENGTH, MAX_VOCAB, PARAPHRASE, Tokenizer
 
-__all__ = ["DataConfig", "Mixture", "SentenceTuples", "Source", "check_data", "open_source"]
+__all__ = ["DataConfig", "Mixture", "SentenceTuples", "Source", "TextSource", "check_data", "open_source"]
 
 MONTAGE = 16
 _TARGETS = 5 << 32  # a stream of random numbers of its own
 SORTED = 16  # batches of a text file that are drawn together and sorted by length
+LEAST_HELD_OUT = 40  # sentences of a text file that are held out: a readout of words is fitted on half of them
+PROBED, PROBED_WORDS = 1024, (0.1, 0.5)  # sentences, and which share of them holds a word that P1 reads off V
+FOR_A_VERDICT = 400  # held-out sentences or groups below which P4's control cannot be decided
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,9 @@ class _Grammar:
 
 
 @dataclass(frozen=True, eq=False)
-class _Text:
+class TextSource:
+    """A text file: sentences, or groups of paraphrases."""
+
     corpus: TextCorpus
     tokens: TokenisedText
     tokenizer: Tokenizer
@@ -206,7 +214,7 @@ class _Text:
         if self.has_groups:
             first_BT, second_BT = self.tokens.pairs_at(seed, step, rank, world, size, sort_within=SORTED)
         else:  # two views of the same sentence, which dropout and the noise on V tell apart
-            first_BT = second_BT = self.tokens.batch_at(seed, step, rank, world, size)
+            first_BT = second_BT = self.tokens.batch_at(seed, step, rank, world, size, sort_within=SORTED)
         width = max(first_BT.shape[1], second_BT.shape[1])
         first_BT, second_BT = (np.pad(t, ((0, 0), (0, width - t.shape[1]))) for t in (first_BT, second_BT))
         row_N = np.arange(round(mixture.edits * len(first_BT)))
@@ -233,7 +241,7 @@ class _Text:
     def held_out(self, count: int) -> list[str]:
         # One of each group first: sentences that mean the same are no independent sample.
         firsts = [first for first, _ in self.tokens.pairs("test")[:count]] if self.has_groups else []
-        others = self.tokens.rows("test")
+        others = self.tokens.sampled("test")
         others = others[~np.isin(others, firsts)][: count - len(firsts)]
         return [self.corpus[int(row)] for row in (*firsts, *others)]
 
@@ -241,18 +249,66 @@ class _Text:
         return [(self.corpus[first], self.corpus[second]) for first, second in self.tokens.pairs("test")[:count]]
 
     def watched(self, count: int) -> list[str]:
-        return [self.corpus[int(row)] for row in self.tokens.rows("validation")[:count]]
+        return [self.corpus[int(row)] for row in self.tokens.sampled("validation")[:count]]
 
     def report(self) -> dict[str, Any]:
         return {"corpus": "text file", **self.tokens.report()}
 
 
 def check_data(config: DataConfig) -> None:
-    """ValueError if `config` names a text file that cannot be trained on, or too small a vocabulary for the grammar."""
+    """ValueError if `config` names a text file that cannot be trained on, or too small a vocabulary for the grammar.
+
+    Of a file that can be trained on but is too small for a verdict it warns on standard error, once.
+    """
     if config.text:
-        TextCorpus.load(config.text)
+        _check_text(_load(config.text))
     else:
         open_source(config)
+
+
+def _check_text(corpus: TextCorpus) -> None:
+    """What P1 and P4 would find out after training."""
+    name, place = corpus.source.file, SPLITS.index("test")
+    held_out = corpus.shuffled(np.flatnonzero(corpus.split_S == place))
+    units = len(held_out)
+    if corpus.source.groups:
+        units = int((corpus.split_S[corpus.groups.ids[corpus.groups.offsets[:-1]]] == place).sum())
+    if len(held_out) < LEAST_HELD_OUT:
+        raise ValueError(
+            f"{name} has too few sentences to judge by: {len(held_out)} of {len(corpus)} are held out, and "
+            f"{LEAST_HELD_OUT} are needed; give 1,000 or more"
+        )
+    bags = [set(corpus[int(row)].lower().split()) for row in held_out[:PROBED]]
+    holds = Counter(word for bag in bags for word in bag)
+    if not any(PROBED_WORDS[0] * len(bags) <= count <= PROBED_WORDS[1] * len(bags) for count in holds.values()):
+        raise ValueError(
+            f"{name}: no word stands in a tenth to a half of its sentences, so P1 could not say whether a picture "
+            "depends on the text; give sentences with blanks between words"
+        )
+    if units < FOR_A_VERDICT:
+        _say_once(
+            f"{name}: {units} {'groups' if corpus.source.groups else 'sentences'} are held out; below {FOR_A_VERDICT} "
+            "no gate of P4 can pass (about 8,000 in the file hold out as many)"
+        )
+
+
+@lru_cache(maxsize=16)
+def _say_once(line: str) -> None:
+    print(f"inscape: {line}", file=sys.stderr)
+
+
+def _load(path: str) -> TextCorpus:
+    """The file, read once as long as it stays as it is: every phase asks for it before the first one runs."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return TextCorpus.load(path)  # which says what is wrong
+    return _loaded(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: str, size: int, modified: int) -> TextCorpus:
+    return TextCorpus.load(path)
 
 
 def open_source(config: DataConfig) -> Source:
@@ -266,8 +322,8 @@ def open_source(config: DataConfig) -> Source:
                 f"data.vocab={config.vocab} splits the grammar's words; allowed: 500 or more (it uses 486)"
             )
         return _Grammar(config, tokenizer, fast.phrase_table(ids))
-    corpus = TextCorpus.load(config.text)
+    corpus = _load(config.text)
     tokenizer = Tokenizer.train(corpus.sentences("train"), config.vocab)
     tokens = corpus.tokenise(tokenizer, config.max_length)
-    rows = tokens.rows("validation")[:MONTAGE]
-    return _Text(corpus, tokens, tokenizer, tuple(corpus[int(row)] for row in rows))
+    rows = tokens.sampled("validation")[:MONTAGE]
+    return TextSource(corpus, tokens, tokenizer, tuple(corpus[int(row)] for row in rows))
