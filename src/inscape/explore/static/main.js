@@ -47,7 +47,8 @@ async function start() {
     started = true;
     if (!document.getElementById("two").hidden) openTwo();
   } catch (error) {
-    document.getElementById("sentence-problem").textContent = error.message;
+    document.getElementById("weights").textContent = ""; // it may say that the codec is being loaded
+    for (const name of ["sentence-problem", "two-problem"]) document.getElementById(name).textContent = error.message;
   }
   document.documentElement.dataset.ready = "yes";
 }

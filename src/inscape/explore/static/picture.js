@@ -47,6 +47,10 @@ function paint(canvas, height, width, colour) {
   context.putImageData(image, 0, 0);
 }
 
+export function clear(canvas) {
+  canvas.getContext("2d", { willReadFrequently: true }).clearRect(0, 0, canvas.width, canvas.height);
+}
+
 // What a word looked at: the other patches are dimmed, and all of them by what it took from the embedding instead.
 export function drawAttention(canvas, plane, height, width, { attention, on_z: onZ }, grid) {
   const [rows, columns] = grid;

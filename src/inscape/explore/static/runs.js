@@ -10,11 +10,13 @@ const EVERY = 2000; // milliseconds between two looks at a log
 let opened = ""; // the address that is shown; an answer for another one is dropped
 let following = 0; // which follower is the newest; the others stop
 
-export async function openRuns(address) {
+// told: what those hear who do not see the page, as that what they followed has ended.
+export async function openRuns(address, told = "") {
   opened = address;
   following += 1;
   $("run").replaceChildren();
   $("runs-problem").textContent = "";
+  $("runs-told").textContent = told;
   $("runs-list").hidden = Boolean(address);
   $("run").hidden = !address;
   try {
@@ -143,11 +145,15 @@ function curves(place, found, title = "Training") {
 }
 
 // A running training: its newest lines every two seconds, until it is done or another part of the page is opened. A phase
-// of several trainings writes a log for each, so the one that grows is followed.
+// of several trainings writes a log for each, so the one that grows is followed. Its figures are there to be read; heard
+// are its beginning, a standstill and its end.
 async function follow(address, place, writing) {
   const path = address.split("/").map(encodeURIComponent).join("/");
-  const told = make("p", { role: "status" });
-  place.before(told);
+  const figures = make("p");
+  place.before(figures);
+  const say = (line, text) => {
+    if (line.textContent !== text) line.textContent = text;
+  };
   const mine = following;
   let found = {};
   let [after, missed, last] = [0, 0, ""];
@@ -157,15 +163,16 @@ async function follow(address, place, writing) {
       answer = await get(`api/runs/${path}/${writing ? `${encodeURIComponent(writing)}/` : ""}log?after=${after}`);
       missed = 0;
     } catch (error) {
+      if (mine !== following || $("runs").hidden) return;
       missed += 1;
-      told.textContent = error.message;
+      for (const line of [figures, $("runs-told")]) say(line, error.message);
       if (missed > 5) return;
       await new Promise((next) => setTimeout(next, EVERY * missed));
       continue;
     }
     if (mine !== following || $("runs").hidden) return;
     if (answer.finished && answer.next === answer.total) {
-      openRuns(address);
+      openRuns(address, "The run has ended; what it found is shown.");
       return;
     }
     if (answer.next < after || answer.writing !== writing) { // cut back by a resume, or the next training has begun
@@ -181,8 +188,9 @@ async function follow(address, place, writing) {
     }
     const newest = answer.lines.at(-1);
     if (newest && newest.kind !== "train") last = [newest.kind, newest.text].filter(Boolean).join(": ");
-    const said = `Running${writing ? ` (${writing})` : ""}: ${last || "nothing was logged yet"}${answer.running ? "" : ". Nothing was written for a while."}`;
-    if (told.textContent !== said) told.textContent = said;
+    const [running, still] = [`Running${writing ? ` (${writing})` : ""}`, answer.running ? "" : ". Nothing was written for a while."];
+    say(figures, `${running}: ${last || "nothing was logged yet"}${still}`);
+    say($("runs-told"), running + still);
     for (const [name, points] of Object.entries(found)) if (points.length > 400) found[name] = points.filter((_, i) => i % 2 === 0 || i === points.length - 1);
     curves(place, found);
     if (after === answer.total) await new Promise((next) => setTimeout(next, EVERY));

@@ -45,25 +45,37 @@ export function startTouch(codec) {
 const sentenceTrouble = () => complaints($("sentence-problem"), $("sentence"));
 
 const write = newestOnly(async () => {
-  const sentence = $("sentence").value;
+  const [sentence, asked] = [$("sentence").value, generation];
   try {
     const answer = await encode(sentence);
-    sentenceTrouble().clear();
-    $("sentence-warning").textContent = answer.warning ?? "";
-    latent.begin(answer.latent);
-    generation += 1;
-    stroke = null;
+    if (asked !== generation) return; // a picture was drawn out of noise meanwhile
+    begin(answer.latent, answer.warning ?? "");
     said("");
     show({ ...answer, cosine: 1, difference: answer.difference });
-    $("paraphrases").replaceChildren();
-    $("paraphrase-problem").textContent = "";
     seed = 0;
     if (can.paraphrase) sayOtherwise();
   } catch (error) {
+    if (asked !== generation) return;
     sentenceTrouble().say(error);
-    $("paraphrases").replaceChildren();
+    forgetParaphrases();
   }
 });
+
+// Another picture: what was said of the last one goes.
+function begin(values, warning) {
+  sentenceTrouble().clear();
+  $("sentence-warning").textContent = warning;
+  $("read-problem").textContent = "";
+  forgetParaphrases();
+  latent.begin(values);
+  generation += 1;
+  stroke = null;
+}
+
+function forgetParaphrases() {
+  $("paraphrases").replaceChildren();
+  $("paraphrase-problem").textContent = "";
+}
 
 // A picture that no sentence made: what is read off it takes the sentence's place.
 const drawFromNoise = newestOnly(async () => {
@@ -71,18 +83,12 @@ const drawFromNoise = newestOnly(async () => {
   try {
     const answer = await sample(Math.floor(Math.random() * 2 ** 32));
     if (before !== $("sentence").value) return; // typed at meanwhile
-    sentenceTrouble().clear();
-    $("sentence-warning").textContent = "";
     $("sentence").value = answer.reading.sentence;
-    latent.begin(answer.latent);
-    generation += 1;
-    stroke = null;
+    begin(answer.latent, "");
     said("Drawn out of noise by the latent prior; the sentence is what the picture says.");
     show({ ...answer, cosine: 1, difference: [] });
-    $("paraphrases").replaceChildren();
-    $("paraphrase-problem").textContent = "";
   } catch (error) {
-    sentenceTrouble().say(error);
+    if (before === $("sentence").value) sentenceTrouble().say(error);
   }
 });
 
@@ -101,7 +107,7 @@ const sayOtherwise = afterPause(500, newestOnly(async () => {
     $("paraphrases").replaceChildren(...rows);
     $("paraphrase-problem").textContent = answer.warnings.join("; ");
   } catch (error) {
-    $("paraphrase-problem").textContent = error.message;
+    if (sentence === $("sentence").value) $("paraphrase-problem").textContent = error.message;
   }
 }));
 
@@ -115,7 +121,7 @@ const reread = newestOnly(async () => {
     $("read-problem").textContent = "";
     show(answer);
   } catch (error) {
-    $("read-problem").textContent = error.message;
+    if (asked === generation) $("read-problem").textContent = error.message;
   }
 });
 
@@ -247,10 +253,13 @@ function draw() {
   else drawChannel(canvas, plane, height, width);
   if (byKeyboard && document.activeElement === canvas) drawCursor(canvas, cursor.x, cursor.y);
   $("canvas-title").textContent = shown < 0 ? "All channels" : `Channel ${shown + 1} of ${channels}`;
-  $("undo").disabled = !latent.past.length;
-  $("redo").disabled = !latent.future.length;
-  $("reset").disabled = !latent.touched;
+  enable("undo", latent.past.length);
+  enable("redo", latent.future.length);
+  enable("reset", latent.touched);
 }
+
+// Not `disabled`: a button that has the focus would lose it, and with it whoever moves by keyboard their place.
+const enable = (id, yes) => $(id).setAttribute("aria-disabled", String(!yes));
 
 // --- touching ---
 
@@ -311,7 +320,9 @@ function listen() {
   for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => change(...WHOLE[button.dataset.do]));
   $("undo").addEventListener("click", () => back(() => latent.undo(), "Taken back"));
   $("redo").addEventListener("click", () => back(() => latent.redo(), "Done again"));
-  $("reset").addEventListener("click", () => change("As it was encoded", () => latent.values.set(latent.original)));
+  $("reset").addEventListener("click", () => {
+    if (latent.touched) change("As it was encoded", () => latent.values.set(latent.original));
+  });
   $("donate").addEventListener("submit", (event) => {
     event.preventDefault();
     swapIn();
@@ -327,9 +338,10 @@ function listen() {
 }
 
 async function swapIn() {
+  if ($("swap").getAttribute("aria-disabled") === "true") return; // one is on its way
   const trouble = complaints($("donor-problem"), $("donor"));
   const [channels, asked] = [targets(), generation]; // as they were when it was asked for
-  $("swap").disabled = true;
+  enable("swap", false);
   try {
     const other = await encode($("donor").value);
     trouble.clear();
@@ -340,7 +352,7 @@ async function swapIn() {
   } catch (error) {
     trouble.say(error);
   } finally {
-    $("swap").disabled = false;
+    enable("swap", true);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { compare, interpolate, read } from "./backend.js";
 import { afterPause, complaints, newestOnly } from "./asking.js";
-import { drawComposite } from "./picture.js";
+import { clear, drawComposite } from "./picture.js";
 import { drawScene } from "./scene.js";
 
 const $ = (id) => document.getElementById(id);
@@ -59,26 +59,37 @@ const meet = newestOnly(async () => {
   } catch (error) {
     (troubles[error.field] ?? troubles[""]).say(error);
     pair = null; // what was said of the last pair is not true of these
-    for (const name of ["apart", "mixed-said", "mixed-cosines"]) $(name).textContent = "";
-    for (const name of ["way", "mixed-scene"]) $(name).replaceChildren();
+    for (const name of ["apart", "first-warning", "second-warning"]) $(name).textContent = "";
+    $("way").replaceChildren();
+    clear($("mixed"));
+    forgetMixture();
   }
 });
 
+function forgetMixture() {
+  for (const name of ["mixed-said", "mixed-cosines"]) $(name).textContent = "";
+  $("mixed-scene").replaceChildren();
+}
+
 const mix = newestOnly(async () => {
-  if (!pair) return;
+  const mine = pair;
+  if (!mine) return;
   const share = Number($("share").value);
   const [channels, height, width] = about.shape;
-  const mixed = pair.first.latent.map((value, i) => value + share * (pair.second.latent[i] - value));
+  const mixed = mine.first.latent.map((value, i) => value + share * (mine.second.latent[i] - value));
   drawComposite($("mixed"), mixed, channels, height, width);
   markWay();
   try {
-    const [towards, from] = await Promise.all([read(mixed, pair.second.latent), read(mixed, pair.first.latent)]);
+    const [towards, from] = await Promise.all([read(mixed, mine.second.latent), read(mixed, mine.first.latent)]);
+    if (mine !== pair) return; // other sentences were compared meanwhile
     $("two-problem").textContent = "";
     $("mixed-said").textContent = from.reading.sentence || "(nothing)";
     $("mixed-cosines").textContent = `Cosine to the first ${from.cosine.toFixed(3)}, to the second ${towards.cosine.toFixed(3)}`;
     $("mixed-scene").hidden = !about.grammar;
     if (about.grammar) drawScene($("mixed-scene"), from.reading.scene, "What the mixture says");
   } catch (error) {
+    if (mine !== pair) return;
+    forgetMixture();
     $("two-problem").textContent = error.message;
   }
 });
