@@ -421,10 +421,13 @@ def test_where_there_are_too_few_it_says_how_many(codec, monkeypatch, there_are)
     assert asked == [400, 800], "there is an end to it"
 
 
-def test_without_a_parser_the_cosine_decides(text_codec, monkeypatch):
-    plant(monkeypatch, lambda _: [Candidate("dog", 0.95), Candidate("cat", 0.89), Candidate("the mat", 0.99)])
-    with pytest.warns(FewParaphrases, match="2 of the 3"):
-        assert text_codec.paraphrase("the  mat sat", 3) == ["the mat", "dog"]
+def test_a_decoder_that_never_learned_to_reword_is_not_asked_to(text_codec):
+    """Its token for paraphrases is as it was drawn, and what it said would be called the same meaning."""
+    for ask in (lambda: text_codec.paraphrase("the mat sat"), lambda: text_codec.paraphrase_each(["the mat sat"])):
+        with pytest.raises(
+            ValueError, match=r"trained on a text file, .* not to reword; paraphrase needs weights that"
+        ):
+            ask()
 
 
 def test_paraphrases_that_are_really_sampled(codec):

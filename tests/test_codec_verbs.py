@@ -105,6 +105,15 @@ def test_a_sentence_of_line_ends_stays_on_its_line(capsys, monkeypatch):
     assert done(capsys, "decode", "v.npy", *W) == (["a b c", ""], [])
 
 
+def test_of_a_table_each_cell_is_a_sentence(capsys):
+    Path("pairs.tsv").write_text(f"{SENTENCES[0]}\t{SENTENCES[1]}\n\n{SENTENCES[2]}\t\n")
+    out, _ = done(capsys, "embed", "--file", "pairs.tsv", "--out", "z.npy", *W)
+    assert out == ["z.npy: embeddings of 3 sentences, 256 numbers each"]
+    assert np.allclose(np.load("z.npy"), the_codec().embed(SENTENCES), atol=1e-5)
+    Path("pairs.tsv").write_text(f"{SENTENCES[0]}\t{'a red ball ' * 60}\n")
+    assert "pairs.tsv, line 1, column 2" in refused(capsys, "embed", "--file", "pairs.tsv", "--out", "y.npy", *W)
+
+
 def test_sentences_become_embeddings(capsys):
     out, err = done(capsys, "embed", "--file", "lines.txt", "--out", "z.npy", *W)
     assert (out, err) == (["z.npy: embeddings of 3 sentences, 256 numbers each"], [])

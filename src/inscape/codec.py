@@ -199,6 +199,7 @@ class VisualCodec:
 
         Where the parser can read the sentence its verdict on the meaning is final, else the cosine of the embeddings.
         Samples are drawn until there are enough; if there never are, it warns (FewParaphrases) and gives those.
+        ValueError with weights of a text file, whose decoder has learned to read back and not to reword.
         """
         _check_range("n", n, 1, MOST_PARAPHRASES)
         _check_range("seed", seed, 0, MOST_SEED)
@@ -227,9 +228,13 @@ class VisualCodec:
     ) -> tuple[list[str], list[list[Candidate]], int]:
         """The sentences as the corpus spells them, their paraphrases, and how many samples of one were drawn."""
         codec = self.trained
+        if not self.knows_grammar:
+            raise ValueError(
+                "these weights were trained on a text file, whose decoder has learned to read back and not to reword; "
+                "paraphrase needs weights that were trained on the scene grammar"
+            )
         texts, _ = self._as_trained(sentences)
         self._refuse_long(texts, names_of(len(texts)))
-        constraint = self._grammar if self.knows_grammar else None
         found: list[dict[str, Candidate]] = [{} for _ in texts]
         drawn = 0
         for i, draws in enumerate(DRAWS[:rounds]):
@@ -237,7 +242,7 @@ class VisualCodec:
             if not open_rows or (drawn and drawn + draws * n > MOST_SAMPLES):
                 break
             asked, ours = [texts[row] for row in open_rows], seed * len(DRAWS) + i
-            drew = paraphrases(codec, asked, n, draws=draws, seed=ours, constraint=constraint)
+            drew = paraphrases(codec, asked, n, draws=draws, seed=ours, constraint=self._grammar)
             for row, new in zip(open_rows, drew, strict=True):
                 found[row] |= {candidate.text: candidate for candidate in new if candidate.text != texts[row]}
             drawn += draws * n

@@ -26,7 +26,7 @@ from torch import Tensor
 from inscape.checkpoint import load_weights
 from inscape.codec import VisualCodec, find_weights
 from inscape.core.rundir import write_atomically
-from inscape.data.text_lines import lines_of
+from inscape.data.text_lines import is_grouped, lines_of
 from inscape.export.hub import resolve_pretrained
 from inscape.studies.visual.latent_prior import prior_beside
 from inscape.studies.visual.model import weights_files
@@ -186,8 +186,14 @@ def _refuse_unwritable(writes: Sequence[Path], reads: Sequence[Path]) -> None:
 
 
 def _lines_of(file: Path) -> tuple[list[str], list[str]]:
-    """The lines of a UTF-8 text file that are not blank, and what messages are to call each."""
-    found = [(line.strip(), f"{file}, line {number}") for number, line in enumerate(lines_of(file), 1) if line.strip()]
+    """The lines of a UTF-8 text file that are not blank, and what messages are to call each; of a .tsv its cells."""
+    cut = "\t" if is_grouped(file) else None
+    found = [
+        (cell.strip(), f"{file}, line {number}" + (f", column {column}" if cut else ""))
+        for number, line in enumerate(lines_of(file), 1)
+        for column, cell in enumerate(line.split(cut) if cut else (line,), 1)
+        if cell.strip()
+    ]
     if not found:
         raise ValueError(f"{file} holds no sentence; give one a line")
     sentences, names = zip(*found, strict=True)
