@@ -250,6 +250,7 @@ def test_a_sentence_is_typed_painted_on_and_had_back(page: Open):
     says(opened, SENTENCE)
     opened.locator("#sentence").fill("Two small green cones are next to the large yellow cylinder.")
     says(opened, "two small green cones are next to the large yellow cylinder")
+    assert opened.locator("#change").inner_text() == "", "a capital and a full stop are forgiven"
     assert opened.locator("#sentence-warning").inner_text() == ""
     before = opened.evaluate("document.getElementById('canvas').toDataURL()")
     opened.locator(".word", has_text="green").hover()
@@ -309,12 +310,15 @@ def test_nothing_serious_stands_in_anyones_way(page: Open, part: str):
 
 @browser
 @pytest.mark.parametrize("name", ["encoder.onnx", "config.json", "onnxruntime/ort.wasm"])
-def test_a_folder_that_is_not_whole_is_one_line(chromium: Any, address: str, name: str):
+@pytest.mark.parametrize(("part", "place"), [("", "#sentence-problem"), ("#/two", "#two-problem")])
+def test_a_folder_that_is_not_whole_is_one_line(chromium: Any, address: str, name: str, part: str, place: str):
     page = chromium.new_page()
     page.route(f"**/{name}", lambda route: route.fulfill(status=404))
-    page.goto(address)
+    page.goto(address + part)
     page.wait_for_selector("html[data-ready]")
-    said = page.locator("#sentence-problem").inner_text()
+    said = page.locator(place).inner_text()
+    loading = page.locator("#weights").inner_text()
     page.close()
+    assert loading == "", "it no longer says that the codec is being loaded"
     assert f"{name} cannot be fetched (status 404); the exported folder is not whole" in said
     assert "\n" not in said

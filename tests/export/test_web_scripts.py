@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from inscape import VisualCodec
-from inscape.data.scenes import render, sample
+from inscape.data.scenes import WORDS, render, sample
 from inscape.data.tokenizer import EOS, PAD, Tokenizer
 from inscape.explore.answers import differences, readings
 from inscape.export.web_folder import SCRIPTS
@@ -140,3 +140,28 @@ def test_differences_are_those_of_difflib(ask: Callable[..., Any], shipped: Visu
     pairs += [[one, other] for one, other in pairwise(SENTENCES)]
     found = ask(shipped.trained.tokenizer, pairs=pairs)["differences"]
     assert found == [differences(*pair) for pair in pairs]
+
+
+def test_what_the_codec_forgives_is_no_difference(tmp_path: Path, shipped: VisualCodec):
+    here, said = Path(__file__).parent, "a red ball is on the blue block"
+    texts = ["A red  ball is on the blue block.", "A red ball is on the weather.", said]
+    for file in (*(SCRIPTS / f"{name}.js" for name in ("backend", "tokenizer", "words")), here / "backend_driver.js"):
+        shutil.copy(file, tmp_path)
+    shutil.copy(here / "planted_network.js", tmp_path / "network.js")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    tokenizer = shipped.trained.tokenizer
+    files = {
+        "config.json": {},
+        "tokenizer.json": json.loads(tokenizer.to_json()),
+        "about.json": {"weights": "", "words": list(WORDS)},
+    }
+    given = {"texts": texts, "said": tokenizer.encode([said])[0].tolist(), "files": files}
+    command = [str(NODE), str(tmp_path / "backend_driver.js")]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [one["sentence"] for one in found["encoded"]] == texts, "as it was typed"
+    assert [one["reading"]["sentence"] for one in found["encoded"]] == [said] * 3
+    assert [one["difference"] for one in found["encoded"]] == [differences(shipped.as_spelled(t), said) for t in texts]
+    assert [d["kind"] for d in found["encoded"][0]["difference"]] == ["same"]
+    assert set(found["compared"]["first"]) == {"sentence", "latent", "warning", "scene", "reading"}

@@ -51,9 +51,9 @@ export async function codec() {
 }
 
 export async function encode(sentence) {
-  const { latent, warning } = await latentOf(sentence, "sentence");
+  const { latent, warning, text } = await latentOf(sentence, "sentence");
   const [{ reading }] = await readAll([latent]);
-  const difference = differences(sentence, reading.sentence);
+  const difference = differences(text, reading.sentence); // what the codec forgives is no difference
   return { sentence, latent, warning, scene: null, statistics: null, reading, difference };
 }
 
@@ -69,7 +69,7 @@ export async function read(latent, original) {
 export async function compare(first, second) {
   const encoded = [await latentOf(first, "first"), await latentOf(second, "second")];
   const found = await readAll(encoded.map(({ latent }) => latent));
-  const sides = [first, second].map((sentence, i) => ({ sentence, ...encoded[i], scene: null, reading: found[i].reading }));
+  const sides = [first, second].map((sentence, i) => ({ sentence, latent: encoded[i].latent, warning: encoded[i].warning, scene: null, reading: found[i].reading }));
   return { cosine: cosine(...found), edit: "unread", first: sides[0], second: sides[1] };
 }
 
@@ -101,7 +101,7 @@ async function latentOf(sentence, field) {
   } catch (error) {
     refuse(error.message, field);
   }
-  return { latent: await inTurn(() => network.encode(ids)), warning };
+  return { latent: await inTurn(() => network.encode(ids)), warning, text };
 }
 
 function check(sentence, field) {
