@@ -181,7 +181,7 @@ def test_a_phase_builds_on_no_run_that_read_another_text(folder: Path) -> None:
     study, text = toy(folder), folder / "mine.txt"
     text.write_text("one\n")
     planted(folder, "data.text=mine.txt")
-    run_planted(folder / "sweep" / JOBS, "0")
+    run_planted(str(folder / "sweep" / JOBS), "0")
 
     def jobs() -> int:
         return len(make_jobs(study, study.phase("P2"), "quick", {"data.text": ("mine.txt",)}, (0,), folder / "runs"))
