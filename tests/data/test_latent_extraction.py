@@ -78,6 +78,29 @@ def test_the_number_of_shards_changes_nothing(
     for i in range(12):
         assert np.array_equal(store.latents(i), unbroken.store.latents(i))
         assert np.array_equal(store.energy(i), unbroken.store.energy(i))
+    assert store.digest() == unbroken.store.digest()
+
+
+class Touched(LatentStore):
+    """A store whose last number is the next one that float32 knows."""
+
+    def __init__(self, store: LatentStore, kind: str) -> None:
+        self.__dict__.update(store.__dict__)
+        self.kind = kind
+
+    def _slice(self, i: int, kind: str) -> np.ndarray:
+        found = super()._slice(i, kind).copy()
+        if kind == self.kind and i == len(self) - 1:
+            found.flat[-1] = np.nextafter(found.flat[-1], np.float32(np.inf))
+        return found
+
+
+def test_the_digest_is_of_every_number(unbroken: Extraction) -> None:
+    store, same = unbroken.store, open_store(unbroken.store.folder)
+    assert same.digest() == store.digest()
+    same.utterances = tuple(row._replace(speaker_id="another") for row in same.utterances)
+    digests = [store.digest(), same.digest(), *(Touched(store, kind).digest() for kind in ("latents", "energy"))]
+    assert len(set(digests)) == 4
 
 
 def test_a_pool_of_processes_writes_the_same_bytes(
@@ -209,6 +232,28 @@ def test_latents_that_are_not_finite_are_set_aside(
     assert 0 < odd == len(found.quarantined) < 12
     assert {q.reason for q in found.quarantined} == {"log-mel gives NaN or infinite values"}
     assert found.verification.non_finite == 0
+
+
+class Uneven(LogMel):
+    """A codec that leaves out a frame, or a number of each, of some recordings."""
+
+    def encode(self, samples):  # type: ignore[no-untyped-def]
+        whole = super().encode(samples)
+        return [(x, x[:-1], x[:, :-1])[len(s) % 3] for x, s in zip(whole, samples, strict=True)]
+
+
+def test_latents_of_another_shape_are_set_aside_with_it(
+    speech: tuple[Utterance, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent_extraction, "_codec_of_process", lambda *_: Uneven())
+    found = extract(speech, "log-mel", tmp_path / "x")
+    assert len(found.store) == sum(len(read_audio(u.path, 16_000)) % 3 == 0 for u in speech)
+    assert 0 < len(found.store) < 12
+    for path, reason in found.quarantined:
+        samples = len(read_audio(path, 16_000))
+        frames, wanted = -(-samples // 320), f"{-(-samples // 320)} x 64"
+        given = f"{frames - 1} x 64" if samples % 3 == 1 else f"{frames} x 63"
+        assert reason == f"log-mel gives {given} numbers, not {wanted}"
 
 
 def test_another_extraction_in_the_same_folder_is_refused(speech: tuple[Utterance, ...], unbroken: Extraction) -> None:

@@ -250,11 +250,11 @@ def _encode(codec: AudioCodec, path: str, min_sec: float) -> tuple[int, np.ndarr
         return samples_S
     (latent_TD,) = codec.encode([samples_S])
     energy_T = frame_energy(samples_S, block_size(codec))
+    if latent_TD.shape != (len(energy_T), codec.dimension):
+        shape = " x ".join(map(str, latent_TD.shape))
+        return Quarantined(path, f"{codec.name} gives {shape} numbers, not {len(energy_T)} x {codec.dimension}")
     if not np.isfinite(latent_TD).all():
         return Quarantined(path, f"{codec.name} gives NaN or infinite values")
-    assert latent_TD.shape == (len(energy_T), codec.dimension), (
-        f"{codec.name}: {latent_TD.shape}, {len(energy_T)} frames"
-    )
     return len(samples_S), latent_TD, energy_T
 
 

@@ -15,6 +15,7 @@ Legend: T frames, D width of the latent.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,6 +100,14 @@ class LatentStore:
     def energy(self, i: int) -> Float[np.ndarray, " T"]:
         """Root mean square of each frame's block of samples, float32, read-only."""
         return self._slice(i, "energy")
+
+    def digest(self) -> str:
+        """sha256 of what it holds: ids, speakers, latents and energies, wherever it lies and in however many shards."""
+        found = hashlib.sha256(json.dumps([row[:3] for row in self.utterances]).encode())
+        for i in range(len(self)):
+            for array in (self.latents(i), self.energy(i)):
+                found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()
 
     def _slice(self, i: int, kind: str) -> np.ndarray:
         number, start = self._place[i]

@@ -33,7 +33,15 @@ from inscape.stats.streamed_pca import (
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-__all__ = ["Assigned", "Conditioning", "ConditioningConfig", "fit_conditioning", "load_conditioning", "permuted_ids"]
+__all__ = [
+    "Assigned",
+    "Conditioning",
+    "ConditioningConfig",
+    "context_scores",
+    "fit_conditioning",
+    "load_conditioning",
+    "permuted_ids",
+]
 
 PROJECTION_STEP = 2.0**-26  # unit vectors on this grid times frames on a grid of 26 bits: exact scores
 CONTROL_SEEDS = {TRAIN: 1000, EVAL: 2000}  # added to the seed; other splits take 3000
@@ -96,7 +104,9 @@ class Conditioning:
 
     def scores(self, latent_TD: Float[np.ndarray, "T D"]) -> Float[np.ndarray, "N P"]:
         """The principal components of c_flat of every eligible frame, float32."""
-        return _scores(latent_TD, self.lag, self.config.windows, self.projection_FP, self.offset_P, self.latent_step)
+        return context_scores(
+            latent_TD, self.lag, self.config.windows, self.projection_FP, self.offset_P, self.latent_step
+        )
 
     def assign(self, latent_TD: Float[np.ndarray, "T D"]) -> Assigned:
         """The clusters of every eligible frame of an utterance."""
@@ -186,7 +196,7 @@ def fit_conditioning(
     offset_P = np.einsum("f,fp->p", mean_F, projection_FP)
     latent_step = power_of_two(known.largest_norm * windows.window**0.5) * PROJECTION_STEP
     score_NP = np.concatenate(
-        [_scores(x_TD, lag, windows, projection_FP, offset_P, latent_step) for x_TD in _train(utterances)]
+        [context_scores(x_TD, lag, windows, projection_FP, offset_P, latent_step) for x_TD in _train(utterances)]
     )
 
     def scored() -> Iterator[np.ndarray]:
@@ -213,15 +223,17 @@ def _train(utterances: Utterances) -> Iterator[np.ndarray]:
     return (utterance.latent_TD for utterance in utterances() if utterance.split == TRAIN)
 
 
-def _scores(
-    latent_TD: np.ndarray,
+def context_scores(
+    latent_TD: Float[np.ndarray, "T D"],
     lag: int,
     windows: Windows,
-    projection_FP: np.ndarray,
-    offset_P: np.ndarray,
+    projection_FP: Float[np.ndarray, "F P"],
+    offset_P: Float[np.ndarray, " P"],
     step: float,
-) -> np.ndarray:
-    """(c_flat - mean) @ projection without c_flat: each frame is projected once for each place it can stand at."""
+) -> Float[np.ndarray, "N P"]:
+    """c_flat @ projection - offset of every eligible frame, float32, without c_flat: each frame is projected once for
+    each place it can stand at. step: the grid that frames are rounded to, so that sums are exact.
+    """
     count, width, components = len(windows.eligible(len(latent_TD))), windows.window, projection_FP.shape[1]
     start = windows.first - lag - width + 1
     x_TD = on_grid(latent_TD[start : start + count + width - 1], step)
