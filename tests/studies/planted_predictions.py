@@ -17,8 +17,13 @@ EVAL = 8  # speakers that things are tested on
 RATE_HZ = 50.0
 
 
-def planted_inputs(root: Path, trajectories: Sequence[np.ndarray], *, eval_speakers: int = EVAL) -> dict[str, RunDir]:
-    """Finished runs of the first three phases; the last speakers in the shuffled order are the eval ones."""
+def planted_inputs(
+    root: Path, trajectories: Sequence[np.ndarray], *, eval_speakers: int = EVAL, sha256: str = "planted"
+) -> dict[str, RunDir]:
+    """Finished runs of the first three phases; the last speakers in the shuffled order are the eval ones.
+
+    sha256: what A1 calls its latents.
+    """
     runs = {code: RunDir(root / code) for code in ("A0", "A1", "A2")}
     names = [f"s{i:03d}" for i in range(len(trajectories))]
     rows = [
@@ -30,13 +35,21 @@ def planted_inputs(root: Path, trajectories: Sequence[np.ndarray], *, eval_speak
     train = len(trajectories) - eval_speakers
     splits = split_speakers(utterances, train, eval_speakers, seed=0, heldout_share=0.1)
     write_splits(splits, runs["A0"].path / "splits")
-    save_latents(runs["A1"].path, trajectories)
-    rule = {"window": 8, "max_lag": 4, "min_sec": 0.0, "energy_median": 1.0, "rows": {}, "high_energy": {}}
+    save_latents(runs["A1"].path, trajectories, sha256)
+    rule: dict[str, object] = {
+        "latents_sha256": sha256,
+        "window": 8,
+        "max_lag": 4,
+        "min_sec": 0.0,
+        "energy_median": 1.0,
+        "rows": {},
+        "high_energy": {},
+    }
     write_json_atomically(runs["A2"].path / "frames.json", rule)
     return runs
 
 
-def save_latents(run: Path, trajectories: Sequence[np.ndarray]) -> None:
+def save_latents(run: Path, trajectories: Sequence[np.ndarray], sha256: str = "planted") -> None:
     """The store of a run of A1."""
     folder = run / "latents"
     write_json_atomically(folder / PLAN, {"format": FORMAT, "shards": 1})
@@ -46,7 +59,8 @@ def save_latents(run: Path, trajectories: Sequence[np.ndarray]) -> None:
     ]
     shard = Shard("planted", "planted", RATE_HZ, trajectories[0].shape[1], stored, [])
     save_shard(folder, 0, shard, trajectories, [np.ones(len(x), np.float32) for x in trajectories])
-    write_json_atomically(run / "latents_of.json", {"corpus_sha256": "planted", "codec": "planted"})
+    of = {"corpus_sha256": "planted", "codec": "planted", "sha256": sha256}
+    write_json_atomically(run / "latents_of.json", of)
 
 
 def context(config: object, run: Path, inputs: dict[str, RunDir]) -> Context:

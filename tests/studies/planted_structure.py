@@ -36,7 +36,7 @@ def planted_runs(utterances: Iterable[Utterance], root: Path, hold_out: int = 10
             for name, u in zip(names, said, strict=True)]  # fmt: skip
     shard = Shard("planted", "planted", RATE, said[0].latent_TD.shape[1], rows, [])
     save_shard(folder, 0, shard, [u.latent_TD for u in said], [u.energy_T for u in said])
-    runs["A1"].write_json("latents_of.json", {"corpus_sha256": "planted", "codec": "planted"})
+    runs["A1"].write_json("latents_of.json", {"corpus_sha256": "planted", "codec": "planted", "sha256": "planted"})
     asked = frames.Config(window=window, min_sec=0)
     frames.run(context(asked, runs["A2"].path, A0=runs["A0"], A1=runs["A1"]))
     return runs

@@ -25,6 +25,7 @@ from inscape.data import latent_extraction, latent_frames
 from inscape.data.latent_store import open_store
 from inscape.data.speech.audio_files import Quarantined
 from inscape.data.speech.corpus import open_speech
+from inscape.pretrained.codec import frame_energy
 from inscape.pretrained.log_mel import LogMel
 from inscape.stats.context_windows import Windows, mean_contexts
 from inscape.studies.audio_structure import corpus, frames, latents
@@ -128,7 +129,7 @@ def test_one_sound_in_two_files_is_one_sound(speech: Path, tmp_path: Path) -> No
     shutil.copytree(speech, folder)
     samples_S, _ = soundfile.read(folder / "s00_0.wav")
     soundfile.write(folder / "s01_again.flac", samples_S, RATE)
-    soundfile.write(folder / "s02_again.wav", samples_S, RATE, subtype="FLOAT")
+    soundfile.write(folder / "s02_again.wav", samples_S + 1e-6, RATE, subtype="FLOAT")
     recordings, set_aside = corpus.looked_at(open_speech(folder).utterances, 2)
     assert len(recordings) == 40
     assert [(Path(q.path).name, q.reason) for q in set_aside] == [
@@ -255,6 +256,10 @@ def test_a1_passes_the_planted_world(a1: tuple[RunDir, dict[str, Estimate]]) -> 
     assert metrics["batch_difference"].value == 0
     assert metrics["loudness_correlation"].low > 0.9
     assert (metrics["dimension"].value, metrics["frames_per_second"].value) == (64, 50)
+    assert (metrics["frames_ahead"].value, metrics["frames_behind"].value) == (0, 1)
+    made_of = run.read_json("latents_of.json")
+    assert (made_of["spec"], made_of["frames_behind"]) == ("log-mel", 1)
+    assert made_of["sha256"] == open_store(run.path / "latents").digest()
     assert (run.path / "latents" / "latents_index.parquet").is_file()
     assert set(run.read_json("figures/captions.json")) == {p.name for p in run.figures.glob("*.png")}
 
@@ -292,6 +297,36 @@ class Broken(LogMel):
         ]
 
 
+class Foreseeing(LogMel):
+    """Each frame is half of the next one."""
+
+    def encode(self, samples):
+        whole = super().encode(samples)
+        return [(latent_TD + np.concatenate([latent_TD[1:], latent_TD[-1:]])) / 2 for latent_TD in whole]
+
+
+class Short(LogMel):
+    """A frame is missing in one recording of four or so."""
+
+    def encode(self, samples):
+        return [
+            latent_TD[:-1] if samples_S[1000] > 0 and samples_S[2000] > 0 else latent_TD
+            for samples_S, latent_TD in zip(samples, super().encode(samples), strict=True)
+        ]
+
+
+class Hasty(LogMel):
+    """It promises 900 frames a second, and gives one for each 18 samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate_hz = 900.0
+
+    def encode(self, samples):
+        loudness = [np.log(frame_energy(samples_S, 18) + 1e-6) for samples_S in samples]
+        return [np.tile(loudness_T[:, None], 64) for loudness_T in loudness]
+
+
 def planted_codec(monkeypatch: pytest.MonkeyPatch, codec: LogMel) -> None:
     for module in (latent_extraction, latents):
         monkeypatch.setattr(module, "open_codec", lambda spec, **_: codec)
@@ -299,7 +334,13 @@ def planted_codec(monkeypatch: pytest.MonkeyPatch, codec: LogMel) -> None:
 
 @pytest.mark.parametrize(
     ("codec", "missed"),
-    [(Constant(), "loudness_correlation"), (Deaf(), "loudness_correlation"), (Leaking(), "batch_difference")],
+    [
+        (Constant(), "loudness_correlation"),
+        (Deaf(), "loudness_correlation"),
+        (Leaking(), "batch_difference"),
+        (Foreseeing(), "frames_ahead"),
+        (Hasty(), "rate_error_hz"),
+    ],
 )
 def test_a1_fails_latents_that_are_not_of_this_sound_alone(
     a0: tuple[RunDir, dict[str, Estimate]],
@@ -316,17 +357,26 @@ def test_a1_fails_latents_that_are_not_of_this_sound_alone(
     assert [name for name, outcome in found.items() if outcome is Outcome.FAIL] == [missed, "gate"]
 
 
+@pytest.mark.parametrize(
+    ("codec", "reason"), [(Broken(), "log-mel gives NaN"), (Short(), "log-mel gives 299 x 64 numbers, not 300 x 64")]
+)
 def test_a1_sets_aside_what_the_codec_cannot_take_and_fails_if_that_is_much(
-    a0: tuple[RunDir, dict[str, Estimate]], speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    a0: tuple[RunDir, dict[str, Estimate]],
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    codec: LogMel,
+    reason: str,
 ) -> None:
-    planted_codec(monkeypatch, Broken())
-    asked = context(latents.Config(config_of(speech, codec="log-mel:Broken"), read_off=8), tmp_path, A0=a0[0])
+    planted_codec(monkeypatch, codec)
+    config = latents.Config(config_of(speech, codec=f"log-mel:{type(codec).__name__}"), read_off=8)
+    asked = context(config, tmp_path, A0=a0[0])
     metrics = dict(latents.run(asked))
     assert 0.05 < metrics["refused_share"].value < 0.5
     found = judged(latents.GATE, metrics)
     assert found["refused_share"] is Outcome.FAIL
     assert found["non_finite"] is Outcome.PASS, "no NaN reaches the store"
-    assert "NaN" in next(line["text"] for line in asked.run.read_log() if line["kind"] == "notice")
+    assert reason in next(line["text"] for line in asked.run.read_log() if line["kind"] == "notice")
 
 
 @pytest.mark.parametrize(("metric", "value"), [("rate_error_hz", 0.51), ("non_finite", 1), ("dimensions", 2)])
@@ -413,6 +463,20 @@ def broken_windows(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "a context that sees its target":
         good = frames.flat_contexts
         monkeypatch.setattr(frames, "flat_contexts", lambda x, lag, w: good(x, lag, w) + lag)
+    if fault == "a projected context a frame late":
+        score = frames.context_scores
+        monkeypatch.setattr(frames, "context_scores", lambda x, *rest: score(x + 1, *rest))
+    if fault == "a mean context a frame late":
+        moments = frames.context_covariance
+        monkeypatch.setattr(frames, "context_covariance", lambda *x: (moments(*x)[0] + 1, moments(*x)[1]))
+    if fault == "a covariance that forgets the ends":
+        sums = frames.accumulate_moments
+
+        def without_ends(utterances, known):
+            found = sums(utterances, known)
+            return dataclasses.replace(found, edge_EDD=0 * found.edge_EDD)
+
+        monkeypatch.setattr(frames, "accumulate_moments", without_ends)
     if fault == "a step from two frames ago":
         good = frames.deltas
         monkeypatch.setattr(frames, "deltas", lambda x, w: 2 * good(x, w))
@@ -426,6 +490,9 @@ def broken_windows(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     [
         "a context without its last frame",
         "a context that sees its target",
+        "a projected context a frame late",
+        "a mean context a frame late",
+        "a covariance that forgets the ends",
         "a step from two frames ago",
         "a table that begins a frame early",
     ],

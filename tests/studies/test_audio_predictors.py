@@ -20,7 +20,6 @@ from inscape.core.estimate import Estimate, bootstrap_mean
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
 from inscape.data.planted_dynamics import LinearGaussianWorld
-from inscape.nn.context_encoder import Steps
 from inscape.nn.direction_magnitude import DirectionMagnitude
 from inscape.stopping import TrainingInterrupted
 from inscape.studies.audio_structure import direction, frame_windows, horizons, injection, prediction, predictor
@@ -30,7 +29,6 @@ from inscape.studies.audio_structure.frame_windows import (
     UtterancesInMemory,
     step_windows,
     steps_of,
-    with_strange_contexts,
 )
 from inscape.studies.audio_structure.horizons import StatisticsConfig, write_rows
 from inscape.studies.audio_structure.predicted_speech import alignment_errors, predicted_speech
@@ -42,8 +40,9 @@ from inscape.studies.audio_structure.prediction import (
     load_config,
     load_predictor,
     save_predictor,
+    trained_on,
 )
-from inscape.studies.audio_structure.prediction_measures import Measured
+from inscape.studies.audio_structure.prediction_measures import Measured, measure_predictor
 
 SPEAKERS, FRAMES, D = 24, 200, 8
 WORLD = LinearGaussianWorld(D)
@@ -52,11 +51,13 @@ Metrics = dict[str, Estimate]
 
 
 def noise(shape: str = "normal") -> list[np.ndarray]:
-    """Independent frames; "heavy": each with a loudness of its own, so that steps are far from Gaussian."""
+    """Independent frames; "heavy": each with a loudness of its own, so that steps are far from Gaussian; "levels": each
+    recording with one of its own, which any frame of it tells.
+    """
     draw = np.random.default_rng(0)
     x = draw.standard_normal((SPEAKERS, FRAMES, D))
-    if shape == "heavy":
-        x *= np.exp(draw.standard_normal((SPEAKERS, FRAMES, 1)))
+    if shape in ("heavy", "levels"):
+        x *= np.exp(draw.standard_normal((SPEAKERS, FRAMES if shape == "heavy" else 1, 1)))
     return list(x.astype(np.float32))
 
 
@@ -98,7 +99,7 @@ def test_t1_passes_the_planted_world(t1: tuple[RunDir, Metrics]) -> None:
     for k in (1, 2):
         assert metrics[f"direction_cosine_k{k}"].value > 0.8 * WORLD.best_cosine(k)
         assert metrics[f"cosine_over_drift_k{k}"].low > 0.1, "a rotation is no drift"
-        assert metrics[f"over_strangers_k{k}"].value == pytest.approx(
+        assert metrics[f"over_strangers_within_k{k}"].value == pytest.approx(
             metrics[f"dnll_k{k}"].value - metrics["strangers_dnll"].value, abs=1e-6
         )
     with (run.path / "horizons.csv").open() as file:
@@ -113,17 +114,20 @@ def test_t1_passes_the_planted_world(t1: tuple[RunDir, Metrics]) -> None:
     assert set(run.read_json("figures/captions.json")) == {p.name for p in run.figures.glob("*.png")}
 
 
-@pytest.mark.parametrize("shape", ["normal", "heavy"])
+@pytest.mark.parametrize("shape", ["normal", "heavy", "levels"])
 def test_t1_fails_noise_though_the_plan_passes_it(shape: str, tmp_path: Path) -> None:
     inputs = planted_inputs(tmp_path / "inputs", noise(shape))
     metrics = dict(predictor.run(context(small(predictor), tmp_path / "run", inputs)))
     found = judged(predictor.GATE, metrics)
     assert found["dnll_k1"] is Outcome.PASS, "half of the step is known, and the plan's baseline does not know it"
     assert predictor.GATE.judge(metrics).outcome_of("plan") is Outcome.PASS
-    assert found["over_swapped_median_per_dim_k2"] is found["gate"] is Outcome.FAIL
+    assert found["over_swapped_within_median_per_dim_k2"] is found["gate"] is Outcome.FAIL
+    assert metrics["over_strangers_within_per_dim_k2"].high > -0.02
     assert abs(metrics["drift_cosine_k2"].value) < 0.05
     if shape == "normal":
         assert metrics["drift_cosine_k1"].value == pytest.approx(0.7, abs=0.03)
+    elif shape == "levels":
+        assert metrics["dnll_k2"].value < -1, "the level alone beats one Gaussian for all"
     else:
         assert metrics["dnll_median_k2"].high < 0, "the shape of the steps alone beats a Gaussian"
 
@@ -131,11 +135,7 @@ def test_t1_fails_noise_though_the_plan_passes_it(shape: str, tmp_path: Path) ->
 def test_t1_is_invalid_if_the_control_sees_the_target(
     linear: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prediction, "with_strange_contexts", lambda steps: steps)
-    good = StepBatches.of.__func__  # type: ignore[attr-defined]
-    monkeypatch.setattr(
-        StepBatches, "of", classmethod(lambda cls, *given, strangers=None, **more: good(cls, *given, **more))
-    )
+    monkeypatch.setattr(frame_windows.FrameWindows, "elsewhere", lambda _, numbers_N, draw: numbers_N)
     config = small(predictor, context=ContextConfig(window=4, horizons_k=(1,)))
     found = judged(predictor.GATE, dict(predictor.run(context(config, tmp_path, linear))))
     assert found["strangers_cosine"] is found["gate"] is Outcome.INVALID
@@ -312,7 +312,7 @@ def with_head(run: RunDir, folder: Path, change: Callable[[DirectionMagnitude], 
     assert isinstance(model, DirectionMagnitude)
     change(model)
     folder.mkdir()
-    save_predictor(model, config, folder / path.name)
+    save_predictor(model, config, folder / path.name, latents=trained_on(path))
     return RunDir(folder)
 
 
@@ -342,6 +342,9 @@ def test_t3_refuses_a_head_of_other_latents_and_none(
         injection.run(context(rollouts(), tmp_path / "t3", wider | {"T2": t2[0]}))
     with pytest.raises(ValueError, match="has no predictor of horizon 1: run T2 with 1 in horizons_k"):
         injection.run(context(rollouts(), tmp_path / "t3", linear | {"T2": RunDir(tmp_path)}))
+    others = planted_inputs(tmp_path / "others", LinearGaussianWorld(D).utterances(SPEAKERS, 60, 1), sha256="others")
+    with pytest.raises(ValueError, match=r"was trained on other latents than .*A1: run T2 again"):
+        injection.run(context(rollouts(), tmp_path / "t3", others | {"T2": t2[0]}))
 
 
 # --- what they share ------------------------------------------------------------------------------------------------
@@ -364,17 +367,36 @@ def test_the_drift_is_the_regression_on_the_last_frame() -> None:
         fit_drift([])
 
 
-def test_strange_contexts_are_of_other_windows_and_the_steps_stay() -> None:
-    windows = step_windows(UtterancesInMemory([np.arange(400, dtype=np.float32)[:, None] ** 2]), 4, 1)
-    own, strange = (
-        list(StepBatches.of(windows, 4, np.arange(windows.total), 100, strangers=seed)) for seed in (None, 0)
-    )
+def test_strange_contexts_are_of_other_places_of_the_same_recording_and_the_steps_stay() -> None:
+    counted = [np.column_stack((np.arange(n), np.full(n, u))).astype(np.float32) for u, n in enumerate((60, 12, 40))]
+    windows = step_windows(UtterancesInMemory(counted), 4, 2)
+    numbers = windows.sample(1000, 0)
+    there_N = windows.has_elsewhere(numbers)
+    of_numbers = windows.places(numbers)[0]
+    assert there_N[of_numbers != 1].all()
+    assert windows.places(numbers[there_N])[1][of_numbers[there_N] == 1].tolist() == [0, 6], "12 frames hold two of 6"
+    numbers = numbers[there_N]
+    own, strange = (list(StepBatches.of(windows, 4, numbers, 30, strangers=seed)) for seed in (None, 0))
     assert all(torch.equal(a.delta_ND, b.delta_ND) for a, b in zip(own, strange, strict=True))
-    first_N, other_N = (torch.cat([batch.context_NWD[:, 0, 0] for batch in x]) for x in (own, strange))
-    assert (first_N == other_N).float().mean() < 0.02
-    assert torch.equal(first_N.sort()[0], other_N.sort()[0]), "each context once"
-    batch = Steps(torch.arange(6.0).reshape(3, 2, 1), torch.arange(3.0)[:, None])
-    assert with_strange_contexts(batch).context_NWD[:, 0, 0].tolist() == [4, 0, 2]
+    first, other = (torch.cat([batch.context_NWD[:, 0] for batch in x]) for x in (own, strange))
+    assert torch.equal(first[:, 1], other[:, 1]), "of the same recording"
+    assert (first[:, 0] - other[:, 0]).abs().min() == 6, "and neither context, nor target, in both"
+    drawn = windows.elsewhere(np.full(2000, numbers[20]), np.random.default_rng(0)) - numbers[20]
+    assert set(drawn.tolist()) == {*range(-20, -5), *range(6, 35)}, "every place that is far enough off, and no other"
+    whole = windows.draw_strange(5, 7, 0, 1, 8, 4)
+    parts = [windows.draw_strange(5, 7, rank, 2, 8, 4) for rank in (0, 1)]
+    assert torch.equal(whole.context_NWD, torch.cat([part.context_NWD for part in parts]))
+    with pytest.raises(ValueError, match="no utterance holds two windows of 6 frames that share none"):
+        _ = step_windows(UtterancesInMemory(counted[1:2]), 4, 2, horizons=(3,)).with_elsewhere
+
+
+def test_what_no_recording_is_long_enough_for_is_not_measured() -> None:
+    windows = step_windows(UtterancesInMemory(WORLD.utterances(3, 10, 0)), 4, 2)
+    model = prediction.new_predictor("mixture_density", 4, D, hidden=8, components=2)
+    model.measure(StepBatches.of(windows, 4, np.arange(windows.total)))
+    found = measure_predictor(model, windows, samples=100, swapped=0).metrics
+    assert not found["over_swapped_within_median_per_dim"].measured
+    assert found["dnll"].measured
 
 
 def test_a_target_that_the_context_holds_is_refused() -> None:
@@ -398,6 +420,13 @@ def test_the_predicted_speech_is_split_by_a0_and_cut_by_a2(linear: Inputs, tmp_p
     save_latents(other.path, noise())
     other.write_json("latents_of.json", {"corpus_sha256": "another", "codec": "planted"})
     with pytest.raises(ValueError, match="are of another corpus"):
+        predicted_speech(context(None, tmp_path, linear | {"A1": other}))
+    of = {"corpus_sha256": "planted", "codec": "planted"}
+    other.write_json("latents_of.json", of | {"sha256": "another"})
+    with pytest.raises(ValueError, match=r"the table in .*A2 is of other latents than .*a1: run A2 again"):
+        predicted_speech(context(None, tmp_path, linear | {"A1": other}))
+    other.write_json("latents_of.json", of)  # as it was before latents had a digest
+    with pytest.raises(ValueError, match=r"latents_of\.json does not say of which latents it is: run A1 again"):
         predicted_speech(context(None, tmp_path, linear | {"A1": other}))
 
 

@@ -6,6 +6,7 @@ it knows where it goes. Eight frames of a slow and of a fast filterbank see very
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir, write_json_atomically
 from inscape.data import latent_extraction
+from inscape.pretrained.codec import open_codec
 from inscape.pretrained.log_mel import LogMel
 from inscape.studies.audio_structure import representations
 from inscape.studies.audio_structure.horizons import StatisticsConfig
@@ -73,8 +75,9 @@ def test_t4_passes_the_planted_world(t4: tuple[RunDir, dict[str, Estimate]]) -> 
     assert float(fast["gain_per_second"]) == metrics["gain_per_second_log_mel_50hz"].value
     assert float(fast["naive_gain_per_second"]) == pytest.approx(50 * float(fast["naive_gain_per_frame"]))
     assert metrics["least_gain_per_second"] == min(
-        (metrics[f"gain_per_second_log_mel_{rate}hz"] for rate in ("12_5", "50")), key=lambda e: e.value
+        (metrics[f"gain_per_second_log_mel_{rate}hz"] for rate in ("12_5", "50")), key=lambda e: e.low
     )
+    assert metrics["recordings_lost"].value == 0
     assert run.read_json("figures/captions.json").keys() == {p.name for p in run.figures.glob("*.png")}
 
 
@@ -94,11 +97,9 @@ def test_the_comparison_in_frames_misleads_and_the_one_in_time_does_not(
     swinging: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two latents that are one and the same: a fast one, and every fourth of its frames."""
-    given = latent_extraction.open_codec
     codecs = {"log-mel:slow": Smooth(12.5), "log-mel:quick": Smooth(50)}
-    monkeypatch.setattr(
-        latent_extraction, "open_codec", lambda spec, **more: codecs[spec] if spec in codecs else given(spec, **more)
-    )
+    for module in (latent_extraction, representations):
+        monkeypatch.setattr(module, "open_codec", lambda spec, **_: codecs[spec])
     metrics = dict(representations.run(context(small(codecs=tuple(codecs)), tmp_path, swinging)))
     naive, matched = (
         [metrics[f"{name}_cosine_log_mel_{rate}hz"].value for rate in ("12_5", "50")] for name in ("naive", "matched")
@@ -138,7 +139,9 @@ def test_only_recordings_that_all_codecs_took_are_compared(
     monkeypatch.setattr(
         latent_extraction, "open_codec", lambda spec, **more: Choosy() if spec == choosy else given(spec, **more)
     )
-    found = representations.opened(context(small(codecs=("log-mel:12.5", choosy)), tmp_path, swinging))
+    asked = context(small(codecs=("log-mel:12.5", choosy)), tmp_path, swinging)
+    stores = [representations.stored(asked, spec, i) for i, spec in enumerate(asked.config.codecs)]
+    found = representations.opened(asked, stores)
     fewer, more = sorted(len(of.speech.store) for of in found)
     assert fewer < more == SPEAKERS
     sides = [
@@ -147,6 +150,46 @@ def test_only_recordings_that_all_codecs_took_are_compared(
     ]
     assert sides[0] == sides[1]
     assert len(sides[0]) == fewer
+    share = representations.lost(asked, stores)
+    assert (share.value, share.n) == (1 - fewer / SPEAKERS, SPEAKERS)
+    criterion = next(c for c in representations.GATE.criteria if c.metric == "recordings_lost")
+    assert criterion.decide(share) is Outcome.INVALID, "and not a comparison on what is left"
+
+
+class Deaf(LogMel):
+    """Numbers that have nothing to do with the sound, and look one frame ahead."""
+
+    def encode(self, samples: Any) -> Any:
+        found = super().encode(samples)
+        draws = [np.random.default_rng(len(x)).normal(size=x.shape).astype(np.float32) for x in found]
+        return [y + 0.01 * np.concatenate([x[1:], x[-1:]]) for x, y in zip(found, draws, strict=True)]
+
+
+def test_every_store_is_asked_what_a1_asks_of_its_own(
+    swinging: Inputs, t4: tuple[RunDir, dict[str, Estimate]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("frames_ahead", 0), ("frames_behind", 1), ("non_finite", 0), ("batch_difference", 0)):
+        assert t4[1][name].value == value
+    assert t4[1]["loudness_correlation"].low > 0.9
+    given, deaf = open_codec, "log-mel:deaf"
+    for module in (latent_extraction, representations):
+        monkeypatch.setattr(module, "open_codec", lambda spec, **more: Deaf() if spec == deaf else given(spec, **more))
+    asked = context(small(codecs=("log-mel:12.5", deaf)), tmp_path, swinging)
+    stores = [representations.stored(asked, spec, i) for i, spec in enumerate(asked.config.codecs)]
+    found = representations.checked(asked, stores)
+    judgements = {c.metric: c.decide(found[c.metric]) for c in representations.GATE.criteria if c.metric in found}
+    assert {name for name, outcome in judgements.items() if outcome is not Outcome.PASS} == {
+        "loudness_correlation",
+        "frames_ahead",
+    }
+    assert {c.role for c in representations.GATE.criteria if c.metric in found} == {"control"}
+
+
+def test_the_least_is_the_one_that_reaches_farthest_down_or_was_not_measured() -> None:
+    sure, unsure = Estimate(0.2, 0.18, 0.22, 6, "speakers"), Estimate(0.3, -0.1, 0.7, 6, "speakers")
+    nothing = Estimate(math.nan, math.nan, math.nan, 0, "speakers")
+    assert representations.least([sure, unsure]) == unsure
+    assert representations.least([sure, nothing, unsure]) is nothing
 
 
 def test_a1s_latents_are_not_extracted_again(swinging: Inputs, tmp_path: Path) -> None:
@@ -154,10 +197,11 @@ def test_a1s_latents_are_not_extracted_again(swinging: Inputs, tmp_path: Path) -
     made = representations.stored(asked, "log-mel:50", 1)
     other = RunDir(tmp_path / "a1")
     other.path.mkdir()
-    made.folder.rename(other.path / "latents")
-    write_json_atomically(other.path / "latents_of.json", {"corpus_sha256": "planted", "codec": "log-mel:50"})
+    made.latents.folder.rename(other.path / "latents")
+    write_json_atomically(other.path / "latents_of.json", {"spec": "log-mel:50", "project": True})
     again = representations.stored(context(small(), tmp_path / "run", swinging | {"A1": other}), "log-mel:50", 1)
-    assert again.folder == other.path / "latents"
+    assert again.latents.folder == other.path / "latents"
+    assert again.verified is None, "A1 did that"
     assert not (tmp_path / "run" / "latents_1").exists()
 
 
@@ -192,6 +236,11 @@ def test_a_codec_that_is_not_there_is_refused_before_any_run() -> None:
     with pytest.raises(ValueError, match="from a local folder, and none was given"):
         representations.check(representations.Config(codecs=("log-mel", "lyra")))
     representations.check(representations.Config())
+
+
+def test_one_latent_under_two_names_is_not_compared_with_itself() -> None:
+    with pytest.raises(ValueError, match=r"log-mel and log-mel:50 are one codec, log-mel; allowed: two or more, all"):
+        representations.check(representations.Config(codecs=("log-mel:12.5", "log-mel", "log-mel:50")))
 
 
 def test_full_compares_the_plans_codecs() -> None:

@@ -367,7 +367,9 @@ def test_schemes_of_other_latents_are_refused(shared: Made, tmp_path: Path) -> N
     runs = dict(shared[0])
     runs["A3"] = RunDir(tmp_path / "A3")
     runs["A3"].path.mkdir()
-    runs["A3"].write_json("conditioning.json", shared[0]["A3"].read_json("conditioning.json") | {"codec": "another"})
+    fitted = shared[0]["A3"].read_json("conditioning.json")
+    assert fitted["latents_sha256"] == "planted"
+    runs["A3"].write_json("conditioning.json", fitted | {"latents_sha256": "another"})
     with pytest.raises(ValueError, match="are of other latents: run A3 again"):
         again((runs, {}), tmp_path / "A4")
 

@@ -6,7 +6,8 @@ Against the head stand a uniform direction and one LogNormal for all steps. The 
 right (cosine 0.73 one frame ahead, at 512 dimensions) and was worse than that baseline all the same, for its
 concentration never trained; with the right one, such a cosine is worth 195 nats. So besides direction and length it is
 asked which share of what its cosine is worth the head gains. A direction alone proves little: one frame ahead, going
-back to the mean points at 0.71 even in pure noise. Two frames ahead noise gives nothing.
+back to the mean points at 0.71 even in pure noise. Two frames ahead that gives nothing, as long as the frames of noise
+are nothing to each other: a codec that remembers makes noise predictable, and `frames_behind` says how far it does.
 
 A negative result would mean that a step's direction is as good as uniform to whoever knows the past, and a lookup of
 directions has nothing to offer.
@@ -41,6 +42,7 @@ from inscape.studies.audio_structure.horizons import (
     windows_of,
     write_horizons,
 )
+from inscape.studies.audio_structure.latents import codec_memory
 from inscape.studies.audio_structure.predicted_speech import NEEDS, alignment_errors, predicted_speech
 from inscape.studies.audio_structure.prediction import ContextConfig, DiagConfig, PredictorConfig, TrainConfig
 from inscape.studies.audio_structure.prediction_measures import Measured
@@ -95,7 +97,8 @@ GATE = Gate(
                   "sure than those fitted on"),
         Criterion("cosine_over_drift_k1", at_least=0.02, source="calibrated", why="one frame ahead a return to the "
                   "mean points at 0.71 even in pure noise; the head has to point better than the rule of drift"),
-        Criterion("direction_cosine_k2", at_least=0.1, source="calibrated", why="noise gives 0 two frames ahead"),
+        Criterion("direction_cosine_k2", at_least=0.1, source="calibrated", why="frames that are nothing to each "
+                  "other give 0 two frames ahead; a codec's own memory (frames_behind) counts as predictability"),
         Criterion("dnll_direction_k2", at_most=0, source="calibrated", why="and nothing to gain on the direction"),
         Criterion("log_magnitude_r2_k1", at_least=-1, source="calibrated", why="0 is one length for all, and the head "
                   "that started this had -3686; at -1 the lengths of unheard voices are missed by as much again as "
@@ -196,6 +199,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         "alignment_errors": exact(*alignment_errors(config.context.window, horizons), "numbers"),
         "dimension": exact(dimension, 1, "codec"),
         "frames_per_second": exact(speech.store.rate_hz, 1, "codec"),
+        **codec_memory(context),
     }
 
 

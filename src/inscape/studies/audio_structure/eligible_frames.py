@@ -15,14 +15,23 @@ from inscape.core.study import Context
 from inscape.data.latent_store import LatentStore, open_store
 from inscape.stats.context_windows import Utterance, Utterances
 from inscape.studies.audio_structure.frames import COUNTS, split_of_utterances
-from inscape.studies.audio_structure.latents import LATENTS
+from inscape.studies.audio_structure.latents import LATENTS, latents_sha256
 
-__all__ = ["FrameRule", "centred_by_speaker", "eligible_utterances", "frame_rule", "miscounted", "stored_utterances"]
+__all__ = [
+    "FrameRule",
+    "centred_by_speaker",
+    "eligible_utterances",
+    "frame_rule",
+    "miscounted",
+    "rule_of",
+    "stored_utterances",
+]
 
 
 class FrameRule(NamedTuple):
     """How A2's table was made, and what it holds."""
 
+    latents_sha256: str  # what it is a table of
     window: int  # frames of a context
     max_lag: int
     min_sec: float  # shorter utterances are left out
@@ -38,6 +47,15 @@ def frame_rule(run: RunDir) -> FrameRule:
         return FrameRule(**{name: found[name] for name in FrameRule._fields})
     except (KeyError, TypeError):
         raise ValueError(f"{run.path / COUNTS} is missing or of another version: run A2 again") from None
+
+
+def rule_of(context: Context) -> FrameRule:
+    """The rule of the run of A2 that a phase builds on. ValueError as `frame_rule`, or if A1's latents are others."""
+    latents, table = context.inputs["A1"], context.inputs["A2"]
+    rule = frame_rule(table)
+    if rule.latents_sha256 != latents_sha256(latents):
+        raise ValueError(f"the table in {table.path} is of other latents than {latents.path}: run A2 again")
+    return rule
 
 
 def stored_utterances(store: LatentStore, split_of: Mapping[str, str], min_sec: float) -> Utterances:
@@ -56,8 +74,8 @@ def stored_utterances(store: LatentStore, split_of: Mapping[str, str], min_sec: 
 
 
 def eligible_utterances(context: Context) -> tuple[Utterances, FrameRule]:
-    """What a phase that builds on A0, A1 and A2 reads. ValueError if A1 made latents of another corpus."""
-    split_of, rule = split_of_utterances(context), frame_rule(context.inputs["A2"])
+    """What a phase that builds on A0, A1 and A2 reads. ValueError if A1's latents are of another corpus or table."""
+    split_of, rule = split_of_utterances(context), rule_of(context)
     return stored_utterances(open_store(context.inputs["A1"].path / LATENTS), split_of, rule.min_sec), rule
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final, overload
 
 import numpy as np
@@ -23,7 +24,7 @@ from inscape.nn.context_encoder import Steps
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
 
 __all__ = [
     "FrameWindows",
@@ -34,7 +35,6 @@ __all__ = [
     "prefetched",
     "step_windows",
     "steps_of",
-    "with_strange_contexts",
 ]
 
 
@@ -122,11 +122,48 @@ class FrameWindows:
         """How many windows there are."""
         return int(self._ends_U[-1]) if len(self._ends_U) else 0
 
+    def _rows(self, numbers_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The utterance of each window, counted in `indices`, and the number of its first window."""
+        row_N = np.searchsorted(self._ends_U, numbers_N, side="right")
+        return row_N, np.where(row_N > 0, self._ends_U[np.maximum(row_N - 1, 0)], 0)
+
     def places(self, numbers_N: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]]:
         """The utterance (its index in the corpus) and the first frame of each window."""
-        row_N = np.searchsorted(self._ends_U, numbers_N, side="right")
-        before_N = np.where(row_N > 0, self._ends_U[np.maximum(row_N - 1, 0)], 0)
-        return self.indices[row_N], numbers_N - before_N + self.skip
+        row_N, first_N = self._rows(numbers_N)
+        return self.indices[row_N], numbers_N - first_N + self.skip
+
+    def _apart(self, numbers_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How many windows of the same utterance end before each begins, and how many begin after it ends."""
+        row_N, first_N = self._rows(numbers_N)
+        at_N, count_N = numbers_N - first_N, self._ends_U[row_N] - first_N
+        return np.maximum(at_N - self.length + 1, 0), np.maximum(count_N - at_N - self.length, 0)
+
+    def has_elsewhere(self, numbers_N: Int[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+        """Whether the utterance of each window has another one that shares no frame with it."""
+        return np.add(*self._apart(numbers_N)) > 0
+
+    def elsewhere(self, numbers_N: Int[np.ndarray, " N"], draw: np.random.Generator) -> Int[np.ndarray, " N"]:
+        """For each window another of its utterance, drawn from those that share no frame with it.
+
+        Of the same utterance, since what is constant in a recording, as its level, is told by any of its frames and is
+        no knowledge of the sequence. Windows for which `has_elsewhere` is false are a fault of the caller.
+        """
+        before_N, after_N = self._apart(numbers_N)
+        assert np.all(before_N + after_N > 0)
+        pick_N = draw.integers(0, before_N + after_N)
+        _, first_N = self._rows(numbers_N)
+        return np.where(pick_N < before_N, first_N + pick_N, numbers_N + self.length + pick_N - before_N)
+
+    @cached_property
+    def with_elsewhere(self) -> Int[np.ndarray, " M"]:
+        """The numbers of all windows that have another elsewhere in their utterance. ValueError if none has."""
+        found = np.flatnonzero(self.has_elsewhere(np.arange(self.total)))
+        if not len(found):
+            raise ValueError(
+                f"no utterance holds two windows of {self.length} frames that share none, which the control wants: "
+                "give longer ones, or a smaller window"
+            )
+        return found
 
     def at(self, numbers_N: Int[np.ndarray, " N"]) -> Float[Tensor, "N F D"]:
         """The windows of these numbers."""
@@ -139,6 +176,18 @@ class FrameWindows:
         """The rank's slice of the batch of a step, with replacement; the whole batch does not depend on `world`."""
         numbers = np.random.default_rng(step_seed(seed, step, 0)).integers(0, self.total, batch)
         return self.at(numbers[rank * batch // world : (rank + 1) * batch // world])
+
+    def draw_strange(self, seed: int, step: int, rank: int, world: int, batch: int, window: int) -> Steps:
+        """As `draw`, of `with_elsewhere` and as steps: each with the context of another place of its utterance."""
+        draw = np.random.default_rng(step_seed(seed, step, 0))
+        numbers = self.with_elsewhere[draw.integers(0, len(self.with_elsewhere), batch)]
+        others, part = self.elsewhere(numbers, draw), slice(rank * batch // world, (rank + 1) * batch // world)
+        return self.strange_steps(numbers[part], others[part], window)
+
+    def strange_steps(self, numbers_N: Int[np.ndarray, " N"], others_N: Int[np.ndarray, " N"], window: int) -> Steps:
+        """The steps of some windows with the contexts of others."""
+        steps = steps_of(self.at(numbers_N), window, self.span)
+        return steps._replace(context_NWD=self.at(others_N)[:, :window])
 
     def sample(self, count: int, seed: int) -> Int[np.ndarray, " N"]:
         """Numbers of `count` windows (all, if there are fewer) without replacement, in rising order."""
@@ -200,13 +249,6 @@ def steps_of(frames_NFD: Float[Tensor, "N F D"], window: int, span: int = 1) -> 
     return Steps(frames_NFD[:, :window], frames_NFD[:, -1] - frames_NFD[:, -1 - span])
 
 
-def with_strange_contexts(steps: Steps) -> Steps:
-    """Each step with the context of the window before it in the batch: nothing to predict from, where those are drawn
-    at random.
-    """
-    return Steps(steps.context_NWD.roll(1, 0), steps.delta_ND)
-
-
 @final
 class StepBatches(Sequence[Steps]):
     """Contexts and steps of some windows, read again at each pass; slices are views."""
@@ -228,10 +270,10 @@ class StepBatches(Sequence[Steps]):
     ) -> StepBatches:
         """Batches of about `size` windows; two or more, so that halves can check each other.
 
-        strangers: a seed; every step then has the context of another of these windows, drawn at random.
+        strangers: a seed; every step then has the context of another place of its utterance, see `elsewhere`.
         """
         count = max(2, -(-len(numbers_N) // size))
-        strange_N = None if strangers is None else np.random.default_rng((strangers, 1)).permutation(numbers_N)
+        strange_N = None if strangers is None else windows.elsewhere(numbers_N, np.random.default_rng((strangers, 1)))
         strange = None if strange_N is None else np.array_split(strange_N, count)
         return cls(windows, window, np.array_split(numbers_N, count), strange)
 
@@ -248,10 +290,9 @@ class StepBatches(Sequence[Steps]):
         if isinstance(index, slice):
             strange = None if self.strange is None else self.strange[index]
             return StepBatches(self.windows, self.window, self.parts[index], strange)
-        steps = steps_of(self.windows.at(self.parts[index]), self.window, self.windows.span)
         if self.strange is None:
-            return steps
-        return steps._replace(context_NWD=self.windows.at(self.strange[index])[:, : self.window])
+            return steps_of(self.windows.at(self.parts[index]), self.window, self.windows.span)
+        return self.windows.strange_steps(self.parts[index], self.strange[index], self.window)
 
 
 @contextmanager

@@ -30,8 +30,10 @@ from inscape.core.study import Context, Phase
 from inscape.data.latent_frames import FRAMES, FrameCounts, first_eligible, write_frames
 from inscape.data.latent_store import FORMAT, PLAN, LatentStore, Shard, StoredUtterance, open_store, save_shard
 from inscape.extras import load_extra
-from inscape.stats.context_windows import Windows, deltas, flat_contexts, mean_contexts
-from inscape.studies.audio_structure.latents import LATENTS, OF
+from inscape.stats.conditioning import context_scores
+from inscape.stats.context_windows import TRAIN, Utterance, Windows, deltas, flat_contexts, mean_contexts
+from inscape.stats.streamed_pca import accumulate_moments, context_covariance, survey
+from inscape.studies.audio_structure.latents import LATENTS, OF, latents_sha256
 from inscape.studies.audio_structure.sources import CORPUS, SpeechConfig, check_codec_kind, read_splits_of
 
 __all__ = ["COUNTS", "GATE", "PHASE", "Config", "split_of_utterances"]
@@ -39,6 +41,7 @@ __all__ = ["COUNTS", "GATE", "PHASE", "Config", "split_of_utterances"]
 COUNTS = "frames.json"  # how the table was made, for those who read it
 LEAST_OF_SPEAKER = 50  # frames of a speaker whose own ratio the plan reports
 FIT = ("train", "heldout")  # utterances of train speakers
+STEP = 2.0**-10  # a grid on which the numbers of frames lie
 
 
 @dataclass(frozen=True)
@@ -131,17 +134,43 @@ def alignment_errors() -> tuple[int, int]:
             target_N = table["t"].to_numpy()
             due_N = np.arange(max(window - 1 + max(lags), 1), frames)
             pairs = [(target_N, due_N), (table["pos_frac"].to_numpy(), due_N / frames)]
-            windows, latent_TD = Windows(window, lags), store.latents(0)
+            windows, latent_TD, energy_T = Windows(window, lags), store.latents(0), store.energy(0)
             pairs.append((deltas(latent_TD, windows)[:, 0], np.ones(len(due_N))))
             for lag in lags:
                 # The plan's rule, in the plan's own words: end = t - L inclusive, start = end - W + 1.
                 due_NW = np.array([range(t - lag - window + 1, t - lag + 1) for t in due_N])
-                flat_NW = flat_contexts(latent_TD, lag, windows).reshape(-1, window, store.dimension)[..., 0]
-                pairs += [(flat_NW, due_NW), (mean_contexts(latent_TD, lag, windows)[:, 0], due_NW.mean(1))]
+                pairs += _contexts_and_due(Utterance("planted", latent_TD, energy_T, TRAIN), lag, windows, due_NW)
         for found, due in pairs:
             checked += due.size
             wrong += int((found != due).sum()) if found.shape == due.shape else due.size
     return wrong, checked
+
+
+def _contexts_and_due(
+    counted: Utterance, lag: int, windows: Windows, due_NW: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What every reader of contexts says of the latent that counts its frames, and what it has to say.
+
+    The contexts themselves, their mean, their projections on each place, and the mean and covariance of all of them:
+    the last two never see a context, and have offsets of their own.
+    """
+    latent_TD, window = counted.latent_TD, windows.window
+    size = window * latent_TD.shape[1]
+
+    def of_places(flat_NF: np.ndarray) -> np.ndarray:
+        return flat_NF.reshape(len(flat_NF), window, -1)[..., 0]
+
+    score_NF = context_scores(latent_TD, lag, windows, np.eye(size), np.zeros(size), STEP)
+    moments = accumulate_moments(lambda: [counted], survey(lambda: [counted], windows))
+    mean_F, covariance_FF = context_covariance(moments, lag)
+    spread = np.var(due_NW[:, 0], ddof=1)  # every place counts on: all of them have it, and with one another, too
+    return [
+        (of_places(flat_contexts(latent_TD, lag, windows)), due_NW),
+        (mean_contexts(latent_TD, lag, windows)[:, 0], due_NW.mean(1)),
+        (of_places(score_NF), due_NW),
+        (of_places(mean_F[None])[0], due_NW.mean(0)),
+        (np.round(covariance_FF - spread, 6), np.zeros((size, size))),
+    ]
 
 
 def _counting_store(folder: Path, frames: int) -> LatentStore:
@@ -176,7 +205,13 @@ def run(context: Context) -> Mapping[str, Estimate]:
     path, first = context.run.path / FRAMES, first_eligible(config.window, config.max_lag)
     counts = write_frames(store, split_of, path, window=config.window, max_lag=config.max_lag, min_sec=config.min_sec)
     found = tally(path)
-    asked = {"window": config.window, "max_lag": config.max_lag, "min_sec": config.min_sec, "first_eligible": first}
+    asked = {
+        "latents_sha256": latents_sha256(context.inputs["A1"]),
+        "window": config.window,
+        "max_lag": config.max_lag,
+        "min_sec": config.min_sec,
+        "first_eligible": first,
+    }
     held = {"rows": dict(found.split), "high_energy": dict(found.loud)}
     context.run.write_json(COUNTS, {**asked, **counts._asdict(), **held})
     loud = loud_share(store, split_of, counts, found, first, config.min_sec)

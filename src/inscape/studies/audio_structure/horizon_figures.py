@@ -41,8 +41,8 @@ LIKELIHOOD, DIRECTION, TAILS, CERTAINTY = (
 CAPTIONS = {
     LIKELIHOOD: "How much better than its baseline the predictor expects the true step of an unheard voice, against "
     "how far ahead it looks. Below zero is better. Mean, and two averages that a few frames cannot carry away. Where a "
-    "line for contexts of other places is drawn, that much is the shape of the steps alone and no prediction. Bands: "
-    "95 % over speakers.",
+    "line for contexts of other places is drawn, that much is the shape of the steps and the recording's level, and no "
+    "prediction. Bands: 95 % over speakers.",
     DIRECTION: "Whether the predicted step points where the true one does. The rule of drift goes back to the mean by "
     "a fixed share; on pure noise it reaches 0.71 one frame ahead and nothing beyond. Bands: 95 % over speakers.",
     TAILS: "The frames sorted by how the predictor did on them against its baseline, from the best to the worst. A "

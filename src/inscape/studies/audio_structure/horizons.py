@@ -24,6 +24,7 @@ from inscape.core.study import Context
 from inscape.stopping import part_of
 from inscape.studies.audio_structure.drift import fit_drift
 from inscape.studies.audio_structure.frame_windows import FrameWindows, StepBatches, step_windows
+from inscape.studies.audio_structure.latents import latents_sha256
 from inscape.studies.audio_structure.predicted_speech import PredictedSpeech
 from inscape.studies.audio_structure.prediction import (
     DiagConfig,
@@ -82,7 +83,7 @@ def fit_horizons(context: Context, speech: PredictedSpeech, config: PredictorCon
                 device=context.device,
                 watched=watched,
             )
-        save_predictor(found[k], config, predictor_path(context.run, k))
+        save_predictor(found[k], config, predictor_path(context.run, k), latents=latents_sha256(context.inputs["A1"]))
     return found
 
 

@@ -31,6 +31,7 @@ from inscape.metrics.directional import per_unit
 from inscape.stopping import part_of
 from inscape.studies.audio_structure.frame_windows import FrameWindows
 from inscape.studies.audio_structure.horizons import predictor_path, write_rows
+from inscape.studies.audio_structure.latents import codec_memory, latents_sha256
 from inscape.studies.audio_structure.predicted_speech import NEEDS, PredictedSpeech, predicted_speech
 from inscape.studies.audio_structure.prediction import (
     DiagConfig,
@@ -40,6 +41,7 @@ from inscape.studies.audio_structure.prediction import (
     load_config,
     load_predictor,
     save_predictor,
+    trained_on,
 )
 from inscape.studies.audio_structure.prediction_figures import CAPTIONS, ROLLOUT_CAPTION, draw_injection, draw_rollout
 from inscape.studies.audio_structure.prediction_measures import Predictor
@@ -85,7 +87,7 @@ UNTUNED_GATE = Gate(
     (
         Criterion("rollout_cosine_last", at_least=PLAN_COSINE, why="direction cosine at rollout step 16"),
         Criterion("rollout_cosine_second", at_least=0.1, source="calibrated", why="the first step that stands on a "
-                  "frame of the predictor's own; in noise nothing is left by then"),
+                  "frame of the predictor's own; of frames that are nothing to each other nothing is left by then"),
         Criterion("length_ratio_last", at_least=0.5, source="calibrated", why="a rollout that stands still makes no "
                   "errors; the first experiment of this kind ended so"),
         Criterion("length_ratio_last", at_most=2, source="calibrated", why="and one that runs away has left speech"),
@@ -120,6 +122,8 @@ def predictor_of_t2(context: Context, dimension: int) -> tuple[Predictor, Predic
     model = load_predictor(path)
     if model.dimension != dimension:
         raise ValueError(f"{path} is for latents of {model.dimension} numbers, and A1's have {dimension}: run T2 again")
+    if trained_on(path) != latents_sha256(context.inputs["A1"]):
+        raise ValueError(f"{path} was trained on other latents than {context.inputs['A1'].path}: run T2 again")
     return model.to(pick_device(context.device)), load_config(path)
 
 
@@ -234,7 +238,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         gain_U = free_nll(models["trained on rollouts"], segments) - free_nll(first, segments)
         metrics |= last_steps(before, "untuned") | {"tuning_gain_per_dim": bootstrap_mean(gain_U, UNIT, seed=seed)}
     write(context, found, after)
-    return metrics
+    return metrics | codec_memory(context)
 
 
 PHASE = Phase(

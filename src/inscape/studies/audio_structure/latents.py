@@ -4,7 +4,8 @@ Method: the codec turns each recording into vectors at a fixed rate, in shards t
 was stored is read back and counted. A few recordings are encoded again, alone and in one batch: published models have
 had batches that gave other latents than single recordings (transformers, issue 43377). Last, how loud a frame is, is
 read off its latent by a ridge regression (Hoerl & Kennard 1970) on other recordings: a codec that gives constants, or
-numbers of its own, passes all the rest.
+numbers of its own, passes all the rest. And noise takes the place of what comes after a frame: one that moves with it
+knows its future, and then to predict it is no feat.
 
 A negative result would mean that what later phases measure is a fault of the extraction and no property of speech.
 
@@ -13,33 +14,32 @@ Cost: quick 4 seconds on one CPU core with log-mel; a neural codec takes about a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from inscape.core.estimate import Estimate, bootstrap_mean, exact
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase
 from inscape.data.latent_extraction import Extraction, extract, in_processes
-from inscape.data.latent_store import LatentStore
-from inscape.data.speech.audio_files import read_audio
 from inscape.data.speech.corpus import Utterance
 from inscape.device import pick_device
-from inscape.pretrained.codec import AudioCodec, open_codec
+from inscape.pretrained.codec import open_codec
+from inscape.studies.audio_structure.latent_checks import checks_of
 from inscape.studies.audio_structure.latent_figures import draw_latents
 from inscape.studies.audio_structure.sources import CORPUS, Recording, SpeechConfig, read_recordings
 
-__all__ = ["GATE", "LATENTS", "OF", "PHASE", "Config"]
+__all__ = ["GATE", "LATENTS", "OF", "PHASE", "Config", "codec_memory", "latents_sha256", "noted_memory"]
 
 LATENTS = "latents"  # the store, in A1's run
-OF = "latents_of.json"  # of which corpus, so that a later phase cannot mix two
-
-PIECE_SEC = 2.0
-QUIETEST = 1e-4  # energies below this are silence: 80 dB under full scale
-RIDGE = 1e-3  # of the mean variance
+OF = "latents_of.json"  # of which corpus, and which numbers, so that a later phase cannot mix two
+MEMORY = (
+    "a frame of {codec} changes with {behind} frames before its own, so part of what its past tells of it is the "
+    "codec's own memory, and nothing here takes that off (log-mel: 1)"
+)
 
 
 @dataclass(frozen=True)
@@ -77,56 +77,32 @@ GATE = Gate(
                   "refused here is the codec's doing"),
         Criterion("loudness_correlation", at_least=0.5, source="calibrated", why="constants, and numbers that have "
                   "nothing to do with the sound, give 0; log-mel gives 0.92, Lyra 0.89"),
+        Criterion("frames_ahead", at_most=0, source="calibrated", why="a frame that changes with the sound after its "
+                  "own block knows its future; Whisper's see their whole window"),
     )
 )  # fmt: skip
 
 
-def batch_difference(codec: AudioCodec, stored: Sequence[np.ndarray], paths: Sequence[str]) -> float:
-    """Largest difference between latents of a batch and of the same recording alone, in units of their spread.
-
-    The batch holds the recordings in `paths` and pieces of them of one length, since codecs batch those. What is stored
-    of them has to agree as well.
-    """
-    whole = [read_audio(path, codec.sample_rate) for path in paths]
-    pieces = [samples_S[: round(PIECE_SEC * codec.sample_rate)] for samples_S in whole]
-    batch = codec.encode([*whole, *pieces])
-    alone = [codec.encode([samples_S])[0] for samples_S in (*whole, *pieces)]
-    pairs = [*zip(batch, alone, strict=True), *zip(stored, alone[: len(whole)], strict=True)]
-    if any(one_TD.shape != other_TD.shape for one_TD, other_TD in pairs):
-        return np.inf
-    spread = max(float(np.concatenate(alone).std()), float(np.finfo(np.float32).tiny))
-    return max(float(np.abs(one_TD - other_TD).max()) for one_TD, other_TD in pairs) / spread
+def latents_sha256(run: RunDir) -> str:
+    """Of the latents that a run of A1 holds. ValueError where the run kept none, as those of before did."""
+    found = (run.read_json(OF) or {}).get("sha256")
+    if not isinstance(found, str):
+        raise ValueError(f"{run.path / OF} does not say of which latents it is: run A1 again")
+    return found
 
 
-def loudness_correlation(store: LatentStore, rows: Sequence[int], seed: int) -> Estimate:
-    """Correlation of a frame's loudness with what a linear readout of its latent says, in recordings not fitted on.
-
-    The readout is fitted on the first half of `rows`; the mean is over the recordings of the second. Each is centred,
-    and a correlation has no scale, so neither a recording's level nor its noise floor counts. Loudness is the logarithm
-    of the energy; a readout that says nothing counts as 0.
-    """
-    half = len(rows) // 2
-    square_DD, product_D = np.zeros((store.dimension, store.dimension)), np.zeros(store.dimension)
-    for i in rows[:half]:
-        latent_TD, loudness_T = _centred(store, i)
-        square_DD += latent_TD.T @ latent_TD
-        product_D += latent_TD.T @ loudness_T
-    ridge = RIDGE * np.trace(square_DD) / store.dimension + np.finfo(np.float64).tiny
-    weight_D = np.linalg.solve(square_DD + ridge * np.eye(store.dimension), product_D)
-    found = []
-    for i in rows[half:]:
-        latent_TD, loudness_T = _centred(store, i)
-        said_T = latent_TD @ weight_D
-        if loudness_T.any():
-            scale = math.sqrt(float(said_T @ said_T) * float(loudness_T @ loudness_T))
-            found.append(float(said_T @ loudness_T) / scale if scale else 0.0)
-    return bootstrap_mean(found, "recordings", seed=seed)
+def codec_memory(context: Context) -> dict[str, Estimate]:
+    """frames_behind, as A1 found it; nothing of planted latents, which no codec made."""
+    made_of = context.inputs["A1"].read_json(OF) or {}
+    behind = made_of.get("frames_behind")
+    return {} if behind is None else {"frames_behind": noted_memory(context.run, str(made_of.get("codec")), behind)}
 
 
-def _centred(store: LatentStore, i: int) -> tuple[np.ndarray, np.ndarray]:
-    latent_TD = store.latents(i).astype(np.float64)
-    loudness_T = np.log(np.maximum(store.energy(i), QUIETEST).astype(np.float64))
-    return latent_TD - latent_TD.mean(0), loudness_T - loudness_T.mean()
+def noted_memory(run: RunDir, codec: str, behind: int) -> Estimate:
+    """How many earlier frames a codec's frames change with; where it is more than one, the run's log says so."""
+    if behind > 1:
+        run.append_log({"kind": "notice", "text": MEMORY.format(codec=codec, behind=behind)})
+    return exact(behind, 1, "codec")
 
 
 def extracted(context: Context, recordings: Sequence[Recording]) -> Extraction:
@@ -157,15 +133,16 @@ def run(context: Context) -> Mapping[str, Estimate]:
     if set_aside:
         said = f"{config.data.codec} refused {len(set_aside)} recordings; the first: {set_aside[0].path}: "
         context.run.append_log({"kind": "notice", "text": said + set_aside[0].reason})
-    corpus = context.inputs["A0"].read_json(CORPUS)
-    context.run.write_json(OF, {"corpus_sha256": corpus["sha256"], "codec": config.data.codec, **found._asdict()})
     order = [int(i) for i in np.random.default_rng(context.seed).permutation(len(store))]
     codec = open_codec(config.data.codec, device=str(pick_device(context.device)), project=config.project)
     path_of = {r.utterance_id: r.path for r in recordings}
-    compared = order[: config.compared]
-    difference = batch_difference(
-        codec, [store.latents(i) for i in compared], [path_of[store.utterances[i].utterance_id] for i in compared]
+    checks = checks_of(
+        codec, store, path_of, order, compared=config.compared, read_off=config.read_off, seed=context.seed
     )
+    made_of = {"corpus_sha256": context.inputs["A0"].read_json(CORPUS)["sha256"], "sha256": store.digest()}
+    made_of |= {"spec": config.data.codec, "project": config.project}
+    heard = {name: int(checks[name].value) for name in ("frames_ahead", "frames_behind")}
+    context.run.write_json(OF, {**made_of, **heard, **found._asdict()})
     draw_latents(context.run, store, sorted(order[: config.drawn]))
     asked = len(store) + len(set_aside)
     widths = {store.latents(i).shape[1] for i in range(len(store))}
@@ -173,9 +150,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
         "non_finite": exact(found.non_finite, found.frames, "frames"),
         "dimensions": exact(len(widths | {store.dimension}), len(store), "recordings"),
         "rate_error_hz": exact(abs(found.measured_hz - found.expected_hz), len(store), "recordings"),
-        "batch_difference": exact(difference, len(compared), "recordings"),
         "refused_share": exact(len(set_aside) / asked, asked, "recordings"),
-        "loudness_correlation": loudness_correlation(store, order[: config.read_off], context.seed),
+        **checks,
         "frames": exact(found.frames, len(store), "recordings"),
         "hours": exact(found.hours, len(store), "recordings"),
         "dimension": exact(found.dimension, 1, "codec"),

@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from inscape.core.rundir import RunDir
 from inscape.core.study import Context
 from inscape.data.latent_store import LatentStore, open_store
-from inscape.studies.audio_structure.eligible_frames import frame_rule
+from inscape.studies.audio_structure.eligible_frames import FrameRule, rule_of
 from inscape.studies.audio_structure.frame_windows import StepBatches, UtterancesInMemory, step_windows
 from inscape.studies.audio_structure.frames import split_of_utterances
 from inscape.studies.audio_structure.latents import LATENTS
@@ -36,15 +35,14 @@ def predicted_speech(context: Context) -> PredictedSpeech:
     """The latents of a run's inputs. ValueError if they do not fit together, or nothing is left to fit or test on."""
     split_of = split_of_utterances(context)
     store = open_store(context.inputs["A1"].path / LATENTS)
-    return PredictedSpeech(store, **eligible_rows(store, split_of, context.inputs["A2"]))
+    return PredictedSpeech(store, **eligible_rows(store, split_of, rule_of(context)))
 
 
-def eligible_rows(store: LatentStore, split_of: dict[str, str], table: RunDir) -> dict[str, np.ndarray]:
-    """Numbers of the utterances of each split that A2's run `table` does not call too short.
+def eligible_rows(store: LatentStore, split_of: dict[str, str], rule: FrameRule) -> dict[str, np.ndarray]:
+    """Numbers of the utterances of each split that A2's rule does not call too short.
 
     ValueError if there is none to fit on, or none to test on.
     """
-    rule = frame_rule(table)
     long_enough = [i for i, row in enumerate(store.utterances) if row.duration_sec >= rule.min_sec]
     rows = {
         split: np.array([i for i in long_enough if split_of.get(store.utterances[i].utterance_id) == split], np.int64)

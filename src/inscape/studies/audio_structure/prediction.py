@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -32,7 +33,6 @@ from inscape.studies.audio_structure.frame_windows import (
     StepBatches,
     prefetched,
     steps_of,
-    with_strange_contexts,
 )
 from inscape.studies.audio_structure.prediction_measures import Predictor, gain_over_baseline
 from inscape.train import FitConfig, fit
@@ -50,6 +50,7 @@ __all__ = [
     "new_predictor",
     "save_predictor",
     "train_predictor",
+    "trained_on",
 ]
 
 HEADS = ("direction_magnitude", "mixture_density")
@@ -208,21 +209,23 @@ def train_predictor(
     """Measure training statistics, train, and return the averaged weights; a run with checkpoints is continued.
 
     train, watched: windows of one horizon, from `step_windows`; the latter is looked at by evaluations.
-    strangers: every step is given with the context of another; what is learned then is the shape of the steps.
+    strangers: every step is given with the context of another place of its utterance; what is learned then is the shape
+    of the steps, and what any place of a recording says of them.
     """
     window, settings = config.context.window, config.train
     seed_everything(seed)
     sizes = {"hidden": config.hidden, "layers": config.layers, "components": config.components}
     model = new_predictor(config.head, window, train.corpus.dimension, **sizes)
-    swap = seed if strangers else None
-    model.measure(StepBatches.of(train, window, train.sample(config.diag.max_train_samples, seed), strangers=swap))
-    batches = None
-    if watched is not None:
-        batches = StepBatches.of(watched, window, watched.sample(WATCHED, seed), strangers=swap)
+    sampled = train.sample(config.diag.max_train_samples, seed)
+    if strangers:
+        sampled = np.intersect1d(sampled, train.with_elsewhere, assume_unique=True)
+    model.measure(StepBatches.of(train, window, sampled, strangers=seed if strangers else None))
+    batches = None if watched is None else StepBatches.of(watched, window, watched.sample(WATCHED, seed))
 
     def batch_at(step: int, rank: int, world: int) -> Steps:
-        steps = steps_of(train.draw(seed, step, rank, world, settings.batch), window, train.span)
-        return with_strange_contexts(steps) if strangers else steps
+        if strangers:
+            return train.draw_strange(seed, step, rank, world, settings.batch, window)
+        return steps_of(train.draw(seed, step, rank, world, settings.batch), window, train.span)
 
     return fit_predictor(
         model,
@@ -259,9 +262,9 @@ def fit_predictor(
     return ema
 
 
-def save_predictor(model: Predictor, config: PredictorConfig, path: Path) -> None:
-    """Write weights, statistics and config into one safetensors file."""
-    about = {"config": asdict(config), "dimension": model.dimension}
+def save_predictor(model: Predictor, config: PredictorConfig, path: Path, *, latents: str = "") -> None:
+    """Write weights, statistics and config into one safetensors file; latents: sha256 of those it was trained on."""
+    about = {"config": asdict(config), "dimension": model.dimension, "latents": latents}
     write_atomically(path, save(weights_of(model), {ABOUT: json.dumps(about)}))
 
 
@@ -275,7 +278,12 @@ def load_config(path: Path) -> PredictorConfig:
     return _loaded(path)[1]
 
 
-def _loaded(path: Path) -> tuple[Predictor, PredictorConfig]:
+def trained_on(path: Path) -> str:
+    """The sha256 of latents that `save_predictor` was given; empty where none was. ValueError as `load_predictor`."""
+    return _loaded(path)[2]
+
+
+def _loaded(path: Path) -> tuple[Predictor, PredictorConfig, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -288,4 +296,4 @@ def _loaded(path: Path) -> tuple[Predictor, PredictorConfig]:
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} holds no predictor ({reason}); give a file that a prediction run wrote") from None
-    return model.eval(), config
+    return model.eval(), config, str(about.get("latents", ""))

@@ -110,14 +110,16 @@ def measure_predictor(
     dnll_gaussian: less that of a diagonal Gaussian over training steps, the same yardstick for all predictors;
     dnll_direction: the direction's share of dnll (direction_magnitude only); nll, nll_median, nll_trimmed;
     direction_cosine; magnitude_ratio; log_magnitude_r2; still_share: steps without length, which are not scored.
-    strangers: a seed; every step is given with the context of another window.
+    strangers: a seed; every step that has one is given with the context of another place of its utterance.
     With `drift`: drift_cosine, and cosine_over_drift, frame by frame. With `strangers_N`, the NLL of the same windows
-    (`windows.sample(samples, seed)`) under a predictor that learned from the contexts of others: over_strangers, and
-    per dimension. With `swapped`, a seed: over_swapped_median_per_dim, the median of NLL less that of the same step
-    and predictor with the context of another window. Where contexts say nothing that is symmetric around 0, whatever
-    the predictor has learned.
+    (`windows.sample(samples, seed)`; NaN where there is no such place) under a predictor that learned from contexts of
+    other places: over_strangers_within, and per dimension. With `swapped`, a seed: over_swapped_within_median_per_dim,
+    the median of NLL less that of the same step and predictor with the context of another place of the utterance. Where
+    a context says no more than any other place of its recording, that is symmetric around 0, whatever was learned.
     """
     numbers = windows.sample(samples, seed)
+    if strangers is not None:
+        numbers = numbers[windows.has_elsewhere(numbers)]
     batches = StepBatches.of(windows, model.window, numbers, CHUNK, strangers=strangers)
     frames = _Frames(*map(np.concatenate, zip(*_measured_frames(model, batches, drift), strict=True)))
     kept = frames.scored_N & (frames.true_length_N > 0)
@@ -133,15 +135,15 @@ def measure_predictor(
         over["dnll_direction"] = frames.direction_gain_N
     if drift is not None:
         over |= {"drift_cosine": frames.drift_cosine_N, "cosine_over_drift": frames.cosine_N - frames.drift_cosine_N}
-    if swapped is not None:
-        others = StepBatches.of(windows, model.window, windows.sample(samples, seed), CHUNK, strangers=swapped)
-        swapped_N = (frames.nll_N - frame_nll(model, others)[kept]) / model.dimension
-        median_U = per_unit(swapped_N, unit_N, np.median)
-        metrics["over_swapped_median_per_dim"] = bootstrap_mean(median_U, unit, seed=seed)
-    if strangers_N is not None:
-        over["over_strangers"] = frames.nll_N - strangers_N[kept]
-        over["over_strangers_per_dim"] = over["over_strangers"] / model.dimension
     metrics |= {name: bootstrap_mean(per_unit(x_N, unit_N), unit, seed=seed) for name, x_N in over.items()}
+    if swapped is not None:
+        there_N = windows.has_elsewhere(numbers)
+        others = StepBatches.of(windows, model.window, numbers[there_N], CHUNK, strangers=swapped)
+        swapped_N = (frames.nll_N[there_N] - frame_nll(model, others)) / model.dimension
+        median_U = per_unit(swapped_N, unit_N[there_N], np.median)
+        metrics["over_swapped_within_median_per_dim"] = bootstrap_mean(median_U, unit, seed=seed)
+    if strangers_N is not None:
+        metrics |= _over_strangers(frames.nll_N - strangers_N[kept], unit_N, unit, model.dimension, seed)
     utterance_N, start_N = windows.places(numbers)
     worst = [
         (str(windows.corpus.utterances[utterance_N[i]].utterance_id), int(start_N[i]) + windows.length - 1, value)
@@ -166,6 +168,18 @@ def _likelihood(
         "nll": nll.mean,
         "nll_median": nll.median,
         "nll_trimmed": nll.trimmed_mean,
+    }
+
+
+def _over_strangers(
+    over_N: np.ndarray, unit_N: np.ndarray, unit: str, dimension: int, seed: int
+) -> dict[str, Estimate]:
+    """Of the frames that have another place in their utterance; NaN marks those that have none."""
+    there_N = ~np.isnan(over_N)
+    over_U = per_unit(over_N[there_N], unit_N[there_N])
+    return {
+        "over_strangers_within": bootstrap_mean(over_U, unit, seed=seed),
+        "over_strangers_within_per_dim": bootstrap_mean(over_U / dimension, unit, seed=seed),
     }
 
 

@@ -7,7 +7,8 @@ that ends `lag_sec` before the target, and as target the change over the last `s
 target over a uniform direction and one LogNormal length (a von Mises-Fisher head, Mardia & Jupp 2000) is divided by
 its duration: nats a second. The comparison frame by frame, as the first experiment of this kind made it, is made as
 well and stands beside it. The lag is longer than the span, for else the context would hold one end of the target, and
-noise would seem predictable.
+noise would seem predictable. Every store that is made here is asked what A1 asks of its own, and what any codec
+refused is left out for all, and counted.
 
 A negative result would mean that at this distance in time nothing can be told of one of the latents, so that there is
 nothing to compare.
@@ -17,6 +18,7 @@ Cost: quick 11 seconds on two CPU cores, small some 10 minutes; full, with two n
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,16 +31,19 @@ from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase
-from inscape.data.latent_extraction import extract
+from inscape.data.latent_extraction import Verification, extract
 from inscape.data.latent_store import LatentStore, open_store
 from inscape.data.speech.corpus import Utterance
 from inscape.device import pick_device
 from inscape.pretrained.codec import open_codec
 from inscape.stopping import part_of
+from inscape.studies.audio_structure import latents
 from inscape.studies.audio_structure.drift import fit_drift
+from inscape.studies.audio_structure.eligible_frames import rule_of
 from inscape.studies.audio_structure.frame_windows import StepBatches, step_windows
 from inscape.studies.audio_structure.frames import split_of_utterances
 from inscape.studies.audio_structure.horizons import StatisticsConfig, as_row, write_rows
+from inscape.studies.audio_structure.latent_checks import checks_of
 from inscape.studies.audio_structure.latents import LATENTS, OF
 from inscape.studies.audio_structure.predicted_speech import NEEDS, PredictedSpeech, eligible_rows
 from inscape.studies.audio_structure.prediction import (
@@ -55,6 +60,8 @@ from inscape.studies.audio_structure.sources import SpeechConfig, check_codec_ki
 __all__ = ["GATE", "PHASE", "Config"]
 
 HEADS = ("direction_magnitude", "mixture_density")
+CHECKED = ("non_finite", "rate_error_hz", "batch_difference", "loudness_correlation", "frames_ahead")  # as in A1
+COMPARED, READ_OFF = 4, 60  # recordings, as in A1
 NAIVE_WINDOW = 8  # frames, whatever they last
 
 
@@ -117,11 +124,16 @@ GATE = Gate(
         Criterion("least_gain_per_second", at_least=0, source="calibrated", why="nats a second over the baseline, of "
                   "the representation that gains least: a comparison with one that shows nothing ranks noise"),
         Criterion("least_matched_cosine", at_least=0.05, source="calibrated", why="and the least direction cosine; "
-                  "noise gives 0, since the context holds no end of the target"),
+                  "frames that are nothing to each other give 0, since the context holds no end of the target"),
         Criterion("lag_mismatch", at_most=0.1, role="control", source="calibrated", why="the largest difference "
                   "between a lag, span or window in frames and the same in seconds, as a share"),
-        Criterion("recordings_apart", at_most=0, role="control", source="calibrated", why="recordings that one codec "
-                  "took and another refused, and that are compared all the same"),
+        Criterion("recordings_lost", at_most=0.05, role="control", source="calibrated", why="the share of all "
+                  "recordings of the splits that some codec refused: what the others are compared on is without them"),
+        *(
+            replace(criterion, role="control", source="calibrated")
+            for criterion in latents.GATE.criteria
+            if criterion.metric in CHECKED
+        ),
     )
 )  # fmt: skip
 
@@ -160,31 +172,63 @@ def frames_of(matched: MatchedConfig, rate_hz: float) -> Stretch:
     return Stretch(window, lag, span)
 
 
-def stored(context: Context, spec: str, number: int) -> LatentStore:
+class Store(NamedTuple):
+    """A codec's latents of all recordings that it takes, and what was verified of them; None where A1 did that."""
+
+    spec: str
+    latents: LatentStore
+    verified: Verification | None
+
+
+def stored(context: Context, spec: str, number: int) -> Store:
     """A1's latents where they are this codec's, else extracted into the run; an interrupted extraction goes on."""
-    if (context.inputs["A1"].read_json(OF) or {}).get("codec") == spec:
-        return open_store(context.inputs["A1"].path / LATENTS)
+    made_of = context.inputs["A1"].read_json(OF) or {}
+    if made_of.get("spec") == spec and made_of.get("project"):
+        return Store(spec, open_store(context.inputs["A1"].path / LATENTS), None)
     recordings = read_recordings(context.inputs["A0"])
-    return extract(
+    made = extract(
         [Utterance(r.utterance_id, r.speaker_id, Path(r.path)) for r in recordings],
         spec,
         context.run.path / f"{LATENTS}_{number}",
         device=str(pick_device(context.device)),
-    ).store
+    )
+    return Store(spec, made.store, made.verification)
 
 
-def opened(context: Context) -> list[Representation]:
+def checked(context: Context, stores: Sequence[Store]) -> dict[str, Estimate]:
+    """The worst of what A1's checks say of each store that was made here, and the longest memory."""
+    path_of = {r.utterance_id: r.path for r in read_recordings(context.inputs["A0"])}
+    found: list[dict[str, Estimate]] = []
+    for spec, store, verified in stores:
+        if verified is None:
+            continue
+        order = [int(i) for i in np.random.default_rng(context.seed).permutation(len(store))]
+        codec = open_codec(spec, device=str(pick_device(context.device)))
+        checks = checks_of(codec, store, path_of, order, compared=COMPARED, read_off=READ_OFF, seed=context.seed)
+        off = abs(verified.measured_hz - verified.expected_hz)
+        checks["non_finite"] = exact(verified.non_finite, verified.frames, "frames")
+        found.append(checks | {"rate_error_hz": exact(off, len(store), "recordings")})
+        latents.noted_memory(context.run, codec.name, int(checks["frames_behind"].value))
+    worst = {name: max((of[name] for of in found), key=lambda e: e.high) for name in (*CHECKED, "frames_behind")}
+    return worst | {"loudness_correlation": least([of["loudness_correlation"] for of in found])}
+
+
+def lost(context: Context, stores: Sequence[Store]) -> Estimate:
+    """The share of the recordings in A0's splits that some codec, A1's among them if it is compared, did not take."""
+    asked = set(split_of_utterances(context))
+    taken = asked.intersection(*({row.utterance_id for row in store.latents.utterances} for store in stores))
+    return exact(1 - len(taken) / len(asked), len(asked), "recordings")
+
+
+def opened(context: Context, stores: Sequence[Store]) -> list[Representation]:
     """Every codec's latents, of the recordings that all of them have."""
-    stores = [stored(context, spec, i) for i, spec in enumerate(context.config.codecs)]
-    shared = set.intersection(*({row.utterance_id for row in store.utterances} for store in stores))
+    shared = set.intersection(*({row.utterance_id for row in store.latents.utterances} for store in stores))
     split_of = {name: split for name, split in split_of_utterances(context).items() if name in shared}
-    names: list[str] = []
-    found = []
-    for spec, store in zip(context.config.codecs, stores, strict=True):
+    rule, names, found = rule_of(context), [], []
+    for spec, store, _ in stores:
         kind = re.sub("[^a-z0-9]+", "_", f"{spec.partition(':')[0]}_{store.rate_hz:g}hz".lower())
         names.append(kind if kind not in names else f"{kind}_{len(names)}")
-        rows = eligible_rows(store, split_of, context.inputs["A2"])
-        found.append(Representation(names[-1], spec, PredictedSpeech(store, **rows)))
+        found.append(Representation(names[-1], spec, PredictedSpeech(store, **eligible_rows(store, split_of, rule))))
     return found
 
 
@@ -249,34 +293,47 @@ def write(run: RunDir, rows: Sequence[Mapping[str, Any]]) -> None:
     run.write_json(f"{run.figures.name}/captions.json", CAPTIONS)
 
 
+def least(estimates: Sequence[Estimate]) -> Estimate:
+    """The one whose interval reaches farthest down, as it is what a bound judges; one that was not measured, first."""
+    return min(estimates, key=lambda e: e.low if e.measured else -math.inf)
+
+
 def check(config: Config) -> None:
-    """ValueError unless every codec is there with its weights and packages, and slow enough frames are not too slow."""
+    """ValueError unless every codec is there with its weights and packages, is another one, and is not too slow."""
+    known: dict[tuple[str, str], str] = {}
     for spec in config.codecs:
-        frames_of(config.matched, open_codec(spec).rate_hz)
+        codec, where = open_codec(spec), spec.partition(":")[2]
+        folder = Path(where).expanduser()  # two folders of one name are two codecs, of one name
+        place = str(folder.resolve()) if where and folder.is_dir() else where * ("/" in where)
+        same = known.setdefault((codec.name, place), spec)
+        if same != spec:
+            raise ValueError(
+                f"codecs={list(config.codecs)}: {same} and {spec} are one codec, {codec.name}; allowed: two or more, "
+                "all different"
+            )
+        frames_of(config.matched, codec.rate_hz)
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
     """Extract what is not there yet, then train and measure twice for each representation."""
-    found = opened(context)
-    rows = [compared(context, of) for of in found]
+    stores = [stored(context, spec, i) for i, spec in enumerate(context.config.codecs)]
+    checks = checked(context, stores)
+    rows = [compared(context, of) for of in opened(context, stores)]
     write(context.run, rows)
     matched: MatchedConfig = context.config.matched
     mismatch = max(row["stretch"].mismatch(matched, row["rate_hz"]) for row in rows)
-    tested = [{of.speech.store.utterances[i].utterance_id for i in of.speech.eval} for of in found]
-    apart = len(set.union(*tested) - set.intersection(*tested))
-
-    def least(name: str) -> Estimate:
-        return min((row["estimates"][name] for row in rows), key=lambda e: e.value)
-
     gains, naive = (
         np.array([row["estimates"][name].value for row in rows]) for name in ("gain_per_second", "naive_gain_per_frame")
     )
     return {
         "representations": exact(len(rows), len(rows), "codecs"),
-        "least_gain_per_second": least("gain_per_second"),
-        "least_matched_cosine": least("matched_cosine"),
+        **{
+            f"least_{name}": least([row["estimates"][name] for row in rows])
+            for name in ("gain_per_second", "matched_cosine")
+        },
         "lag_mismatch": exact(mismatch, len(rows), "codecs"),
-        "recordings_apart": exact(apart, len(set.union(*tested)), "recordings"),
+        "recordings_lost": lost(context, stores),
+        **checks,
         "ranks_that_differ": exact(int((np.argsort(np.argsort(gains)) != np.argsort(np.argsort(naive))).sum()),
                                    len(rows), "codecs"),
         **{f"{name}_{row['representation']}": e for row in rows for name, e in row["estimates"].items()},

@@ -37,7 +37,7 @@ from inscape.studies.audio_structure.eligible_frames import (
     eligible_utterances,
     miscounted,
 )
-from inscape.studies.audio_structure.latents import LATENTS, OF
+from inscape.studies.audio_structure.latents import LATENTS, codec_memory, latents_sha256
 from inscape.studies.audio_structure.sources import CORPUS, SpeechConfig, check_codec_kind, read_splits_of
 from inscape.studies.audio_structure.structure_decision import (
     PRIMARY_LAG,
@@ -86,8 +86,9 @@ WANTED = 0.6
 BELOW_WANTED = math.nextafter(WANTED, 0)  # the plan says < 0.6, and a criterion's bound may be touched
 PERSISTS = "structure persists where there is sound, and away from the utterance's edges"
 
-# Of the condition that leads: one that passes if there is one, else that with the fewest violations. So the gate passes
-# exactly if any condition does; decision.json has all of them. Slice all, lag 1, unless the name says otherwise.
+# Of the condition that leads: of those that keep the plan's rule, else of all, that with the fewest violations. So the
+# gate passes exactly if a condition keeps all criteria; decision.json has all of them. Slice all, lag 1, unless the
+# name says otherwise.
 GATE = Gate(
     (
         Criterion("vr_train", at_most=BELOW_WANTED, why="VR < 0.6: clusters explain more than 40 %"),
@@ -158,9 +159,8 @@ def measure_centred(
 
 def schemes_summary(context: Context) -> dict[str, Any]:
     """What A3 fitted. ValueError if it was fitted on other latents."""
-    fitted, made_of = context.inputs["A3"].read_json(SUMMARY), context.inputs["A1"].read_json(OF)
-    same = [(x or {}).get(key) for x in (fitted, made_of) for key in ("corpus_sha256", "codec")]
-    if None in same or same[:2] != same[2:]:
+    fitted = context.inputs["A3"].read_json(SUMMARY) or {}
+    if fitted.get("latents_sha256") != latents_sha256(context.inputs["A1"]):
         raise ValueError(f"the schemes in {context.inputs['A3'].path} are of other latents: run A3 again")
     return fitted
 
@@ -252,7 +252,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     }
     decision = decide(GATE, conditions)
     write_decision(context, findings, centred, decision_file(decision, findings))
-    return conditions[decision.leading] | more_metrics(findings, len(decision.passing))
+    return conditions[decision.leading] | more_metrics(findings, len(decision.passing)) | codec_memory(context)
 
 
 PHASE = Phase(

@@ -2,7 +2,8 @@
 
 The plan passes its phase 0 if ANY condition passes. So every condition is judged by the phase's own gate. One that
 keeps the plan's rule leads, or else the one with the fewest violations: its numbers are what the core judges, and the
-phase passes exactly if some condition does. Numbers are made here, bounds stand in the gate alone.
+phase passes exactly if some condition keeps all criteria, the plan's and ours. Numbers are made here, bounds stand in
+the gate alone.
 """
 
 from __future__ import annotations
