@@ -47,6 +47,21 @@ def test_the_words_are_there(study_of: Study, phase: Phase) -> None:
     assert phase.failure_means.endswith("."), "what a negative result would mean"
 
 
+# They learn nothing that a control could be about: every criterion says whether an instrument is whole.
+INSTRUMENTS = ("visual.P0", "audio-structure.A1")
+
+
+@each_phase
+def test_a_gate_has_a_control(study_of: Study, phase: Phase) -> None:
+    controls = [c.metric for c in phase.gate.criteria if c.role == "control"]
+    assert controls or f"{study_of.name}.{phase.code}" in INSTRUMENTS, "what would a broken instrument fail?"
+
+
+@each_phase
+def test_a_config_cannot_be_changed_on_the_way(study_of: Study, phase: Phase) -> None:
+    assert phase.config.__dataclass_params__.frozen, "@dataclass(frozen=True)"
+
+
 @each_phase
 def test_every_preset_loads(study_of: Study, phase: Phase) -> None:
     assert phase.preset_names == ("smoke", "quick", "small", "full")
@@ -400,6 +415,7 @@ def written(run: RunDir) -> set[str]:
 @each_phase
 def test_a_smoke_run_writes_exactly_its_files(study_of: Study, phase: Phase, smoke_runs: dict[str, RunDir]) -> None:
     code = f"{study_of.name}.{phase.code}"
+    assert code in OWN_FILES, f"name in OWN_FILES, in this file, what {code} writes beside what every run has"
     assert written(smoke_runs[code]) == ASKED | MEASURED | OWN_FILES[code]
 
 
