@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from inscape.core.rundir import RunDir, write_atomically
+from inscape.core.rundir import RunDir, run_name, write_atomically
 from inscape.core.standing import judge
 from inscape.studies.visual.model import load_codec, save_codec
 
@@ -35,13 +35,17 @@ SHOWN = (
 
 
 def card(run: RunDir) -> str:
-    """The model card, in Markdown: data, recipe, commit, gates, limits."""
+    """The model card, in Markdown: data, recipe, commits, gates, limits."""
     env = run.read_json(RunDir.ENV)
+    parameters = sum(p.numel() for p in load_codec(run.path).model.parameters())
     rows = []
     for step in _ladder(run):
         verdict = judge(step)
-        phase = step.read_json(RunDir.ENV)["phase"]
-        rows.append(f"| {phase} | {verdict.outcome_of('plan')} | {verdict.outcome_of('calibrated')} |")
+        made = step.read_json(RunDir.ENV)
+        commit = str(made.get("git_commit", "unknown"))[:12]
+        commit += " and changes that were not committed" if made.get("git_dirty") else ""
+        outcomes = f"{verdict.outcome_of('plan')} | {verdict.outcome_of('calibrated')}"
+        rows.append(f"| {made['phase']} | {outcomes} | {run_name(step)} | {commit} |")
     measured = {
         name: f"{fields['value']:.4f} [{fields['low']:.4f}, {fields['high']:.4f}], n = {fields['n']}"
         for name, fields in (run.read_json(RunDir.METRICS) or {}).items()  # an earlier phase measured other weights
@@ -53,12 +57,17 @@ def card(run: RunDir) -> str:
 Sentence to picture (6 x 32 x 32) to sentence. Trained on text alone: the scene grammar of `inscape.data.scenes`, whose
 training split leaves out 5.6 % of the combinations of colour, shape and relation. No image and no foreign weights.
 
-* Recipe: `inscape run visual --preset {env["preset"]} --seed {env["seed"]}`, phases P1 to P5
-* Commit: {env.get("git_commit", "unknown")}
-* Weights: float16 of the running average after P5; made by `python -m inscape.studies.visual.release`
+    from inscape import VisualCodec
+    codec = VisualCodec.from_pretrained()
+    codec.decode(codec.encode(["a red ball is on the blue block"]))
 
-| phase | plan's gate | calibrated gate |
-|---|---|---|
+* Recipe: `inscape run visual --preset {env["preset"]} --seed {env["seed"]}`, phases P1 to P5
+* Weights: {parameters:,} parameters, float16 of the running average after P5; made by
+  `python -m inscape.studies.visual.release`
+* Licence: Apache-2.0, as the package
+
+| phase | plan's gate | calibrated gate | run | commit |
+|---|---|---|---|---|
 {chr(10).join(rows)}
 
 Held-out combinations, free-running; what the codec's `paraphrase` says is sampled under the grammar:
