@@ -61,6 +61,19 @@ def test_bootstrap_covers_the_true_mean_as_often_as_its_docstring_says(n: int, e
     assert abs(covered - expected) < 3 * math.sqrt(expected * (1 - expected) / 500)
 
 
+def test_perfect_scores_are_never_certain_where_most_are_whole() -> None:
+    """Fifty of fifty perfect, of a codec that fails one in fifty: it happens in more than a third of the worlds."""
+    assert bootstrap_mean(np.ones(50), "scenes").low == 1.0
+    perfect = bootstrap_mean(np.ones(50), "scenes", mostly_whole=True)
+    assert perfect == proportion(50, 50, "scenes")
+    rng = np.random.default_rng(1)
+    scores = [np.where(rng.random(50) < 0.02, rng.random(50), 1.0) for _ in range(400)]
+    worlds = [bootstrap_mean(x, "scenes", resamples=200, mostly_whole=True) for x in scores]
+    assert np.mean([w.low <= 0.99 <= w.high for w in worlds]) > 0.95
+    with pytest.raises(ValueError, match="scores from 0 to 2 scenes; mostly_whole wants 0 to 1"):
+        bootstrap_mean([0.0, 2.0], "scenes", mostly_whole=True)
+
+
 def test_bootstrap_is_a_pure_function_of_values_and_seed() -> None:
     values = np.random.default_rng(1).normal(size=25)
     assert bootstrap_mean(values, "scenes") == bootstrap_mean(list(values), "scenes")

@@ -289,3 +289,26 @@ def test_padding_changes_nothing_and_every_parameter_is_trained():
     bias_BM = model.memory_bias(every_B, every_B)
     model.decode(model.memory(states_BPD, z_BZ), bias_BM, tokens_BT[:, :-1]).square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_soft_tokens_have_one_gradient_whatever_the_threads():
+    """Words that stand at many places: their gradients are added in one order, or no training is the same twice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.manual_seed(0)
+        model = LatentCodec(replace(ENCODER, max_length=64), TOY)
+        table_VD = model.encoder.text_encoder.embedding.weight
+        tokens_BT = torch.randint(7, 10, (64, 64), generator=torch.Generator().manual_seed(1))  # 65,536 numbers
+        weight_BTD = torch.randn(64, 64, table_VD.shape[1], generator=torch.Generator().manual_seed(2))
+        model.encoder.forward = lambda tokens_BT, embedded_BTD: embedded_BTD
+        chance_BTV = torch.zeros(64, 64, VOCAB)
+
+        def gradient():
+            found_BTD = model.encode_soft(tokens_BT, chance_BTV)
+            return torch.autograd.grad((found_BTD * weight_BTD).sum(), table_VD)[0]
+
+        first = gradient()
+        assert all(torch.equal(gradient(), first) for _ in range(20))
+    finally:
+        torch.set_num_threads(before)

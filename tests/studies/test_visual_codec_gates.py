@@ -185,6 +185,26 @@ def test_the_smallest_scenes_decide_and_all_where_none_is_so_small():
     assert worst({3: estimates[3]}, 1) == estimates[3]
 
 
+def test_what_was_not_measured_or_is_less_certain_decides():
+    unknown = exact(float("nan"), 0, "scenes")
+    assert worst({1: exact(0.9, 9, "scenes"), 2: unknown}, 2) is unknown
+    wide, narrow = Estimate(0.996, 0.9, 0.999, 9, "scenes"), Estimate(0.995, 0.994, 0.996, 9, "scenes")
+    assert worst({1: narrow, 2: wide}, 2) is wide
+    assert worst({1: narrow, 2: wide}, 2, largest=True) is wide
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.25])
+def test_the_interval_of_a_drop_covers_it(share):
+    """Lost and won as often, so that nothing is lost in all."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        change_N = rng.choice(3, size=400, p=(share, share, 1 - 2 * share))
+        found = drop(change_N != 1, change_N != 0, "scenes")
+        covered += found.low <= 0 <= found.high
+    assert 0.94 <= covered / 2000 <= 0.985
+
+
 # --- P3: jitter ---------------------------------------------------------------------------------------------------
 
 

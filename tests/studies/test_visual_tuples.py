@@ -244,3 +244,14 @@ def test_families_are_as_large_as_asked(grammar):
 
 def edited_scenes(scene: Scene) -> set[Scene]:
     return {other for edit in EDITS for other in all_counterfactuals(scene, edit)}
+
+
+def test_processes_share_the_very_tuples_that_one_would_draw(grammar):
+    """Targets and their start tokens too: which rows are reworded is decided by the row of the whole step."""
+    mixture = Mixture(edited=2, paraphrases=0.5)
+    whole = grammar.tuples_at(3, 7, 0, 1, 48, mixture)
+    shares = [grammar.tuples_at(3, 7, rank, 2, 48, mixture) for rank in (0, 1)]
+    for name in ("sentence_BT", "paraphrase_BT", "target_BT", "start_B"):
+        of_share = [getattr(share, name).reshape(3, 8, -1) for share in shares]  # scene, first edit, second edit
+        assert (np.concatenate(of_share, 1).reshape(48, -1) == getattr(whole, name).reshape(48, -1)).all(), name
+    assert set(whole.start_B.tolist()) == {CANONICAL, PARAPHRASE}

@@ -65,7 +65,9 @@ def score_scenes(texts: Sequence[str], scenes: Sequence[Scene]) -> SceneScores:
     got = [_read(text) for text in texts]
     pairs = list(zip(scenes, got, strict=True))
     return SceneScores(
-        bootstrap_mean([0.0 if found is None else graph_f1(scene, found) for scene, found in pairs], UNIT),
+        bootstrap_mean(
+            [0.0 if found is None else graph_f1(scene, found) for scene, found in pairs], UNIT, mostly_whole=True
+        ),
         proportion(sum(found == scene for scene, found in pairs), len(got), UNIT),
         proportion(sum(found is not None for found in got), len(got), UNIT),
     )

@@ -112,7 +112,8 @@ class LatentCodec(nn.Module):
         """
         table_VD = self.encoder.text_encoder.embedding.weight
         expected_BTD = chance_BTV.to(table_VD.dtype) @ table_VD.detach()
-        embedded_BTD = table_VD[tokens_BT] + expected_BTD - expected_BTD.detach()
+        # Not table_VD[tokens_BT]: on several threads its backward adds a token's places in any order (not bit for bit).
+        embedded_BTD = functional.embedding(tokens_BT, table_VD) + expected_BTD - expected_BTD.detach()
         return self.encoder(tokens_BT, embedded_BTD)
 
     def embed(
@@ -130,9 +131,8 @@ class LatentCodec(nn.Module):
 
     def memory_bias(self, sees_v_B: Tensor, sees_z_B: Tensor) -> Float[Tensor, "B M"]:
         """Attention bias that hides V or z from some of the sentences."""
-        seen_B2 = torch.stack((sees_v_B, sees_z_B), 1)
-        counts = torch.tensor([self.places, self.config.z_places], device=seen_B2.device)
-        seen_BM = seen_B2.repeat_interleave(counts, 1, output_size=self.places + self.config.z_places)
+        of_v_M = torch.arange(self.places + self.config.z_places, device=sees_v_B.device) < self.places
+        seen_BM = torch.where(of_v_M, sees_v_B[:, None], sees_z_B[:, None])
         return torch.zeros(seen_BM.shape, device=seen_BM.device).masked_fill(~seen_BM, MASKED)
 
     def decode(

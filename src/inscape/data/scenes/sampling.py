@@ -1,4 +1,6 @@
-"""Scenes drawn at random: uniform over the plain scenes of a number of facts, or over those of one split.
+"""Scenes drawn at random: relation, figure and ground of each fact uniformly, over plain scenes or those of one split.
+
+Both orders of "next to" are one scene, so each of these is drawn twice as often as one of another relation.
 
 `fast.py` draws whole arrays by the same rule.
 """
@@ -31,7 +33,7 @@ def sample(
     """A random plain scene: no two of its objects share colour and shape, so every swap of it has a meaning.
 
     rng: a generator, a seed, or None for a fresh draw. facts: 1 to 3, or None for a uniform choice of the three.
-    split: "train", "validation", "test" or "heldout", or None for any. Uniform over the scenes asked for.
+    split: "train", "validation", "test" or "heldout", or None for any.
     """
     check_facts(facts)
     check_split(split)

@@ -105,16 +105,23 @@ def found(
 def drop(before_N: np.ndarray, after_N: np.ndarray, unit: str) -> Estimate:
     """Share right before less share right after, of the same units: the share lost less the share won.
 
-    The interval is put together from Wilson's of both shares (Newcombe 1998, method 10), so it keeps a width where
-    nothing changed; a bootstrap would claim certainty there.
+    The interval is put together from Wilson's of both shares (Newcombe 1998, method 10), with the correlation that two
+    shares of one whole have, -sqrt(l w / ((1 - l) (1 - w))). It keeps a width where nothing changed; a bootstrap would
+    claim certainty there.
     """
     before_N, after_N = np.asarray(before_N, bool), np.asarray(after_N, bool)
     count = len(before_N)
     lost = proportion(int((before_N & ~after_N).sum()), count, unit)
     won = proportion(int((~before_N & after_N).sum()), count, unit)
     value = lost.value - won.value
-    low = value - math.hypot(lost.value - lost.low, won.high - won.value)
-    high = value + math.hypot(lost.high - lost.value, won.value - won.low)
+    odds = [share.value / max(1 - share.value, 1 / (count + 1)) for share in (lost, won)]
+    together = min(1.0, math.sqrt(odds[0] * odds[1]))
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(one**2 + other**2 + 2 * together * one * other)
+
+    low = value - reach(lost.value - lost.low, won.high - won.value)
+    high = value + reach(lost.high - lost.value, won.value - won.low)
     return Estimate(value, low, high, count, unit)
 
 
@@ -163,9 +170,13 @@ def deciding(facts: Sequence[int], decide: int) -> tuple[int, ...]:
 
 
 def worst(estimates: Mapping[int, Estimate], decide: int, *, largest: bool = False) -> Estimate:
-    """The estimate that decides: the lowest (or largest) among the scenes that `deciding` names."""
+    """The estimate that decides among the scenes that `deciding` names: one that was not measured, or else the one
+    whose interval reaches lowest (or highest)."""
     among = [estimates[n] for n in deciding(tuple(estimates), decide)]
-    return max(among, key=lambda e: e.value) if largest else min(among, key=lambda e: e.value)
+    unknown = next((estimate for estimate in among if not estimate.measured), None)
+    if unknown is not None:
+        return unknown
+    return max(among, key=lambda e: e.high) if largest else min(among, key=lambda e: e.low)
 
 
 def _z(codec: TrainedCodec, latent_NCHW: Tensor, change: Change | None) -> Float[np.ndarray, "N Z"]:

@@ -167,7 +167,10 @@ class _Grammar:
             edited=mixture.edited,
             rewordings=mixture.rewordings,
         )
-        row_B = np.arange(len(drawn.sentence_BT)) + rank * len(drawn.sentence_BT)
+        # Numbers of the step's rows, whoever draws them: scenes of all processes first, then their first edits, ...
+        families = len(drawn.sentence_BT) // (1 + mixture.edited)
+        edit_B, family_B = np.divmod(np.arange(len(drawn.sentence_BT)), families)
+        row_B = edit_B * families * world + rank * families + family_B
         reworded_B = fast.uniforms(seed, _TARGETS + step, row_B, 1)[:, 0] < mixture.paraphrases
         return SentenceTuples(
             drawn.sentence_BT,
