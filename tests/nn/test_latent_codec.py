@@ -297,9 +297,9 @@ def test_soft_tokens_have_one_gradient_whatever_the_threads():
     torch.set_num_threads(2)
     try:
         torch.manual_seed(0)
-        model = LatentCodec(replace(ENCODER, max_length=64), TOY)
+        model = LatentCodec(replace(ENCODER, max_length=64, d=128), TOY)
         table_VD = model.encoder.text_encoder.embedding.weight
-        tokens_BT = torch.randint(7, 10, (64, 64), generator=torch.Generator().manual_seed(1))  # 65,536 numbers
+        tokens_BT = torch.randint(7, 10, (64, 64), generator=torch.Generator().manual_seed(1))  # 524,288 numbers in 3 rows
         weight_BTD = torch.randn(64, 64, table_VD.shape[1], generator=torch.Generator().manual_seed(2))
         model.encoder.forward = lambda tokens_BT, embedded_BTD: embedded_BTD
         chance_BTV = torch.zeros(64, 64, VOCAB)
