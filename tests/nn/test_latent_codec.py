@@ -297,12 +297,12 @@ def test_soft_tokens_have_one_gradient_whatever_the_threads():
     torch.set_num_threads(2)
     try:
         torch.manual_seed(0)
-        model = LatentCodec(replace(ENCODER, max_length=64, d=128), TOY)
+        model = LatentCodec(replace(ENCODER, max_length=64, d=256), TOY)
         table_VD = model.encoder.text_encoder.embedding.weight
-        tokens_BT = torch.randint(7, 10, (64, 64), generator=torch.Generator().manual_seed(1))  # 524,288 numbers in 3 rows
-        weight_BTD = torch.randn(64, 64, table_VD.shape[1], generator=torch.Generator().manual_seed(2))
+        tokens_BT = torch.randint(7, 12, (256, 64), generator=torch.Generator().manual_seed(1))  # of five words
+        weight_BTD = torch.randn(256, 64, table_VD.shape[1], generator=torch.Generator().manual_seed(2))
         model.encoder.forward = lambda tokens_BT, embedded_BTD: embedded_BTD
-        chance_BTV = torch.zeros(64, 64, VOCAB)
+        chance_BTV = torch.zeros(256, 64, VOCAB)
 
         def gradient():
             found_BTD = model.encode_soft(tokens_BT, chance_BTV)
