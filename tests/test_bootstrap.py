@@ -2,10 +2,12 @@
 
 import importlib.util
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,7 @@ TAG = f"cp{sys.version_info[0]}{sys.version_info[1]}"
 @pytest.fixture
 def boot(tmp_path, monkeypatch):
     """The bootstrap as a module, over a small repository in a folder whose name has a space."""
-    for name in ("INSCAPE_VENV", "INSCAPE_TORCH", "UV_FIND_LINKS", "PIP_FIND_LINKS"):
+    for name in ("INSCAPE_VENV", "INSCAPE_TORCH", "INSCAPE_COMMAND", "UV_FIND_LINKS", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
     root = tmp_path / "a clone"
     root.mkdir()
@@ -260,6 +262,38 @@ def test_a_study_brings_its_extras_and_takes_none_away(toolbox, monkeypatch):
     assert not toolbox.is_set_up("water+air")  # was made from the old lock
 
 
+def test_what_a_named_study_needs_is_known_for_every_verb_that_runs_its_code(boot):
+    def needs(line):
+        return boot.extra_of(line.split())
+
+    assert needs("run audio-fusion.phase1 data.path=x") == needs("sweep audio-fusion.phase1 x=1,2") == "audio+lm"
+    assert needs("bench audio-fusion --json") == needs("bench prompt-compression:some/model.1") == "lm"
+    assert needs("config audio-fusion.phase1 --preset full") == "lm"
+    assert [needs(line) for line in ("bench codec", "bench audio-structure", "config visual.P1")] == [""] * 3
+
+
+def test_the_tests_environment_stands_in_for_exactly_those_extras_that_it_holds_whole(boot):
+    """An extra that it holds in part would be taken for there, and its study would end at a missing package."""
+    extras = tomllib.loads(FILE.with_name("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    needed = {extra for of_verb in boot.NEEDY.values() for extras in of_verb.values() for extra in extras.split("+")}
+    assert {extra for extra in needed if not set(extras[extra]) <= set(extras["dev"])} == boot.BEYOND_DEV
+
+
+def test_after_the_tests_a_study_still_gets_its_packages(toolbox, monkeypatch):
+    toolbox.BIN.mkdir(parents=True)
+    toolbox.PYTHON.touch()
+    steps = Steps(toolbox, monkeypatch)
+    toolbox.set_up("dev")
+    for words in (["run", "prompt-compression"], ["run", "audio-structure", "data.codec=lyra:here"]):
+        steps.commands.clear()
+        toolbox.set_up(toolbox.extra_of(words))
+        assert steps.commands, f"{words}: nothing was installed"
+    steps.commands.clear()
+    toolbox.set_up("audio+lm")
+    toolbox.set_up(toolbox.extra_of(["export", "--format", "sbert", "OUT"]))
+    assert steps.commands == []
+
+
 def test_a_set_up_that_was_cut_off_is_done_again(toolbox, monkeypatch):
     toolbox.BIN.mkdir(parents=True)
     toolbox.PYTHON.touch()
@@ -331,6 +365,18 @@ def test_words_are_handed_over(made, monkeypatch, tmp_path, words, handed):
     testing = words[:1] == ["test"]
     assert seen["cwd"] == (made.ROOT if testing else tmp_path)
     assert seen["env"].get("OMP_NUM_THREADS") == ("1" if testing else None) or "OMP_NUM_THREADS" in os.environ
+    assert seen["env"].get("INSCAPE_COMMAND") == (None if testing else "./inscape")
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [("./inscape", "./inscape"), ("../a clone/inscape", "'../a clone/inscape'"), ("inscape", "./inscape")],
+)
+def test_the_program_is_told_what_the_user_calls_it(boot, monkeypatch, typed, again):
+    monkeypatch.setattr(sys, "argv", [typed, "status"])
+    assert boot.called_as() == again
+    monkeypatch.setattr(boot, "WINDOWS", True)
+    assert boot.called_as().startswith("python ")
 
 
 def test_tests_named_from_another_folder_are_found(made, monkeypatch, tmp_path):
@@ -431,9 +477,9 @@ def test_a_start_that_has_nothing_to_set_up_is_quick(made, tmp_path):
     (made.ROOT / "inscape").write_bytes(FILE.read_bytes())
     (made.ROOT / "inscape").chmod(0o755)
     made.PYTHON.unlink()
-    script(made.BIN, "import sys; print(*sys.argv[1:])")
+    script(made.BIN, "import os, sys; print(os.environ['INSCAPE_COMMAND'], *sys.argv[1:])")
     made.stamp_path("").write_text(made.stamp_of(""))
     start = time.monotonic()
     said = subprocess.check_output([made.ROOT / "inscape", "status", "--json"], text=True)
-    assert said == "-P -m inscape status --json\n"
+    assert said == f"{shlex.quote(str(made.ROOT / 'inscape'))} -P -m inscape status --json\n"
     assert time.monotonic() - start < 2

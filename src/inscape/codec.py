@@ -22,6 +22,7 @@ from torch import Tensor
 
 from inscape.codec_latents import Latents, checked_latents
 from inscape.codec_sentences import checked_sentences, names_of, of_the_grammar, refuse_long, unknown_word
+from inscape.core.program import program
 from inscape.core.rundir import find_runs
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.parser import read
@@ -311,7 +312,7 @@ def find_weights() -> Path:
         if runs:
             return max(runs, key=lambda run: run.path.name).path
     raise ValueError(
-        "there are no weights yet: give --weights RUN, or train some with: inscape run visual --preset quick"
+        f"there are no weights yet: give --weights RUN, or train some with: {program()} run visual --preset quick"
     )
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from inscape.core.program import program
 from inscape.core.rundir import RunDir
 
 __all__ = ["DiskFull", "TrainingDiverged", "TrainingInterrupted", "disk_full_in_one_line", "part_of", "stop_requests"]
@@ -70,7 +71,7 @@ def disk_full_in_one_line(folder: Path) -> Iterator[None]:
         raise DiskFull(
             error.errno,
             f"{error.strerror} while writing in {folder}; what was saved before is whole: "
-            f"make room, then continue with: inscape resume {folder}",
+            f"make room, then continue with: {program()} resume {folder}",
         ) from None
 
 
@@ -83,7 +84,7 @@ def part_of(run: RunDir, name: str) -> Iterator[RunDir]:
         yield part
     except TrainingInterrupted:
         raise TrainingInterrupted(
-            f"stopped within {name}, and saved; continue with: inscape resume {run.path}"
+            f"stopped within {name}, and saved; continue with: {program()} resume {run.path}"
         ) from None
     except DiskFull as error:
         raise DiskFull(error.errno, str(error.strerror).replace(str(part.path), str(run.path))) from None

@@ -28,6 +28,7 @@ from inscape.checkpoint import (
     save_checkpoint,
 )
 from inscape.continuing import changes_of, check_same_run, circumstances
+from inscape.core.program import program
 from inscape.core.rundir import RunDir
 from inscape.device import Processes, autocast_dtype, join_processes, keep_freed_memory, seed_step
 from inscape.journal import Journal, forget_after
@@ -118,7 +119,7 @@ def fit(
                 if stopping:
                     raise TrainingInterrupted(
                         f"stopped after step {training.step} of {config.steps}, and saved; "
-                        f"continue with: inscape resume {run.path}"
+                        f"continue with: {program()} resume {run.path}"
                     )
             processes.barrier()
         ema = training.weights.finish()

@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from inscape.core.program import program
+
 __all__ = [
     "FORMAT",
     "RunDir",
@@ -103,11 +105,11 @@ class RunDir:
         run = cls(Path(path))
         if not run.path.is_dir():
             raise ValueError(
-                f"{path} is not a folder; a run is a folder runs/STUDY/PHASE/PRESET/TIME-..., see inscape status"
+                f"{path} is not a folder; a run is a folder runs/STUDY/PHASE/PRESET/TIME-..., see {program()} status"
             )
         env = run.read_json(cls.ENV)
         if env is None:
-            raise ValueError(f"{path} is not a run folder: it has no {cls.ENV}; see inscape status")
+            raise ValueError(f"{path} is not a run folder: it has no {cls.ENV}; see {program()} status")
         if not isinstance(env, dict) or env.get("format") != FORMAT:
             found = env.get("format") if isinstance(env, dict) else None
             raise ValueError(

@@ -10,6 +10,7 @@ from inscape.core.corpus import CONTENTS, CORPUS, changed_contents, contents_of,
 from inscape.core.environment import environment
 from inscape.core.estimate import NotFinite
 from inscape.core.gate import Outcome, Verdict, fingerprint_of_gate
+from inscape.core.program import program
 from inscape.core.rundir import (
     FORMAT,
     RunDir,
@@ -133,7 +134,7 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
     if env.get("fingerprint") != fingerprint_of_file(run.path / RunDir.CONFIG):
         raise ValueError(
             f"{run.path / RunDir.CONFIG} was edited since the run began, so its parts would not fit together; "
-            f"undo that, or start another with inscape run {study.name}.{phase.code} key=value"
+            f"undo that, or start another with {program()} run {study.name}.{phase.code} key=value"
         )
     gate_of_run(run)  # refused before anything more is measured
     if not isinstance(env.get("corpus"), list):
@@ -143,7 +144,7 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
     ]:
         raise ValueError(
             f"{', '.join(changed)} holds something else than when {run.path} began; put back what it held, or start "
-            f"another with inscape run {study.name}.{phase.code} {' '.join(env['corpus'])}"
+            f"another with {program()} run {study.name}.{phase.code} {' '.join(env['corpus'])}"
         )
     verdict = _execute(study, phase, run)
     finished(run)
@@ -243,11 +244,11 @@ def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
     inputs = {code: _built_on(run, code, path) for code, path in env["inputs"].items()}
     with run.exclusive():
         if run.finished:
-            raise ValueError(f"{run.path} is finished; start another with inscape run {study.name}.{phase.code}")
+            raise ValueError(f"{run.path} is finished; start another with {program()} run {study.name}.{phase.code}")
         try:
             metrics = phase.run(Context(config, env["seed"], env["device"], env["preset"], run, inputs))
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted; continue with: inscape resume {run.path}") from None
+            raise KeyboardInterrupt(f"interrupted; continue with: {program()} resume {run.path}") from None
         except NotFinite as error:
             raise MeasurementFailed(
                 f"{study.name}.{phase.code} seed {env['seed']} failed: {error}; what there is of it is kept: {run.path}"
@@ -307,7 +308,7 @@ def _input(study: Study, code: str, request: Request, seed: int, gate: Standing)
     if not finished:
         raise ValueError(
             f"{study.name}.{code} has no finished {request.preset} run to build on; "
-            f"first: inscape run {study.name}.{code} --preset {request.preset}"
+            f"first: {program()} run {study.name}.{code} --preset {request.preset}"
         )
     return max(reversed(finished), key=lambda found: (found[1]["seed"] == seed, _is_declared(*found, runs)))[0]
 

@@ -19,6 +19,7 @@ from inscape.core.config import differences, fingerprint_of_file, from_yaml, wit
 from inscape.core.corpus import CONTENTS, changed_contents
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome, Verdict, fingerprint_of_gate
+from inscape.core.program import program
 from inscape.core.rundir import RunDir, find_runs, is_run_named
 from inscape.core.study import SMOKE, Phase, Study
 
@@ -298,7 +299,7 @@ def _metrics(run: RunDir) -> dict[str, Estimate]:
     if stored is None and run.finished:
         raise ValueError(f"{path} is missing, though the run is finished; restore it, or {_again(run)}")
     if stored is None:
-        raise ValueError(f"{path} is missing: it has not been measured yet; inscape resume {run.path}")
+        raise ValueError(f"{path} is missing: it has not been measured yet; {program()} resume {run.path}")
     try:
         return {name: Estimate.from_json(fields) for name, fields in stored.items()}
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
@@ -310,5 +311,5 @@ def _again(run: RunDir) -> str:
     env = run.read_json(RunDir.ENV)
     if not isinstance(env, dict) or not {"study", "phase", "preset", "seed"} <= env.keys():
         return "run the phase again"
-    words = f"inscape run {env['study']}.{env['phase']} --preset {env['preset']} --seed {env['seed']}"
+    words = f"{program()} run {env['study']}.{env['phase']} --preset {env['preset']} --seed {env['seed']}"
     return f"run the phase again: {words}"

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from inscape.core.program import program
 from inscape.core.rundir import RunDir, across_seeds_path, write_atomically, write_json_atomically
 from inscape.report.record import Record, hashes_in, read_record
 from inscape.report.run_page import CAPTIONS, KINDS
@@ -35,7 +36,7 @@ def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     """
     record = read_record(run.path, log=False)
     if not record.finished:
-        raise ValueError(f"{run.path} is not finished, so it is no evidence yet; inscape resume {run.path}")
+        raise ValueError(f"{run.path} is not finished, so it is no evidence yet; {program()} resume {run.path}")
     if record.preset == "smoke":
         raise ValueError(f"{run.path} is a smoke run, which is evidence of nothing; collect a run of another preset")
     if record.problems:
