@@ -100,6 +100,18 @@ def test_list_config_and_status_as_json(capsys):
     assert "visual.P0" in capsys.readouterr().out
 
 
+def test_the_help_of_run_says_what_opens_gates_and_what_does_not(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["run", "--help"]) == 0
+    said = "config changes; such a run never opens a gate; data.* names a corpus, with gates of its own"
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_errors_name_the_program_as_it_was_called(capsys, monkeypatch):
+    monkeypatch.setenv("INSCAPE_COMMAND", "./inscape")
+    assert refused(capsys, "judge").endswith("; see ./inscape judge --help")
+
+
 def test_smoke_study_from_run_to_picture(capsys, tmp_path):
     assert main(["run", "visual", "--preset", "smoke"]) == 0
     capsys.readouterr()

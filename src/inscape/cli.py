@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inscape.command_line import BAD_INPUT, OneLineParser, escape_what_cannot_be_printed, parse_words
+from inscape.core.program import program
 
 if TYPE_CHECKING:
     from inscape.core.rundir import RunDir
@@ -27,7 +28,7 @@ PRESETS = ("smoke", "quick", "small", "full")
 
 def build_parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
-    parser = OneLineParser(prog="inscape", description="Learn a latent, test it honestly, and see it.")
+    parser = OneLineParser(prog=program(), description="Learn a latent, test it honestly, and see it.")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, do: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -37,7 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = verb("run", _run, "run a study or one phase of it, behind its gates")
     run.add_argument("target", metavar="STUDY[.PHASE]")
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="config changes; such a run never opens a gate")
+    changes = "config changes; such a run never opens a gate; data.* names a corpus, with gates of its own"
+    run.add_argument("overrides", nargs="*", metavar="key=value", help=changes)
     run.add_argument("--preset", choices=PRESETS, default="quick")
     run.add_argument("--seed", type=int, help="one seed instead of all declared ones")
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
