@@ -137,7 +137,20 @@ def test_the_command_collects_writes_and_checks(tmp_path: Path, capsys: pytest.C
     assert main([str(results), "--readme", str(readme)]) == 0
     assert "visual.P1" in readme.read_text()
     assert main([str(results), "--readme", str(readme), "--check"]) == 0
+    assert capsys.readouterr().err == ""
     assert main([str(results), "--collect", str(tmp_path)]) == 2
     told = capsys.readouterr()
     assert "not a run folder" in told.err
     assert told.err.count("\n") == 1
+
+
+def test_a_check_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, run = tmp_path / "results", planted_run(tmp_path / "runs")
+    assert main([str(results), "--check", "--collect", str(run.path)]) == 2
+    assert capsys.readouterr().err == (
+        "inscape.report: --check compares the tables of a file; name it with --readme, such as --readme README.md\n"
+    )
+    assert not results.exists()
+    (tmp_path / "README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    assert main([str(results), "--readme", str(tmp_path / "README.md"), "--check"]) == 2
+    assert "results holds no committed runs" in capsys.readouterr().err

@@ -64,6 +64,21 @@ def test_a_verdict_without_all_declared_seeds_is_not_in_yet(tmp_path: Path) -> N
     assert own.endswith("| ✓ pass |")
 
 
+@pytest.mark.parametrize(
+    ("dirty", "said"),
+    [
+        ((True, True), "| ✓ pass; uncommitted changes |"),
+        ((False, True), "| ✓ pass; uncommitted changes (seed 1) |"),
+        ((False, False), "| ✓ pass |"),
+    ],
+)
+def test_evidence_of_code_that_no_commit_holds_is_marked(tmp_path: Path, dirty: tuple[bool, bool], said: str) -> None:
+    for seed, git_dirty in enumerate(dirty):
+        collect(planted_run(tmp_path / "runs", seed=seed, git_dirty=git_dirty), tmp_path / "results")
+    row = next(line for line in result_tables(tmp_path / "results", tmp_path).splitlines() if "[visual.P1]" in line)
+    assert row.endswith(said)
+
+
 def test_seeds_under_different_configs_are_no_plain_pass(tmp_path: Path) -> None:
     for seed, config in enumerate(("aaaaaaaa", "bbbbbbbb")):
         words = {"seeds": [[7], 0, 1]}  # of which one is none
@@ -140,6 +155,28 @@ def test_writing_twice_changes_nothing_more(tmp_path: Path) -> None:
     place = tmp_path / "results/visual/P1/quick/seed-0/metrics.json"
     place.write_text(place.read_text().replace("0.95", "0.96"))
     assert update_readme(readme, tmp_path / "results", write=False)
+
+
+@pytest.mark.parametrize("named", ["result", "docs"])
+def test_a_mistyped_folder_of_results_empties_no_table(tmp_path: Path, named: str) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/page.md").touch()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\nmany figures\n{END}\n")
+    with pytest.raises(ValueError, match=f"{named} holds no committed runs; give the folder that they were collected"):
+        update_readme(readme, tmp_path / named)
+    assert "many figures" in readme.read_text()
+    assert not (tmp_path / named / "README.md").exists()
+
+
+def test_a_folder_that_has_nothing_yet_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/.gitkeep").touch()
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{BEGIN}\n{END}\n")
+    assert update_readme(readme, tmp_path / "results")
+    assert not update_readme(readme, tmp_path / "results")
+    assert "No results have been committed yet." in readme.read_text()
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}", f"{END}{BEGIN}{END}"])

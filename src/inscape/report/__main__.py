@@ -1,7 +1,7 @@
 """Keep the committed evidence: `python -m inscape.report results --collect RUN... --readme README.md [--check]`.
 
 --collect copies finished runs into the folder (with --no-figures all but the figures), --readme brings the README's
-tables up to date, and --check only says whether they are (exit 1 if not). Bad input: one line, exit 2.
+tables up to date, and --check beside it only says whether they are (exit 1 if not). Bad input: one line, exit 2.
 """
 
 import argparse
@@ -24,9 +24,13 @@ def main(words: Sequence[str] | None = None) -> int:
         "--no-figures", action="store_true", help="leave figures behind: they show sentences of the corpus"
     )
     parser.add_argument("--readme", type=Path, help="the file whose result tables are brought up to date")
-    parser.add_argument("--check", action="store_true", help="write nothing to the README; exit 1 if it is out of date")
+    parser.add_argument(
+        "--check", action="store_true", help="only compare --readme's tables; exit 1 if one is out of date"
+    )
     asked = parser.parse_args(words)
     try:
+        if asked.check and asked.readme is None:
+            raise ValueError("--check compares the tables of a file; name it with --readme, such as --readme README.md")
         for run in asked.collect:
             print(collect(RunDir.open(run), asked.results, figures=not asked.no_figures))
         if asked.readme is None:

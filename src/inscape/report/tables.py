@@ -52,9 +52,14 @@ def with_tables(text: str, tables: str) -> str:
 def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
     """Bring the tables in `readme` and in results/README.md up to date; True if one of them was not.
 
-    With write=False nothing is written. ValueError if `readme` cannot be read, or has no place for the tables.
+    With write=False nothing is written. ValueError if `readme` cannot be read, or has no place for the tables, or
+    `results` is not there or holds other things than evidence: empty tables would replace those of the right folder.
     """
     readme, beside = Path(readme), Path(results) / "README.md"
+    if not _is_for_evidence(Path(results)):
+        raise ValueError(
+            f"{results} holds no committed runs; give the folder that they were collected into, such as results"
+        )
     try:
         old = readme.read_text(encoding="utf-8")
     except OSError as error:
@@ -67,11 +72,19 @@ def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
         raise ValueError(f"{readme}: {error}") from None
     whole = f"# Results\n\n{MADE_BY}\n\n{result_tables(results, Path(results))}\n"
     stale = [(readme, new)] if new != old else []
-    if Path(results).is_dir() and (not beside.is_file() or beside.read_text(encoding="utf-8") != whole):
+    if not beside.is_file() or beside.read_text(encoding="utf-8") != whole:
         stale.append((beside, whole))
     for path, text in stale if write else []:
         write_atomically(path, text)
     return bool(stale)
+
+
+def _is_for_evidence(results: Path) -> bool:
+    """Whether a folder holds committed runs, or nothing yet."""
+    if not results.is_dir():
+        return False
+    others = [entry for entry in results.iterdir() if entry.name != "README.md" and not entry.name.startswith(".")]
+    return bool(run_folders(results)) or not others
 
 
 def _summary(group: Sequence[Record], link_from: Path) -> str:
@@ -85,7 +98,10 @@ def _summary(group: Sequence[Record], link_from: Path) -> str:
         _by_seed(group, [record.outcome_of("plan") for record in group]),
         _by_seed(group, [record.outcome_of("calibrated") for record in group]),
         _shown(across.outcome) + (f" ({across.note})" if across.note else "") if across else "",
-        _by_seed(group, [record.outcome for record in group]) + _of_several_configs(group) + _to_run(group),
+        _by_seed(group, [record.outcome for record in group])
+        + _of_several_configs(group)
+        + _to_run(group)
+        + _of_uncommitted_code(group),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -103,6 +119,13 @@ def _seeds_of(record: Record) -> str:
 def _of_several_configs(group: Sequence[Record]) -> str:
     """All seeds must pass under one config: of several no gate is passed, whatever each one says."""
     return "; seeds under different configs" if len({record.fingerprint for record in group}) > 1 else ""
+
+
+def _of_uncommitted_code(group: Sequence[Record]) -> str:
+    """Code that no commit holds cannot be checked out again."""
+    seeds = [str(record.seed) for record in group if record.env.get("git_dirty")]
+    some = f" (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})" if len(seeds) < len(group) else ""
+    return f"; uncommitted changes{some}" if seeds else ""
 
 
 def _to_run(group: Sequence[Record]) -> str:
