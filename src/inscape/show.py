@@ -95,27 +95,42 @@ def study_rows(studies: Iterable[Study]) -> list[dict[str, Any]]:
 
 
 def status_rows(studies: Iterable[Study], root: Path) -> list[dict[str, Any]]:
-    """What `inscape status` shows: one row for each phase and preset that has a run, or whose gate is open to run.
+    """What `inscape status` shows: one row for each phase, preset and corpus that has a run, and for each quick phase.
+
+    A corpus that the user named has a ladder of its own; `corpus` holds the data.* words that name it.
 
     ValueError if `root` is no folder; only the default one need not be there yet.
     """
     if not root.is_dir() and (root != Path("runs") or root.exists()):
         raise ValueError(f"{root} is not a folder; give the folder that the runs are kept in with --out")
     return [
-        row for s in studies for p in s.phases for preset in p.preset_names if (row := _status_row(s, p, preset, root))
+        _status_row(s, p, preset, root, corpus, runs)
+        for s in studies
+        for p in s.phases
+        for preset in p.preset_names
+        for corpus, runs in _runs_by_corpus(s, p, preset, root).items()
     ]
 
 
-def _status_row(study: Study, phase: Phase, preset: str, root: Path) -> dict[str, Any] | None:
-    runs = list(find_runs(root, study.name, phase.code, preset))
-    if not runs and preset != "quick":
-        return None
-    state = standing(study, phase, preset, root)
+def _runs_by_corpus(study: Study, phase: Phase, preset: str, root: Path) -> dict[tuple[str, ...], list[RunDir]]:
+    """The runs on each corpus, the declared one first."""
+    found: dict[tuple[str, ...], list[RunDir]] = {(): []} if preset == "quick" else {}
+    for run in find_runs(root, study.name, phase.code, preset):
+        words = run.read_json(RunDir.ENV).get("corpus")
+        found.setdefault(tuple(map(str, words)) if isinstance(words, list) else (), []).append(run)
+    return dict(sorted(found.items()))
+
+
+def _status_row(
+    study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...], runs: Sequence[RunDir]
+) -> dict[str, Any]:
+    state = standing(study, phase, preset, root, corpus)
     return {
         "study": study.name,
         "phase": phase.code,
         "preset": preset,
-        "may_run": preset == "smoke" or is_open(study, phase, preset, root).open,
+        "corpus": list(corpus),
+        "may_run": preset == "smoke" or is_open(study, phase, preset, root, corpus).open,
         "passed": state.open,
         "missing": list(state.reasons),
         "runs": [
@@ -139,8 +154,9 @@ def _outcome(run: RunDir) -> str:
 
 
 def status_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Print `status_rows`."""
+    """Print `status_rows`; a corpus that the user named stands beside the preset."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table()
@@ -149,5 +165,6 @@ def status_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         gate = "[green]passed[/]" if row["passed"] else "open to run" if row["may_run"] else "[red]shut[/]"
         runs = ", ".join(f"s{r['seed']} {r['outcome']}" for r in row["runs"][-6:]) or "none"
-        table.add_row(f"{row['study']}.{row['phase']}", row["preset"], gate, runs, "; ".join(row["missing"]))
+        preset, missing = escape(" ".join((row["preset"], *row["corpus"]))), escape("; ".join(row["missing"]))
+        table.add_row(f"{row['study']}.{row['phase']}", preset, gate, runs, missing)
     Console().print(table)

@@ -13,6 +13,7 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir, find_runs
 from inscape.core.runner import resume
 from inscape.core.study import Context
+from inscape.show import status_rows, status_table
 
 MINE, OTHER = ("data.text=mine",), ("data.text=other",)
 
@@ -263,3 +264,26 @@ def test_a_fetch_that_was_stopped_goes_on(world: MakeWorld, tmp_path: Path) -> N
     (run,) = find_runs(w.root)
     assert resume(w.study, run, lambda _: None).passed
     assert w.standing(corpus=own)[0]
+
+
+def test_the_status_has_a_row_for_each_corpus_with_its_own_runs_and_its_own_gate(world: MakeWorld) -> None:
+    w = world()
+    w.run("P1", overrides=MINE)
+    w.run("P1", overrides=OTHER, preset="full")
+    w.run("P1", overrides=("signal=0.1",))
+    rows = {(r["phase"], r["preset"], *r["corpus"]): r for r in status_rows([w.study], w.root)}
+    assert [key for key in rows if key[0] == "P1"] == [("P1", "quick"), ("P1", "quick", *MINE), ("P1", "full", *OTHER)]
+    own, declared = rows["P1", "quick", *MINE], rows["P1", "quick"]
+    assert (own["passed"], own["missing"], [r["outcome"] for r in own["runs"]]) == (True, [], ["PASS"])
+    assert (declared["passed"], [r["outcome"] for r in declared["runs"]]) == (False, ["FAIL"])
+    assert declared["missing"] == ["P1 has no finished quick run under today's config and gate"]
+    w.run("P2", overrides=MINE)
+    rows = {(r["phase"], *r["corpus"]): r for r in status_rows([w.study], w.root) if r["preset"] == "quick"}
+    assert (rows["P2", *MINE]["may_run"], rows["P2",]["may_run"]) == (True, False)
+
+
+def test_the_status_shows_a_corpus_as_it_was_typed(world: MakeWorld, capsys: pytest.CaptureFixture[str]) -> None:
+    w = world()
+    w.run("P1", overrides=("data.text=[red]",))
+    status_table(status_rows([w.study], w.root))
+    assert "data.text=[red]" in "".join(capsys.readouterr().out.replace("│", "").split())
