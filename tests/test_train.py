@@ -359,6 +359,37 @@ def test_compiled_training_stays_near_the_eager_one(tmp_path: Path) -> None:
     torch.testing.assert_close(parameters_of(eager.model), parameters_of(compiled.model), rtol=1e-3, atol=1e-4)
 
 
+def test_a_model_of_which_only_parts_are_called_has_its_layers_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the codec, which has no forward: compiling the whole would do nothing, in silence."""
+    compiled: list[str] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compiled.append(type(self).__name__))
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.GELU()) for _ in range(3))
+
+    train._compile(Parts())
+    assert compiled == ["Sequential"] * 3
+    compiled.clear()
+    train._compile(nn.Linear(2, 2))
+    assert compiled == ["Linear"]
+    with pytest.raises(ValueError, match="fit.compile=true finds nothing to compile in Module; leave it out"):
+        train._compile(nn.Module())
+
+
+def test_the_log_is_on_the_disk_before_a_checkpoint_that_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    sync, save = RunDir.sync_log, train.save_checkpoint
+    monkeypatch.setattr(RunDir, "sync_log", lambda self: (told.append("log"), sync(self)))
+    monkeypatch.setattr(train, "save_checkpoint", lambda *words: (told.append("checkpoint"), save(*words)))
+    toy_fit(tmp_path)
+    assert told[:2] == ["log", "checkpoint"]
+    assert told.count("log") == told.count("checkpoint")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_no_step_waits_for_the_gpu(tmp_path: Path) -> None:

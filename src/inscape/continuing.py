@@ -42,6 +42,7 @@ def circumstances(device: torch.device, config: FitConfig, processes: Processes)
         "processes": processes.world,
         "accumulate": config.accumulate,
         "parallel": config.parallel,
+        "compile": config.compile,
     }
 
 

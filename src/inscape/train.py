@@ -33,7 +33,7 @@ from inscape.core.rundir import RunDir
 from inscape.device import Processes, autocast_dtype, join_processes, keep_freed_memory, seed_step
 from inscape.journal import Journal, forget_after
 from inscape.optimization import FitConfig, ema_decay_at, learning_rate, make_optimizer, update_ema
-from inscape.parallel import LossTerms, Weights, hold_weights
+from inscape.parallel import LossTerms, Weights, blocks_of, hold_weights
 from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted, disk_full_in_one_line, stop_requests
 
 __all__ = [
@@ -103,7 +103,7 @@ def fit(
         training = _begin(model, config, run, seed, device, processes)
         with training.journal:
             if config.compile:
-                model.compile(dynamic=False)  # a few bucketed lengths: one specialised graph each
+                _compile(model)
             while training.step < config.steps:
                 _step(training, batch_at, loss_terms)
                 last = training.step == config.steps
@@ -324,6 +324,19 @@ def _evaluations(run: RunDir) -> list[dict[str, Any]]:
     return [{"step": line.pop("step"), "values": {k: v for k, v in line.items() if k != "kind"}} for line in lines]
 
 
+def _compile(model: nn.Module) -> None:
+    """torch.compile of what loss terms call: the model, or where it is only its parts that are called, their layers.
+
+    ValueError if there are none: nothing would be compiled, and nobody told.
+    """
+    whole = type(model).forward is not nn.Module.forward
+    parts = [model] if whole else [part for part in blocks_of(model) if type(part).forward is not nn.Module.forward]
+    if not parts:
+        raise ValueError(f"fit.compile=true finds nothing to compile in {type(model).__name__}; leave it out")
+    for part in parts:
+        part.compile(dynamic=False)  # a few bucketed lengths: one specialised graph each
+
+
 def _save(training: _Training) -> None:
     """A checkpoint of finite weights, or TrainingDiverged."""
     _fetch(training)
@@ -333,6 +346,8 @@ def _save(training: _Training) -> None:
     began = time.monotonic()
     parts = training.weights.parts()
     _check_finite(training, parts)
+    if processes.first:
+        training.run.sync_log()  # a step that is never made again must not lose its lines
     state = {
         "seed": training.seed,
         "seconds": training.seconds,

@@ -186,6 +186,11 @@ class RunDir:
                     file.truncate(file.read().rfind(b"\n") + 1)
             file.write(json.dumps(record).encode() + b"\n")
 
+    def sync_log(self) -> None:
+        """Wait until log.jsonl is on the disk, as a checkpoint that comes after its lines will be."""
+        with suppress(FileNotFoundError), (self.path / self.LOG).open("ab") as file:
+            os.fsync(file.fileno())
+
     def read_log(self) -> list[dict[str, Any]]:
         """All whole lines of log.jsonl; a last line cut off by a crash is left out. ValueError if it is damaged."""
         path = self.path / self.LOG
