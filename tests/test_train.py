@@ -374,7 +374,7 @@ def test_a_model_of_which_only_parts_are_called_has_its_layers_compiled(monkeypa
     compiled.clear()
     train._compile(nn.Linear(2, 2))
     assert compiled == ["Linear"]
-    with pytest.raises(ValueError, match="fit.compile=true finds nothing to compile in Module; leave it out"):
+    with pytest.raises(ValueError, match=r"fit.compile=true finds nothing to compile in Module; leave it out"):
         train._compile(nn.Module())
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Objective",
     "TrainingTuples",
     "decoder_input",
+    "encode_batch",
     "info_nce",
     "keep_hardest",
     "objective_terms",
@@ -105,10 +106,14 @@ def objective_terms(
     vocab: int,
     *,
     prior: ImagePrior = calibrated_terms,
+    latent_NCHW: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The weighted terms of one step, by name; the same names at every step of a training."""
+    """The weighted terms of one step, by name; the same names at every step of a training.
+
+    latent_NCHW: what `encode_batch` gave of the batch, where more than these terms is made of it.
+    """
     count = len(batch.sentence_BT)
-    latent_NCHW = _of_both(model.encode, model, batch)
+    latent_NCHW = encode_batch(model, batch) if latent_NCHW is None else latent_NCHW
     terms = {}
     if objective.image:
         terms["image"] = _image(latent_NCHW, batch, step, objective, vocab, prior)
@@ -187,6 +192,11 @@ def picture_terms(
         "image": _image(latent_NCHW, batch, step, objective, vocab, prior),
         "read": (states_NPD - places_NPD).float().square().mean(),
     }
+
+
+def encode_batch(model: LatentCodec, batch: TrainingTuples) -> Tensor:
+    """V of sentences, paraphrases and negatives, in this order: (N, C, H, W)."""
+    return _of_both(model.encode, model, batch)
 
 
 def _of_both(encode: Callable[[Tensor], Tensor], model: LatentCodec, batch: TrainingTuples) -> Tensor:

@@ -44,7 +44,7 @@ from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Nois
 from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, drop, encode_pairs, scene_pairs, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, fingerprint, load_codec, save_codec
-from inscape.studies.visual.objective import TrainingTuples, objective_terms
+from inscape.studies.visual.objective import TrainingTuples, encode_batch, objective_terms
 from inscape.studies.visual.paraphrasing import meaning_of
 from inscape.studies.visual.prior_drawing import draw_samples
 from inscape.studies.visual.prior_metrics import (
@@ -253,8 +253,9 @@ def terms_with(config: Config, prior: LatentPrior, vocab: int) -> Terms:
     process, pull = config.noise.make(), config.pull
 
     def terms(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
-        found = objective_terms(model, batch, step, config.training.objective, vocab)
-        latent_BCHW = model.encode(batch.sentence_BT)
+        latent_NCHW = encode_batch(model, batch)
+        found = objective_terms(model, batch, step, config.training.objective, vocab, latent_NCHW=latent_NCHW)
+        latent_BCHW = latent_NCHW[: len(batch.sentence_BT)]
         level_B = pull.low + (pull.high - pull.low) * torch.rand(len(latent_BCHW), device=latent_BCHW.device)
         return found | {"prior": pull.weight * prior_loss(process, prior.net, latent_BCHW, level_B, None)}
 

@@ -18,7 +18,14 @@ from inscape.nn.constraint import VocabularyMask
 from inscape.nn.latent_codec import LatentCodec
 from inscape.parallel import gathered
 from inscape.studies.visual.losses import calibrated_terms
-from inscape.studies.visual.objective import ImagePrior, Objective, TrainingTuples, decoder_input, objective_terms
+from inscape.studies.visual.objective import (
+    ImagePrior,
+    Objective,
+    TrainingTuples,
+    decoder_input,
+    encode_batch,
+    objective_terms,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Int
@@ -63,9 +70,10 @@ def round_trip_terms(
     prior: ImagePrior = calibrated_terms,
 ) -> dict[str, Tensor]:
     """All terms of `objective_terms`, then the trip's."""
-    terms = objective_terms(model, batch, step, objective, vocab, prior=prior)
+    latent_NCHW = encode_batch(model, batch)
+    terms = objective_terms(model, batch, step, objective, vocab, prior=prior, latent_NCHW=latent_NCHW)
     sentence_BT = batch.sentence_BT[: round_trip.sentences]
-    latent_BCHW = model.encode(sentence_BT)
+    latent_BCHW = latent_NCHW[: len(sentence_BT)]
     states_BPD = model.reader(latent_BCHW)
     z_BZ = model.embed(latent_BCHW, states_BPD)
     memory_BMD = model.memory(states_BPD, z_BZ)
