@@ -24,7 +24,7 @@ class World:
 
     def __init__(self, folder, name: str, columns: int) -> None:
         rng = np.random.default_rng(0)
-        rows = [["the " + " ".join(rng.choice(WORDS, 5)) for _ in range(columns)] for _ in range(900 // columns)]
+        rows = [["the " + " ".join(rng.choice(WORDS, 5)) for _ in range(columns)] for _ in range(1600 // columns)]
         (folder / name).write_text("\n".join("\t".join(row) for row in rows))
         self.request = Request(
             preset=SMOKE, device="cpu", root=folder / "runs", overrides=(f"data.text={folder / name}",)

@@ -189,6 +189,26 @@ def instrument_checks(count: int, seed: int) -> dict[str, Estimate]:
     }
 
 
+def grammar_checks(context: Context, source: Source) -> dict[str, Estimate]:
+    """Wordings, edits and splits of the grammar; keeps the evaluation pack."""
+    config: Config = context.config
+    pack = evaluation_pack()
+    context.run.write_json(
+        PACK, {"version": pack.version, "montage": pack.montage, "items": [i._asdict() for i in pack.items]}
+    )
+    draws, seed = config.draws, context.seed
+    checks = {
+        "parse_errors": Checked(parse_errors(draws, seed), draws),
+        "augmentation_errors": augmentation_errors(draws, seed + 1),
+        "counterfactual_errors": counterfactual_errors(draws, seed + 2),
+        "split_leaks": Checked(split_leaks(source, config, seed), draws),
+    }
+    return {
+        **{name: exact(check.errors, check.checked, "sentences") for name, check in checks.items()},
+        "distinct_sentences": exact(count_sentences(), 1, "grammar"),
+    }
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Check the corpus and the instruments; keep the tokenizer, and of the grammar the evaluation pack."""
     config: Config = context.config
@@ -207,26 +227,6 @@ def run(context: Context) -> Mapping[str, Estimate]:
         **of_corpus,
         "tokenizer_errors": exact(broken.errors, broken.checked, "sentences"),
         "sentences_per_second": exact(sentences_per_second(source, seed), 5, "timings"),
-    }
-
-
-def grammar_checks(context: Context, source: Source) -> dict[str, Estimate]:
-    """Wordings, edits and splits of the grammar; keeps the evaluation pack."""
-    config: Config = context.config
-    pack = evaluation_pack()
-    context.run.write_json(
-        PACK, {"version": pack.version, "montage": pack.montage, "items": [i._asdict() for i in pack.items]}
-    )
-    draws, seed = config.draws, context.seed
-    checks = {
-        "parse_errors": Checked(parse_errors(draws, seed), draws),
-        "augmentation_errors": augmentation_errors(draws, seed + 1),
-        "counterfactual_errors": counterfactual_errors(draws, seed + 2),
-        "split_leaks": Checked(split_leaks(source, config, seed), draws),
-    }
-    return {
-        **{name: exact(check.errors, check.checked, "sentences") for name, check in checks.items()},
-        "distinct_sentences": exact(count_sentences(), 1, "grammar"),
     }
 
 
