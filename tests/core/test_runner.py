@@ -206,6 +206,20 @@ def test_no_time_is_spent_on_a_config_that_one_seed_has_failed(world: MakeWorld,
     assert [(env["seed"], env["remedies"]) for env in asked] == [(0, []), (0, [0]), (1, [0])]
 
 
+def test_a_seed_begins_with_the_remedies_that_another_has_passed_with(world: MakeWorld, presets: Path) -> None:
+    """So that seeds which are run one by one end under one config, and none is measured without them in vain."""
+    presets.write_text("quick: {signal: 0.5}\n")
+    w = world(seeds=(0, 1), remedies=(REMEDIES[1], Remedy(("recall",), {"signal": 0.9}, "stronger")))
+    first = w.run("P1", remedy=True, seed=0)
+    assert [run.read_json(RunDir.ENV)["remedies"] for run in first] == [[], [0], [0, 1]]
+    own = w.run("P1", remedy=True, seed=1, overrides=("n=7",))
+    assert own[0].read_json(RunDir.ENV)["remedies"] == [], "a config of one's own begins with nothing"
+    second = w.run("P1", remedy=True, seed=1)
+    assert [run.read_json(RunDir.ENV)["remedies"] for run in second] == [[0, 1]]
+    assert "remedy from the start, since a seed has passed with it: stronger" in w.said
+    assert w.standing()[0]
+
+
 def test_a_spread_over_seeds_has_remedies_too(world: MakeWorld, presets: Path) -> None:
     presets.write_text("quick: {drift: 0.2}\n")
     w = world(

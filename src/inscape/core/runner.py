@@ -29,6 +29,7 @@ from inscape.core.standing import (
     judge,
     judge_across_seeds,
     nothing_to_mend,
+    remedies_that_helped,
     standing,
     with_remedies,
 )
@@ -94,10 +95,15 @@ def run_phase(
 ) -> list[RunDir]:
     """Run a phase with each of its seeds; with `request.remedy`, again with the plan's remedies until all of them pass.
 
-    A gate opens only if every seed passes under one config, so a remedy that one seed needs is applied to all.
+    A gate opens only if every seed passes under one config, so a remedy that one seed needs is applied to all: where a
+    seed has passed with remedies already, the others begin with these.
     """
     done: list[RunDir] = []
-    remedies: list[int] = []
+    declared = corpus_of(request.overrides) == tuple(sorted(word.strip() for word in request.overrides))
+    where = (request.preset, request.root, request.corpus)
+    remedies = list(remedies_that_helped(study, phase, *where)) if request.remedy and declared else []
+    for i in remedies:
+        say(f"remedy from the start, since a seed has passed with it: {phase.remedies[i].why}")
     base = _asked_config(phase, request)
     while True:
         missed: set[str] = set()

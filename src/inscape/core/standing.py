@@ -32,6 +32,7 @@ __all__ = [
     "judge",
     "judge_across_seeds",
     "nothing_to_mend",
+    "remedies_that_helped",
     "standing",
     "with_remedies",
 ]
@@ -90,6 +91,19 @@ def is_open(
 def nothing_to_mend(study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = ()) -> str:
     """Why a phase that mends another has nothing to do; empty if it has, or mends none."""
     return _nothing_to_mend(_Ladder(study, preset, root, corpus), phase)
+
+
+def remedies_that_helped(
+    study: Study, phase: Phase, preset: str, root: Path, corpus: tuple[str, ...] = ()
+) -> tuple[int, ...]:
+    """The remedies with which a declared seed of `phase` has passed and counts, by the latest such run; none: empty."""
+    ladder = _Ladder(study, preset, root, corpus)
+    found: tuple[int, ...] = ()
+    for run in ladder.runs(phase.on(corpus)):
+        env, outcome, flaw = ladder.look(phase.on(corpus), run)
+        if env is not None and not flaw and outcome == Outcome.PASS and env["remedies"]:
+            found = tuple(env["remedies"])
+    return found
 
 
 class _Look(NamedTuple):
