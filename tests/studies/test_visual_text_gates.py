@@ -303,4 +303,4 @@ def test_a_file_too_small_for_a_verdict_is_said_once(tmp_path, capsys):
     for _ in range(3):
         check_data(DataConfig(text=str(tmp_path / "own.txt")))
     said = capsys.readouterr().err
-    assert said.count("sentences are held out; below 400 no gate of P4 can pass") == 1
+    assert said.count("sentences are held out; below 381 no gate of P4 can pass") == 1

@@ -145,9 +145,8 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
     gate_of_run(run)  # refused before anything more is measured
     if not isinstance(env.get("corpus"), list):
         raise ValueError(f"{run.path / RunDir.ENV} is damaged: corpus missing or of a wrong type")
-    if changed := [
-        word for word in changed_contents(env.get(CONTENTS, {}), env["corpus"]) if word in env.get(CONTENTS, {})
-    ]:
+    then = env.get(CONTENTS, {})
+    if changed := [word for word in changed_contents(then, env["corpus"]) if word in then]:
         raise ValueError(
             f"{', '.join(changed)} holds something else than when {run.path} began; put back what it held, or start "
             f"another with {program()} run {study.name}.{phase.code} {' '.join(env['corpus'])}"
@@ -304,12 +303,13 @@ def _input(study: Study, code: str, request: Request, seed: int, gate: Standing)
     runs = standing(study, study.phase(code), request.preset, request.root, request.corpus, request.seed).runs
     if runs and (gate.open or seed in runs):
         return runs.get(seed, next(iter(runs.values())))
+    contents = contents_of(request.corpus)
     finished = [
         (run, env)
         for run in find_runs(request.root, study.name, code, request.preset)
         if run.finished
         and (env := run.read_json(RunDir.ENV)).get("corpus") == list(request.corpus)
-        and env.get(CONTENTS, {}) == contents_of(request.corpus)
+        and env.get(CONTENTS, {}) == contents
     ]
     if not finished:
         raise ValueError(

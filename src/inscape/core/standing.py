@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inscape.core.config import differences, fingerprint_of_file, from_yaml, with_overrides
-from inscape.core.corpus import CONTENTS, changed_contents
+from inscape.core.corpus import CONTENTS, contents_of
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome, Verdict, fingerprint_of_gate
 from inscape.core.program import program
@@ -122,6 +122,7 @@ class _Ladder:
         self._runs: dict[str, list[RunDir]] = {}
         self._declared: dict[str, tuple[Any, Any]] = {}
         self._looks: dict[Path, _Look] = {}
+        self._contents: dict[str, str] | None = None
 
     def phase(self, code: str) -> Phase:
         return self.study.phase(code).on(self.corpus)
@@ -173,7 +174,9 @@ class _Ladder:
 
     def _flaw_of_contents(self, env: dict[str, Any]) -> str:
         """Why a run does not count for what it read; empty if that is as it was, or no longer here to be compared."""
-        changed = changed_contents(env.get(CONTENTS, {}), self.corpus)
+        if self._contents is None:  # a folder is walked once, and not for each run
+            self._contents = contents_of(self.corpus)
+        changed = [word for word, now in self._contents.items() if env.get(CONTENTS, {}).get(word) != now]
         return f"read other contents than are there now: {', '.join(changed)}" if changed else ""
 
     def _flaw_of_inputs(self, phase: Phase, env: dict[str, Any], builds_on: Iterable[str]) -> str:

@@ -18,11 +18,10 @@ from inscape.core.estimate import Estimate, exact, proportion
 from inscape.core.gate import Criterion
 from inscape.data.text import SPLITS
 from inscape.data.text_lines import lines_of
-from inscape.studies.visual.sources import Mixture, TextSource
+from inscape.studies.visual.sources import UNITS_NEEDED, Mixture, TextSource
 
-__all__ = ["CRITERIA", "UNITS_NEEDED", "near_copies", "text_checks"]
+__all__ = ["CRITERIA", "near_copies", "text_checks"]
 
-UNITS_NEEDED = 381  # with fewer, not one of them coming back from another's V does not show that 1 % would not
 STEPS, BATCH = 40, 256  # of training tuples that are looked at
 LOOKED_AT = 2000  # held-out sentences that are searched for in what is trained on
 GRAM = 4  # words
