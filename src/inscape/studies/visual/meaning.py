@@ -39,6 +39,7 @@ from inscape.studies.visual.meaning_metrics import (
     scene_pairs,
     shuffled_recall,
     told_apart_by_edit,
+    told_apart_near,
     worst,
 )
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_encoder, save_codec
@@ -193,7 +194,7 @@ def gate_for(config: Config) -> Gate:
 
 
 def measure_meaning(codec: TrainedCodec, measured: Measured, facts: tuple[int, ...]) -> dict[str, Estimate]:
-    """Retrieval and edits for each number of facts, and the worst of those that decide."""
+    """Retrieval and edits for each number of facts, and the worst of those that decide; of these, edits near in words."""
     metrics: dict[str, Estimate] = {}
     recall_1, recall_5, gaps, shuffled = {}, {}, {}, {}
     edits: dict[str, dict[int, Estimate]] = {edit: {} for edit in EDITS}
@@ -211,6 +212,7 @@ def measure_meaning(codec: TrainedCodec, measured: Measured, facts: tuple[int, .
         metrics |= by_facts(name, estimates)
         if set(estimates) & set(deciding(facts, measured.decide)):
             metrics[name] = worst(estimates, measured.decide)
+    metrics |= told_apart_near(codec, deciding(facts, measured.decide))
     return metrics | {"recall_at_1_shuffled": worst(shuffled, measured.decide, largest=True)}
 
 

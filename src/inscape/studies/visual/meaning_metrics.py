@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.data.scenes import EDITS
+from inscape.data.scenes.evaluation import evaluation_pack
 from inscape.data.scenes.pools import EditPair, RetrievalPool, edit_pairs, retrieval_pool
 from inscape.metrics.retrieval import target_ranks, told_apart
 from inscape.studies.visual.coding import embed, embed_sentences
@@ -37,16 +38,19 @@ __all__ = [
     "found",
     "gap",
     "name_for",
+    "near_pairs",
     "recall",
     "scene_pairs",
     "shuffled_recall",
     "told_apart_by_edit",
+    "told_apart_near",
     "worst",
 ]
 
 Change = Callable[[Tensor], Tensor]
 
 HELD_OUT = "heldout"  # colour x shape x relation combinations that no training sentence has
+NEAR_SPLITS = ("test", HELD_OUT)  # of the evaluation pack: nothing is trained on or chosen by either
 
 
 class EncodedPool(NamedTuple):
@@ -139,6 +143,36 @@ def told_apart_by_edit(codec: TrainedCodec, pairs: EncodedPairs, change: Change 
         for edit in dict.fromkeys(pairs.edits)
         if (rows := edit_N == edit).any()
     }
+
+
+def near_pairs(facts: Sequence[int]) -> list[EditPair]:
+    """The evaluation pack's triples of scenes of so many facts: a sentence, a free wording of its scene, and for each
+    edit that applies the wording of the edited scene that shares most words with the sentence."""
+    return [
+        EditPair(item.sentence, item.paraphrase, near, edit)
+        for item in evaluation_pack().items
+        if item.split in NEAR_SPLITS and item.facts in facts
+        for edit, near in item.counterfactuals.items()
+    ]
+
+
+def told_apart_near(codec: TrainedCodec, facts: Sequence[int]) -> dict[str, Estimate]:
+    """`told_apart_near_EDIT`: the share of `near_pairs` whose sentence is nearer to its paraphrase, all `facts`
+    together, intervals over scenes; and `told_apart_near_worst`, the one whose interval reaches lowest.
+
+    A z that counts words prefers the counterfactual nearly always: in words it is the nearer one. Random wordings, as
+    in `scene_pairs`, say nothing either way, and such a z is at chance there. ValueError where the pack has no triple.
+    """
+    pairs = near_pairs(facts)
+    if not pairs:
+        raise ValueError(f"facts={tuple(facts)}: the evaluation pack has scenes of 1, 2 and 3 facts")
+    row_of = {text: row for row, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair[:3]))}
+    z_MZ = embed_sentences(codec, list(row_of))
+    found = {}
+    for edit in (edit for edit in EDITS if any(pair.edit == edit for pair in pairs)):
+        rows_3N = zip(*([row_of[text] for text in pair[:3]] for pair in pairs if pair.edit == edit), strict=True)
+        found[f"told_apart_near_{edit}"] = told_apart(*(z_MZ[list(rows)] for rows in rows_3N))
+    return found | {"told_apart_near_worst": min(found.values(), key=lambda estimate: estimate.low)}
 
 
 def gap(codec: TrainedCodec, pairs: EncodedPairs) -> Estimate:
