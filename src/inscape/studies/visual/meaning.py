@@ -194,7 +194,7 @@ def gate_for(config: Config) -> Gate:
 
 
 def measure_meaning(codec: TrainedCodec, measured: Measured, facts: tuple[int, ...]) -> dict[str, Estimate]:
-    """Retrieval and edits for each number of facts, and the worst of those that decide; of these, edits near in words."""
+    """Retrieval and edits for each number of facts, the worst of those that decide, and their edits near in words."""
     metrics: dict[str, Estimate] = {}
     recall_1, recall_5, gaps, shuffled = {}, {}, {}, {}
     edits: dict[str, dict[int, Estimate]] = {edit: {} for edit in EDITS}
