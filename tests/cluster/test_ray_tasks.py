@@ -7,9 +7,9 @@ import pytest
 from planted_jobs import planted, run_planted
 
 from inscape.cli import main
-from inscape.cluster import ray_tasks
+from inscape.cluster import local, ray_tasks
 from inscape.cluster.jobs import job_log, read_done
-from inscape.cluster.sweep import run_missing
+from inscape.cluster.sweep import _default_workers, run_missing
 from inscape.core.rundir import RunDir, find_runs
 
 
@@ -27,6 +27,14 @@ def test_a_killed_worker_is_replaced_and_the_rest_is_done(folder: Path, monkeypa
     assert first != second, "two workers, one run"
     assert len(list(find_runs(folder / "runs"))) == 4
     assert job_log(folder / "sweep", "0003").read_text().count("about to break") == 2, "tried once more, not oftener"
+
+
+def test_on_this_machine_as_many_jobs_run_at_a_time_as_it_has_cores_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "default_workers", lambda jobs: min(jobs, 2))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert _default_workers("ray", 500) == 2
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert _default_workers("ray", 500) == 500, "a cluster's scheduler knows what it has"
 
 
 def test_without_ray_the_extra_is_named_and_nothing_written(tmp_path: Path, monkeypatch, capsys) -> None:

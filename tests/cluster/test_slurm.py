@@ -94,6 +94,16 @@ def test_what_was_interrupted_and_saved_is_queued_again(folder: Path, status: in
     assert (record.read_text() if record.exists() else None) == asked
 
 
+@pytest.mark.parametrize(("cpus", "asked"), [("8", "--ntasks=1 --cpus-per-task=8 "), (None, "--ntasks=1 /")])
+def test_the_step_has_the_cpus_that_the_job_was_given(folder: Path, cpus: str | None, asked: str) -> None:
+    """Of an allocation's --cpus-per-task srun takes nothing over by itself, since SLURM 22.05."""
+    script = slurm.write_script(folder / "sweep", planted(folder, "n=10"), None)
+    env = stand_in(folder, f'echo "$*" > {folder}/words') | {"SLURM_ARRAY_TASK_ID": "0"}
+    env |= {"SLURM_CPUS_PER_TASK": cpus} if cpus else {}
+    assert subprocess.run(["bash", script], env=env, check=False).returncode == 0
+    assert (folder / "words").read_text().startswith(asked)
+
+
 @pytest.mark.parametrize("doing", ["told", "slow"])
 def test_a_job_whose_time_is_up_ends_to_be_queued_again(folder: Path, doing: str) -> None:
     """`told` is told while it measures, `slow` while it trains, which saves."""
@@ -124,9 +134,28 @@ def test_submitit_queues_a_job_again_as_often_as_the_batch_file(folder: Path, mo
             asked.update(words)
 
     monkeypatch.setattr(slurm, "load_extra", lambda *words: SimpleNamespace(AutoExecutor=Executor))
+    monkeypatch.delenv(slurm.CPUS, raising=False)
     assert list(slurm.run(folder / JOBS, [], run_planted, 1, 1)) == []
     assert asked["slurm_max_num_timeout"] == slurm.MOST_REQUEUES == 100
     assert asked["slurm_signal_delay_s"] == 120
+    assert "cpus_per_task" not in asked, "the site's default"
+    monkeypatch.setenv("SRUN_CPUS_PER_TASK", "8")
+    assert list(slurm.run(folder / JOBS, [], run_planted, 1, 1)) == []
+    assert asked["cpus_per_task"] == 8
+
+
+@pytest.mark.parametrize("given", ["0", "x", "-2", "1.5"])
+def test_cpus_that_cannot_be_given_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, given: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRUN_CPUS_PER_TASK", given)
+    assert main(["sweep", "visual.P0", "--preset", "smoke", "--runner", "slurm"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        f"SRUN_CPUS_PER_TASK={given}; allowed: a whole number from 1 on; unset it for the site's default"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_why_nothing_can_be_submitted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 Both tell a job two minutes before its time is up and queue it again. By the batch file it saves first; submitit ends
 the process from its signal's handler, so under it a job goes on from the last checkpoint there was. Partition, account,
 time and GPUs are the site's matter: sbatch takes them from its own variables (SBATCH_PARTITION,
-SBATCH_ACCOUNT, SBATCH_TIMELIMIT, SBATCH_GPUS ...), which overrule what stands in a file.
+SBATCH_ACCOUNT, SBATCH_TIMELIMIT, SBATCH_GPUS ...), which overrule what stands in a file. For CPUs sbatch has none: the
+batch file takes them as an argument of sbatch, and submitit from srun's own variable.
 """
 
+import os
 import shlex
 import shutil
 import sys
@@ -20,12 +22,13 @@ from inscape.cluster.jobs import JOBS, Job, job_folder, job_log
 from inscape.core.rundir import write_atomically
 from inscape.extras import load_extra
 
-__all__ = ["SCRIPT", "batch_script", "run", "why_not", "write_script"]
+__all__ = ["CPUS", "SCRIPT", "asked_cpus", "batch_script", "run", "why_not", "write_script"]
 
 SCRIPT = "sweep.sbatch"
 HOURS = 24
 WARNING_SEC = 120
 MOST_REQUEUES = 100
+CPUS = "SRUN_CPUS_PER_TASK"  # srun's own variable; under submitit as many are asked of sbatch
 
 TEMPLATE = """\
 #!/usr/bin/env bash
@@ -41,10 +44,12 @@ TEMPLATE = """\
 #
 #     sbatch {script}
 #
-# What your site wants besides (partition, account, GPUs, another time) goes on that command, before the file.
+# What your site wants besides (partition, account, GPUs, CPUs, another time) goes on that command, before the file.
 # Before the time is up a job is told, saves, ends with 130 and is queued again; a preempted one SLURM queues itself.
 set -uo pipefail
-srun --ntasks=1 {python} -P -m inscape.cluster {jobs_file} "$SLURM_ARRAY_TASK_ID"
+# An srun takes over no --cpus-per-task of its job by itself, since SLURM 22.05.
+cpus=${{SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK}}
+srun --ntasks=1 $cpus {python} -P -m inscape.cluster {jobs_file} "$SLURM_ARRAY_TASK_ID"
 status=$?
 if [ "$status" = 130 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
     scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
@@ -60,6 +65,16 @@ def why_not() -> str:
     if find_spec("submitit") is None:
         return "the package submitit is not installed: pip install 'inscape[cluster]'"
     return ""
+
+
+def asked_cpus() -> int | None:
+    """How many CPUs a job is to have under submitit; None: the site's default. ValueError for what is no number."""
+    given = os.environ.get(CPUS)
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and int(given) >= 1):
+        raise ValueError(f"{CPUS}={given}; allowed: a whole number from 1 on; unset it for the site's default")
+    return int(given)
 
 
 def batch_script(place: Path, jobs: Sequence[Job], workers: int | None) -> str:
@@ -117,7 +132,9 @@ def run(
     executor = submitit.AutoExecutor(
         folder=jobs_file.parent / "submitit", cluster=cluster, slurm_max_num_timeout=MOST_REQUEUES
     )
+    cpus = asked_cpus()
     executor.update_parameters(
+        **({} if cpus is None else {"cpus_per_task": cpus}),
         name=jobs_file.parent.name,
         timeout_min=HOURS * 60,
         slurm_array_parallelism=workers,

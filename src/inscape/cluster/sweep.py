@@ -4,6 +4,7 @@ The same words are the same sweep. Called again, it runs what is not done; while
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ def sweep(
         raise ValueError(f"--workers {workers}; allowed: 1 to {MOST_WORKERS}")
     if runner == "ray":
         ray_tasks.load_ray()
+    if runner == "slurm":
+        slurm.asked_cpus()
     write_jobs(place, jobs)
     with RunDir(place).exclusive():
         if runner == "slurm":
@@ -110,7 +113,8 @@ def _jobs(target: str, words: Sequence[str], seeds: str | None, preset: str, out
 
 def _default_workers(runner: str, jobs: int) -> int:
     """A cluster's scheduler knows what it has; this machine's cores or GPUs are counted."""
-    return local.default_workers(jobs) if runner == "local" else min(jobs, MOST_WORKERS)
+    here = runner == "local" or (runner == "ray" and not os.environ.get("RAY_ADDRESS"))
+    return local.default_workers(jobs) if here else min(jobs, MOST_WORKERS)
 
 
 def _show(place: Path, jobs: Sequence[Job], errors: dict[str, str], as_json: bool) -> int:
