@@ -37,7 +37,8 @@ from inscape.studies.visual.paraphrasing import Candidate, best_round_trips, can
 from inscape.studies.visual.roundtrip_terms import RoundTrip
 from inscape.studies.visual.sources import DataConfig, open_source
 
-SOURCE = open_source(DataConfig(facts=1))
+ONE = DataConfig(facts=1)
+SOURCE = open_source(ONE)
 SMALL = Measured(decide=1, pools=1, pool_size=500, per_edit=8, held_out=40, sentences=32)
 SWAPS = {"told_apart_arguments", "told_apart_binding"}
 
@@ -239,6 +240,19 @@ class SinglePixels(PlantedModel):
         return torch.nn.functional.normalize(latent_BCHW[:, :3, 4::8, 4::8].flatten(1), dim=1)
 
 
+class Lost(PlantedModel):
+    """z holds next to nothing: whether the sentence is of the first or the second half of all marks."""
+
+    def mark(self, text):
+        return signs("first" if super().mark(text)[0] > 0 else "second")
+
+
+def test_p3_fails_a_z_that_finds_nothing_and_so_has_nothing_to_lose():
+    found = p3(Lost)
+    assert found["recall_drop_under_shift <= 0.02"] is Outcome.PASS
+    assert found["recall_at_1 >= 0.99"] is Outcome.FAIL
+
+
 def test_p3_fails_a_meaning_that_sits_in_single_pixels(one_fact_gate):
     assert outcomes(one_fact_gate, p2(SinglePixels))["gate"] is Outcome.PASS, "P2 does not see it"
     found = p3(SinglePixels)
@@ -278,6 +292,24 @@ def test_p3_asks_enough_queries_at_quick_to_pass_where_nothing_is_lost():
 
 def p4(kind: type[PlantedModel]) -> dict[str, Outcome]:
     return outcomes(decoder.GATE, decoder.measure_decoding(codec_of(kind), SMALL, (1,)))
+
+
+def kept(kind: type[PlantedModel]) -> Metrics:
+    """What is measured again once the encoder has moved."""
+    return jitter.measure_kept(codec_of(kind), SOURCE, ONE, SMALL, seed=0)
+
+
+def test_p4_asks_what_p3_asked_again_if_the_encoder_moves_and_only_then():
+    frozen, moves = (decoder.gate_for(decoder.Config(freeze=freeze, data=ONE)) for freeze in (True, False))
+    assert frozen == decoder.GATE
+    assert {c.metric for c in moves.criteria} - {c.metric for c in frozen.criteria} == {
+        c.metric for c in jitter.GATE.criteria
+    }
+    assert {c for c in moves.criteria if c.source == "plan"} == {c for c in frozen.criteria if c.source == "plan"}
+    read = decoder.measure_decoding(codec_of(PlantedModel), SMALL, (1,))
+    assert outcomes(moves, read | kept(PlantedModel))["gate"] is Outcome.PASS
+    assert outcomes(moves, read | kept(Constant))["gate"] is Outcome.INVALID, "z became a constant while V is read"
+    assert "told_apart" in missed(outcomes(moves, read | kept(BagOfWords)))
 
 
 FREE = {c.metric for c in decoder.GATE.criteria if c.metric.startswith(("scene_exact", "sentence_exact"))} - {
@@ -358,9 +390,8 @@ def test_p4_fails_a_sentence_hidden_in_the_fine_detail_of_v():
 
 def p5(kind: type[PlantedModel]) -> dict[str, Outcome]:
     measured = replace(SMALL, sentences=64)
-    return outcomes(
-        roundtrip.GATE, roundtrip.measure_round_trip(codec_of(kind), measured, (1,), RoundTrip(candidates=2), seed=0)
-    )
+    trips = roundtrip.measure_round_trip(codec_of(kind), measured, (1,), RoundTrip(candidates=2), seed=0)
+    return outcomes(roundtrip.GATE, kept(kind) | trips)
 
 
 def test_p5_passes_the_planted_world():
@@ -391,6 +422,14 @@ def test_p5_fails_a_paraphraser_that_says_other_scenes():
     found = p5(Inventive)
     assert found["gate"] is Outcome.FAIL
     assert missed(found) == {"graph_f1", "round_trip_cosine", "five_paraphrases"}
+
+
+def test_p5_is_invalid_if_z_is_a_constant_however_well_it_paraphrases():
+    found = p5(Constant)
+    assert found["round_trip_cosine >= 0.9"] is Outcome.PASS
+    assert found["graph_f1 >= 0.995"] is Outcome.PASS
+    assert found["cosine_of_strangers <= 0.5"] is Outcome.INVALID
+    assert found["gate"] is Outcome.INVALID
 
 
 def test_p5_is_invalid_if_any_scene_is_as_good_as_another():

@@ -45,11 +45,11 @@ from inscape.studies.visual.meaning_metrics import (
     worst,
 )
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
-from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import text_pools
 
-__all__ = ["GATE", "PHASE", "Config"]
+__all__ = ["GATE", "PHASE", "Config", "gate_for_corpus", "kept_criteria", "measure_kept"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ GATE = Gate(
         Criterion("cosine_under_shift", at_least=0.9, why="g(V) and g(T(V)) at 2 px, the worst direction"),
         Criterion("recall_drop_under_shift", at_most=0.02, why="retrieval doesn't drop more than 2 %"),
         # Ours.
+        Criterion("recall_at_1", at_least=0.99, source="calibrated", why="without jitter: a z that finds nothing has "
+                  "nothing to lose"),
         *(
             Criterion(f"cosine_under_{name}", at_least=0.9, source="calibrated", why="each transform by itself: a mean "
                       "over all can hide one")
@@ -106,7 +108,13 @@ GATE = Gate(
 )  # fmt: skip
 
 # A text file has no counterfactuals, and without groups no retrieval either.
-TEXT_GATE = Gate(criterion for criterion in GATE.criteria if not criterion.metric.startswith("told_apart"))
+TEXT_GATE = Gate(
+    (
+        *(c for c in GATE.criteria if not c.metric.startswith("told_apart") and c.metric != "recall_at_1"),
+        Criterion("recall_at_1", at_least=0.40, source="calibrated", why="among 500 unseen captions, as in P2: what "
+                  "finds nothing has nothing to lose"),
+    )
+)  # fmt: skip
 
 PLAIN_TEXT_GATE = Gate(c for c in TEXT_GATE.criteria if not c.metric.startswith("recall"))
 
@@ -119,16 +127,21 @@ REMEDIES = (
     Remedy(
         tuple(f"cosine_under_{name}" for name in TRANSFORMS),
         {"training.objective.invariance": lambda weight: 2 * weight},
-        "if not: a heavier invariance penalty",
+        "ours: a heavier invariance penalty",
     ),
 )
 
 
-def gate_for(config: Config) -> Gate:
+def gate_for_corpus(data: DataConfig) -> Gate:
     """The gate for the corpus: the grammar, groups of paraphrases (.tsv), or single sentences."""
-    if not config.data.text:
+    if not data.text:
         return GATE
-    return TEXT_GATE if is_grouped(config.data.text) else PLAIN_TEXT_GATE
+    return TEXT_GATE if is_grouped(data.text) else PLAIN_TEXT_GATE
+
+
+def kept_criteria(data: DataConfig) -> tuple[Criterion, ...]:
+    """This gate, for a later phase that moves the encoder to be asked beside its own; none of it is that one's plan."""
+    return tuple(replace(criterion, source="calibrated") for criterion in gate_for_corpus(data).criteria)
 
 
 def transforms(seed: int) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -164,7 +177,9 @@ def measure_jitter(
     other_N = derangement(len(z_NZ), generator=torch.Generator().manual_seed(seed)).numpy()
     metrics = {"cosine_of_strangers": bootstrap_mean((z_NZ * z_NZ[other_N]).sum(1), "sentences")}
     still = {n: found(codec, p, 1) for n, p in pools.items()}
-    metrics |= by_facts("recall_at_1", {n: proportion(int(f_N.sum()), len(f_N), "scenes") for n, f_N in still.items()})
+    if still:
+        recalled = {n: proportion(int(f_N.sum()), len(f_N), "scenes") for n, f_N in still.items()}
+        metrics |= by_facts("recall_at_1", recalled) | {"recall_at_1": worst(recalled, decide)}
     lowest = {n: min(told_apart_by_edit(codec, p).values(), key=lambda e: e.value) for n, p in pairs.items()}
     if lowest:
         metrics |= by_facts("told_apart", lowest) | {"told_apart": worst(lowest, decide)}
@@ -178,6 +193,29 @@ def measure_jitter(
         if told:
             metrics |= by_facts(f"told_apart_under_{name}", told) | {f"told_apart_under_{name}": worst(told, decide)}
     return metrics
+
+
+def measure_kept(
+    codec: TrainedCodec, source: Source, data: DataConfig, measured: Measured, seed: int
+) -> dict[str, Estimate]:
+    """Everything that this phase's gate asks: whatever moves the encoder afterwards has to keep it, and is asked again.
+
+    Statistics of V, retrieval and edits with and without jitter, on held-out sentences.
+    """
+    sentences = source.held_out(measured.held_out)
+    pools: dict[int, list[EncodedPool]] = {}
+    pairs: dict[int, EncodedPairs] = {}
+    if data.text:
+        pools = {1: of_text} if (of_text := text_pools(codec, source)) else {}
+    else:
+        for n in facts_of(data):
+            sizes = measured.of(n)
+            pools[n] = [encode_scene_pool(codec, sizes.pool_size, n, seed) for seed in range(sizes.pools)]
+            pairs[n] = encode_pairs(codec, scene_pairs(n, sizes.per_edit, seed=0))
+    latent_NCHW = encode(codec.to_latent, sentences)
+    return picture_metrics(codec, sentences, seed) | measure_jitter(
+        codec, latent_NCHW, pools, pairs, measured.decide, seed
+    )
 
 
 def _together(edits: Mapping[str, Estimate]) -> Estimate:
@@ -220,19 +258,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
         codec = begin_codec(context, codec, source, training, config.beginning)
     codec, result = train_codec(context, codec, source, training, frozen=frozen)
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
-    sentences = source.held_out(config.measured.held_out)
-    latent_NCHW = encode(codec.to_latent, sentences)
-    metrics = picture_metrics(codec, sentences, context.seed)
-    pools: dict[int, list[EncodedPool]] = {}
-    pairs: dict[int, EncodedPairs] = {}
-    if config.data.text:
-        pools = {1: of_text} if (of_text := text_pools(codec, source)) else {}
-    else:
-        for n in facts_of(config.data):
-            sizes = config.measured.of(n)
-            pools[n] = [encode_scene_pool(codec, sizes.pool_size, n, seed) for seed in range(sizes.pools)]
-            pairs[n] = encode_pairs(codec, scene_pairs(n, sizes.per_edit, seed=0))
-    metrics |= measure_jitter(codec, latent_NCHW, pools, pairs, config.measured.decide, context.seed)
+    metrics = measure_kept(codec, source, config.data, config.measured, context.seed)
+    latent_NCHW = encode(codec.to_latent, source.held_out(config.measured.held_out))
     montage_NCHW = encode(codec.to_latent, list(source.montage))
     draw_latents(context.run, montage_NCHW, source.montage, latent_NCHW, result.evaluations)
     draw_jitter(context.run, codec, latent_NCHW, metrics)
@@ -247,7 +274,7 @@ PHASE = Phase(
     config=Config,
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
-    gate_for=gate_for,
+    gate_for=lambda config: gate_for_corpus(config.data),
     run=run,
     several=True,
     needs=("P2",),

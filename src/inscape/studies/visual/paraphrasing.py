@@ -44,10 +44,11 @@ def candidates(
     seed: int = 0,
     constraint: Constraint | None = None,
     temperature: float = TEMPERATURE,
+    top_p: float = TOP_P,
 ) -> list[list[Candidate]]:
     """`k` samples for each sentence from its V under the paraphrase token, in the order drawn; repeats are kept."""
     latent_NCHW = encode(codec.to_latent, list(sentences))
-    reading = Reading(start=PARAPHRASE, constraint=constraint, temperature=temperature, top_p=TOP_P)
+    reading = Reading(start=PARAPHRASE, constraint=constraint, temperature=temperature, top_p=top_p)
     said = say(codec, latent_NCHW.repeat_interleave(k, 0), reading, seed=seed)
     cosines = _round_trip(codec, latent_NCHW, said, k)
     rows = [Candidate(text, float(cosine)) for text, cosine in zip(said, cosines, strict=True)]

@@ -5,7 +5,8 @@ its own; of k sentences sampled from V (top-p 0.9, Holtzman et al. 2020), the on
 input's is chosen, and the loss of the round trip flows through it (straight-through, Bengio et al. 2013). Runs of words
 copied from the input are made unlikely (Welleck et al. 2020). What is measured is, of those that come as close, the one
 that says it least alike and that its own latent gives back word for word (`round_trip.tie`, `read_back`; decisions 0011
-and 0012). A rule-based checker, the parser, says what is right.
+and 0012). A rule-based checker, the parser, says what is right. Since the encoder moves, what P3
+asked of it is asked again.
 
 A negative result would mean that the codec can only repeat: V holds the words, and not what they mean.
 
@@ -33,7 +34,8 @@ from inscape.studies.visual.codec_training import Training, train_codec
 from inscape.studies.visual.coding import Reading
 from inscape.studies.visual.decoding_metrics import free_running
 from inscape.studies.visual.drawing import draw_latents
-from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
+from inscape.studies.visual.jitter import kept_criteria, measure_kept
+from inscape.studies.visual.meaning import Measured, facts_of
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.paraphrasing import Candidate, best_round_trips, candidates, meaning_of, paraphrases
@@ -71,6 +73,8 @@ GATE = Gate(
         Criterion("sentence_exact", at_least=0.99, source="calibrated", why="and it can still repeat, if asked to"),
         Criterion("graph_f1_of_strangers", at_most=0.6, role="control", source="calibrated", why="the score of another "
                   "sentence's paraphrase; scenes of one grammar share tuples by chance"),
+        # P3's: what retrieval, edits and pictures were must not be lost on the way.
+        *kept_criteria(DataConfig()),
     )
 )  # fmt: skip
 
@@ -132,7 +136,8 @@ def _best(
     codec: TrainedCodec, sentences: Sequence[str], round_trip: RoundTrip, seed: int, grammar: TokenConstraint | None
 ) -> list[Candidate]:
     """The chosen one of k samples for each sentence."""
-    drawn = candidates(codec, list(sentences), round_trip.candidates, seed=seed, constraint=grammar)
+    k, top_p = round_trip.candidates, round_trip.top_p
+    drawn = candidates(codec, list(sentences), k, seed=seed, constraint=grammar, top_p=top_p)
     return best_round_trips(codec, sentences, drawn, tie=round_trip.tie, read_back=round_trip.read_back)
 
 
@@ -164,7 +169,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     )
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     sentences = source.held_out(config.measured.held_out)
-    metrics = picture_metrics(codec, sentences, context.seed)
+    metrics = measure_kept(codec, source, config.data, config.measured, context.seed)
     metrics |= measure_round_trip(codec, config.measured, facts_of(config.data), config.round_trip, context.seed)
     montage = encode(codec.to_latent, list(source.montage))
     draw_latents(context.run, montage, source.montage, encode(codec.to_latent, sentences[:256]), result.evaluations)
