@@ -1,19 +1,20 @@
 """`./inscape demo`: the main job on real input, and what to look at afterwards.
 
-It climbs the visual study's ladder with the quick preset and one seed, then shows the verdicts, some sentences with
-their latents and paraphrases, and where the report lies. Nothing here is measured or decided. Minutes of training on
-one-fact scenes are too short for some gates; the demo walks past those, as its runs and reports say.
+It climbs the visual study's ladder with the quick preset and one seed, then shows a table of the verdicts, some
+sentences with their latents and paraphrases, and where the report lies. Nothing here is measured or decided. Minutes of
+training on one-fact scenes are too short for some gates; the demo walks past those, as its runs and reports say.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from inscape.cli import main as inscape
 from inscape.codec import SHIPPED
 from inscape.command_line import OneLineParser
 from inscape.core.program import program
-from inscape.core.rundir import find_runs
+from inscape.core.rundir import RunDir, find_runs
+from inscape.show import verdicts
 
 __all__ = ["main"]
 
@@ -40,12 +41,14 @@ def main(given: Sequence[str] | None = None) -> int:
     )
     parser.parse_args(sys.argv[1:] if given is None else given)
     words = ["--preset", "quick", "--seed", "0", "--out", str(RUNS), "--despite-gate", DESPITE]
-    status = 0
+    status, before = 0, {run.path for run in find_runs(RUNS, "visual")}
     for phase in PHASES:
         status = status or inscape(["run", f"visual.{phase}", *words])
-    runs = [run for run in find_runs(RUNS, "visual", "P5", "quick") if run.finished]
-    if status or not runs:
+    runs = [run for phase in PHASES if (run := _newest(phase, before))]
+    if status or len(runs) < len(PHASES):
         return status
+    print("\nWhat each phase said, and what did not pass:", flush=True)
+    verdicts(runs)
     last, picture = runs[-1], RUNS / "demo.png"
     words = ["encode", *SENTENCES, "--weights", str(last.path), "--out", str(RUNS / "demo.safetensors")]
     status = inscape([*words, "--png", str(picture)])
@@ -67,6 +70,12 @@ def main(given: Sequence[str] | None = None) -> int:
         )
     print(CLOSING)
     return status
+
+
+def _newest(phase: str, before: Collection[Path]) -> RunDir | None:
+    """The last finished run of a phase that was not there `before`."""
+    made = [run for run in find_runs(RUNS, "visual", phase, "quick") if run.finished and run.path not in before]
+    return made[-1] if made else None
 
 
 if __name__ == "__main__":
