@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from planted_recall import START, random_model
 from table_only_model import planted_model, planted_prompts
 
 from inscape.compressors.controls import EmptyContext, Replay, other_prompt, travels_alone
@@ -134,6 +135,26 @@ def test_every_compressor_lives_on_what_travelled(made_of) -> None:
 
 def test_a_receiver_that_remembers_the_source_is_caught() -> None:
     assert not travels_alone(Remembers(), LM, torch.arange(6), torch.arange(6, 12))
+
+
+def test_caches_live_on_what_travelled_as_well() -> None:
+    class Remembering:
+        """A pruner whose receiver puts the latest context's keys into the cache, whatever was sent."""
+
+        def __init__(self, inner: KvPruning) -> None:
+            self.inner = inner
+
+        def compress(self, lm, ids_T) -> Compressed:
+            self.seen = self.inner.compress(lm, ids_T)
+            return self.seen
+
+        def inject(self, lm, compressed) -> Injected:
+            return self.inner.inject(lm, self.seen)
+
+    lm, pruning = random_model(), KvPruning(2.0, prefix=(START,))
+    first_T, second_T = torch.arange(6), torch.arange(6, 12)
+    assert travels_alone(pruning, lm, first_T, second_T)
+    assert not travels_alone(Remembering(pruning), lm, first_T, second_T)
 
 
 # --- files --------------------------------------------------------------------------------------------------------

@@ -191,17 +191,24 @@ def other_prompt(groups: Sequence[str], seed: int) -> Int[np.ndarray, " P"]:
 
 
 def travels_alone(compressor: Compressor, lm: LanguageModel, first_T: Tensor, second_T: Tensor) -> bool:
-    """Whether the rows that a receiver makes of a prompt are a function of what travelled.
+    """Whether the rows, or the cache, that a receiver makes of a prompt are a function of what travelled.
 
-    A copy of the tensors of `first_T`, handed over after the compressor has seen `second_T`, must give the very rows
+    A copy of the tensors of `first_T`, handed over after the compressor has seen `second_T`, must give the very numbers
     that the original gave at once. A receiver that peeks at the source (its norms, say) gives others, or those of the
-    second prompt. Give prompts of one length and of different words. ValueError for a compressor that feeds a cache.
+    second prompt. Give prompts of one length and of different words.
     """
     sent = compressor.compress(lm, first_T)
     copy = Compressed({name: tensor.clone() for name, tensor in sent.tensors.items()}, sent.tokens, sent.vectors)
-    at_once = compressor.inject(lm, sent)
+    at_once = _numbers(compressor.inject(lm, sent))
     compressor.inject(lm, compressor.compress(lm, second_T))
-    later = compressor.inject(lm, copy)
-    if at_once.rows_MD is None or later.rows_MD is None:
-        raise ValueError(f"{compressor.name} feeds no rows; this control looks at compressors that do")
-    return torch.equal(at_once.rows_MD, later.rows_MD)
+    later = _numbers(compressor.inject(lm, copy))
+    return len(at_once) == len(later) and all(map(torch.equal, at_once, later))
+
+
+def _numbers(injected: Injected) -> list[Tensor]:
+    """All that the model is fed, copied: a cache may be changed in place."""
+    if injected.rows_MD is not None:
+        return [injected.rows_MD.clone()]
+    assert injected.cache is not None
+    cache, positions_M = injected.cache
+    return [positions_M.clone(), *(part.clone() for layer in cache.layers for part in (layer.keys, layer.values))]
