@@ -20,8 +20,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from inscape.core.config import from_yaml
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.pools import codec_set
@@ -43,8 +45,9 @@ from inscape.studies.visual.decoding_metrics import (
     watch_attention,
 )
 from inscape.studies.visual.drawing import draw_latents
+from inscape.studies.visual.jitter import Config as Before
 from inscape.studies.visual.jitter import kept_criteria, measure_kept
-from inscape.studies.visual.meaning import Measured, facts_of
+from inscape.studies.visual.meaning import Measured, check_recipe, facts_of
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.sources import DataConfig, TextSource, check_data, open_source
@@ -225,7 +228,9 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Train the decoder, then measure the averaged weights."""
     config: Config = context.config
     source = open_source(config.data)
-    codec = load_codec(context.inputs["P3"].path)
+    before = context.inputs["P3"]
+    check_recipe(config.recipe, from_yaml(Before, before.path / RunDir.CONFIG).recipe, "P3", before)
+    codec = load_codec(before.path)
     # Read before the training: a text that does not fit must not cost an hour.
     corpus = source.corpus if isinstance(source, TextSource) else None
     others = {

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inscape.core.config import from_yaml
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
@@ -30,7 +31,16 @@ from inscape.studies.visual.beginning import Beginning, begin_codec
 from inscape.studies.visual.codec_training import Training, train_codec
 from inscape.studies.visual.coding import embed
 from inscape.studies.visual.drawing import draw_latents
-from inscape.studies.visual.meaning import BANDED, Measured, facts_of, picture_metrics
+from inscape.studies.visual.meaning import (
+    BANDED,
+    Measured,
+    check_recipe,
+    facts_of,
+    picture_metrics,
+    plan_terms_of,
+    plan_training,
+)
+from inscape.studies.visual.meaning import Config as Before
 from inscape.studies.visual.meaning_drawing import as_rows, note_captions
 from inscape.studies.visual.meaning_metrics import (
     EncodedPairs,
@@ -248,15 +258,16 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Go on with P2's codec under jitter, then measure the averaged weights."""
     config: Config = context.config
     source = open_source(config.data)
-    codec = load_codec(context.inputs["P2"].path)
+    before = context.inputs["P2"]
+    check_recipe(config.recipe, from_yaml(Before, before.path / RunDir.CONFIG).recipe, "P2", before)
+    codec = load_codec(before.path)
     plan = config.recipe == "plan"
-    training = config.training
-    if plan:
-        training = replace(training, objective=replace(training.objective, copy=0.0, target=0.0, from_z=0.0, noise=0.0))
+    training = plan_training(config.training, invariant=True) if plan else config.training
     frozen = ("reader", "z_enter", "decoder") if plan else ()
     if not plan:
         codec = begin_codec(context, codec, source, training, config.beginning)
-    codec, result = train_codec(context, codec, source, training, frozen=frozen)
+    terms = plan_terms_of(training, source) if plan else None
+    codec, result = train_codec(context, codec, source, training, frozen=frozen, terms=terms)
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     metrics = measure_kept(codec, source, config.data, config.measured, context.seed)
     latent_NCHW = encode(codec.to_latent, source.held_out(config.measured.held_out))

@@ -18,16 +18,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from torch import Tensor
+
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes import EDITS
 from inscape.data.text_lines import is_grouped
 from inscape.nn.latent_codec import LatentCodecConfig
 from inscape.studies.visual.beginning import Beginning, begin_codec
-from inscape.studies.visual.codec_training import Training, new_codec, train_codec
+from inscape.studies.visual.codec_training import Terms, Training, new_codec, train_codec
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence
+from inscape.studies.visual.losses import Weights, plan_terms
 from inscape.studies.visual.meaning_drawing import draw_meaning
 from inscape.studies.visual.meaning_metrics import (
     by_facts,
@@ -43,12 +47,24 @@ from inscape.studies.visual.meaning_metrics import (
     worst,
 )
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_encoder, save_codec
-from inscape.studies.visual.objective import Objective
-from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.objective import objective_terms
+from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import text_meaning
 
-__all__ = ["BANDED", "GATE", "PHASE", "Config", "Measured", "facts_of", "measure_meaning", "picture_metrics"]
+__all__ = [
+    "BANDED",
+    "GATE",
+    "PHASE",
+    "Config",
+    "Measured",
+    "check_recipe",
+    "facts_of",
+    "measure_meaning",
+    "picture_metrics",
+    "plan_terms_of",
+    "plan_training",
+]
 
 
 @dataclass(frozen=True)
@@ -171,7 +187,7 @@ REMEDIES = (
     Remedy(("recall_at_1", "recall_at_5"), {"training.batch": lambda batch: 2 * batch}, "if not: increase batch"),
     Remedy(
         ("recall_at_1", "recall_at_5", "cosine_gap"),
-        {"training.objective.temperature": 0.05},
+        {"training.objective.temperature": lambda tau: min(tau, 0.05)},
         "if not: temperature to 0.05",
     ),
     Remedy(
@@ -227,9 +243,34 @@ def facts_of(data: DataConfig) -> tuple[int, ...]:
     return (data.facts,) if data.facts else (1, 2, 3)
 
 
-def _plan_objective(objective: Objective) -> Objective:
-    """Contrast and the image prior alone."""
-    return replace(objective, copy=0.0, target=0.0, from_z=0.0, noise=0.0, invariance=0.0)
+def plan_training(training: Training, *, invariant: bool = False) -> Training:
+    """The same training with the plan's loss: contrast and the image prior, edits as they are drawn.
+
+    invariant: with L_inv as well. Other numbers are the preset's; those of `quick` and `full` are the plan's.
+    """
+    given = training.objective
+    objective = replace(given, image=1.0, copy=0.0, target=0.0, from_z=0.0, noise=0.0)
+    objective = objective if invariant else replace(objective, invariance=0.0)
+    return replace(training, objective=objective, mixture=replace(training.mixture, edited=1))
+
+
+def plan_terms_of(training: Training, source: Source) -> Terms:
+    """The loss terms of a training, with the plan's image prior."""
+
+    def prior(latent_NCHW: Tensor, holds_NV: Tensor, weights: Weights, **_: float) -> dict[str, Tensor]:
+        return plan_terms(latent_NCHW, weights)
+
+    vocab = source.tokenizer.vocab_size
+    return lambda model, batch, step: objective_terms(model, batch, step, training.objective, vocab, prior=prior)
+
+
+def check_recipe(recipe: str, there: str, code: str, run: RunDir) -> None:
+    """ValueError if `run`, of the phase `code`, was trained by another recipe: a verdict on a mixture says nothing."""
+    if there != recipe:
+        raise ValueError(
+            f"recipe={recipe} would go on with {run.path}, which {code} trained with recipe={there}; run {code} with "
+            f"recipe={recipe} as well, in a folder of its own: --out FOLDER"
+        )
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
@@ -242,13 +283,12 @@ def run(context: Context) -> Mapping[str, Estimate]:
         replace(config.codec, readout="pooled") if plan else config.codec,
         context.seed,
     )
-    training = (
-        replace(config.training, objective=_plan_objective(config.training.objective)) if plan else config.training
-    )
+    training = plan_training(config.training) if plan else config.training
     frozen = ("reader", "z_enter", "decoder") if plan else ()
     if not plan:
         codec = begin_codec(context, codec, source, training, config.beginning)
-    codec, result = train_codec(context, codec, source, training, frozen=frozen)
+    terms = plan_terms_of(training, source) if plan else None
+    codec, result = train_codec(context, codec, source, training, frozen=frozen, terms=terms)
     save_codec(codec, context.run.path / CODEC_WEIGHTS)
     sentences = source.held_out(config.measured.held_out)
     metrics = picture_metrics(codec, sentences, context.seed)

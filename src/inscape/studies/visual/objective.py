@@ -65,7 +65,7 @@ class Objective:
     contrast: float = 1.0  # InfoNCE; the plan's alpha
     temperature: float = 0.07  # of InfoNCE; the plan's tau
     invariance: float = 0.0  # |g(T(V1)) - g(V2)|^2 under jitter T; the plan's beta, 0.2, from P3 on
-    copy: float = 1.0  # decoding each sentence from its V; the plan's gamma
+    copy: float = 1.0  # decoding each sentence from its V; the plan's gamma, 0.7, in P5
     target: float = 1.0  # decoding another wording from the paraphrase's V
     from_z: float = 0.5  # the same from z alone
     z_alone: float = 0.3  # share of the paraphrases that are decoded from z alone
