@@ -23,7 +23,10 @@ OverSeeds = Callable[[Mapping[int, Mapping[str, Estimate]]], Mapping[str, Estima
 
 @dataclass(frozen=True)
 class Remedy:
-    """One "if not" line of the plan, executable: when one of the metrics `when` was not passed, make `change`."""
+    """What to try when one of the metrics `when` was not passed: make `change`.
+
+    The plan's "if not" lines, made executable; the `why` of one that is not the plan's begins with "ours".
+    """
 
     when: tuple[str, ...]
     change: Mapping[str, Any]  # dotted config keys -> the new value, or a function of the present one

@@ -104,7 +104,7 @@ REMEDIES = (
     Remedy(
         ("recall_at_1", "scene_exact", "graph_f1"),
         {"training.fit.steps": lambda steps: 2 * steps},
-        "what was never learned cannot be lost: train longer",
+        "ours: what was never learned cannot be lost, so train longer",
     ),
 )
 

@@ -112,7 +112,7 @@ ACROSS_SEEDS = Gate(
 
 REMEDIES = (
     Remedy(("speckle", "tv_change"), {"weights.tv": lambda tv: tv + 0.05}, "if it fails: increase lambda_tv by 0.05"),
-    Remedy(("amplitude", "tv"), {"weights.variance": lambda v: 2 * v}, "scale-free terms reverse 'reduce lambda_var'"),
+    Remedy(("amplitude", "tv"), {"weights.variance": lambda v: 2 * v}, "ours: scale-free, so more of lambda_var"),
     Remedy(("speckle", "grid_energy"), {"blur_steps": lambda n: n * 5 // 2}, "if it fails: extend the blur to 5000"),
     Remedy(
         ("channels_in_slope_range", "tv_change"), {"fit.lr": lambda lr: lr / 2}, "if it fails: lower the rate to 1e-4"
