@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from inscape.codec_latents import Latents, checked_latents
-from inscape.codec_sentences import checked_sentences, names_of, of_the_grammar, refuse_long, unknown_word
+from inscape.codec_sentences import checked_sentences, letters_of, names_of, of_the_grammar, refuse_long, unknown_word
 from inscape.core.program import program
 from inscape.core.rundir import find_runs
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.parser import read
 from inscape.data.scenes.wording import write
 from inscape.data.tokenizer import normalise
+from inscape.data.user_grammar import user_constraint
 from inscape.export.hub import resolve_pretrained
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.coding import Reading, embed, embed_sentences, say
@@ -144,15 +145,23 @@ class VisualCodec:
         """The sentence as the corpus spells it, which is how it is encoded: a capital and a final stop are forgiven."""
         return self._as_trained(checked_sentences([sentence]))[0][0]
 
-    def decode(self, latents: Float[Tensor, "B C H W"], constrained: bool = False) -> list[str]:
+    def decode(
+        self, latents: Float[Tensor, "B C H W"], constrained: bool = False, grammar: str | None = None
+    ) -> list[str]:
         """What each latent says, free-running and greedy, from V alone (z is computed from it).
 
-        constrained: only whole sentences of the scene grammar can be said. ValueError on anything but finite floats of
-        shape (B, C, H, W), and on `constrained` where the codec was trained on other text.
+        constrained: only whole sentences of the scene grammar can be said; grammar: only those of one in Lark syntax,
+        of which a sentence that does not end in time is cut (inscape.data.user_grammar). ValueError on anything but
+        finite floats of shape (B, C, H, W); on `constrained` where the codec was trained on other text; on a grammar
+        that is malformed or beyond the codec's tokens, or where the package llguidance is missing; and on both.
         """
+        if constrained and grammar is not None:
+            raise ValueError("constrained=True is the scene grammar, and grammar another one; give one of the two")
         if constrained and not self.knows_grammar:
             raise ValueError("constrained=True needs weights that were trained on the scene grammar; leave it out")
         constraint = self._grammar if constrained else None
+        if grammar is not None:
+            constraint = user_constraint(grammar, self._model.tokenizer)
         return say(self.trained, checked_latents(latents, self.latent_shape), Reading(constraint=constraint))
 
     def embed(
@@ -198,9 +207,11 @@ class VisualCodec:
     def paraphrase(self, sentence: str, n: int = 5, seed: int = 0) -> list[str]:
         """`n` (1 to 100) distinct other sentences of the same meaning, best round trip first; the same for one seed.
 
-        Where the parser can read the sentence its verdict on the meaning is final, else the cosine of the embeddings.
+        Where the parser can read the sentence its verdict on the meaning is final. Else it is the codec's own: the
+        cosine of the two embeddings, 0.9 or more, which knows no better than the training did what means the same.
         Samples are drawn until there are enough; if there never are, it warns (FewParaphrases) and gives those.
-        ValueError with weights of a text file, whose decoder has learned to read back and not to reword.
+        ValueError with weights of a text file whose decoder was not trained to reword: `training.mixture.paraphrases`
+        above 0 trains it, on groups of paraphrases (.tsv).
         """
         _check_range("n", n, 1, MOST_PARAPHRASES)
         _check_range("seed", seed, 0, MOST_SEED)
@@ -229,11 +240,13 @@ class VisualCodec:
     ) -> tuple[list[str], list[list[Candidate]], int]:
         """The sentences as the corpus spells them, their paraphrases, and how many samples of one were drawn."""
         codec = self.trained
-        if not self.knows_grammar:
+        if not (self.knows_grammar or codec.rewords):
             raise ValueError(
                 "these weights were trained on a text file, whose decoder has learned to read back and not to reword; "
-                "paraphrase needs weights that were trained on the scene grammar"
+                "paraphrase needs weights that were trained on the scene grammar, or on groups of paraphrases (.tsv) "
+                "with training.mixture.paraphrases above 0"
             )
+        constraint = self._grammar if self.knows_grammar else None
         texts, _ = self._as_trained(sentences)
         self._refuse_long(texts, names_of(len(texts)))
         found: list[dict[str, Candidate]] = [{} for _ in texts]
@@ -243,11 +256,15 @@ class VisualCodec:
             if not open_rows or (drawn and drawn + draws * n > MOST_SAMPLES):
                 break
             asked, ours = [texts[row] for row in open_rows], seed * len(DRAWS) + i
-            drew = paraphrases(codec, asked, n, draws=draws, seed=ours, constraint=self._grammar)
+            drew = paraphrases(codec, asked, n, draws=draws, seed=ours, constraint=constraint)
             for row, new in zip(open_rows, drew, strict=True):
-                found[row] |= {candidate.text: candidate for candidate in new if candidate.text != texts[row]}
+                found[row] |= {other.text: other for other in new if not self._same(other.text, texts[row])}
             drawn += draws * n
         return texts, [sorted(kept.values(), key=lambda c: -c.cosine)[:n] for kept in found], drawn
+
+    def _same(self, text: str, sentence: str) -> bool:
+        """Whether two texts are one sentence: to a text file also where they differ in case, blanks or signs alone."""
+        return text == sentence or (not self.knows_grammar and letters_of(text) == letters_of(sentence))
 
     @property
     def _encoder(self) -> TextToLatent:

@@ -91,6 +91,7 @@ def train_codec(
     for name, parameter in model.named_parameters():
         if any(name == part or name.startswith(f"{part}.") for part in frozen):
             parameter.requires_grad_(False)
+    rewords = codec.rewords or _learns_to_reword(model, source, training)
     watched = source.watched(WATCHED)
 
     def loss_terms(model: nn.Module, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
@@ -116,7 +117,13 @@ def train_codec(
     for average in (result.model, result.ema):
         average.requires_grad_(True)
     assert isinstance(result.ema, LatentCodec)
-    return TrainedCodec(result.ema, codec.tokenizer), result
+    return TrainedCodec(result.ema, codec.tokenizer, rewords), result
+
+
+def _learns_to_reword(model: LatentCodec, source: Source, training: Training) -> bool:
+    """Whether this training has its decoder say sentences in other words."""
+    moves = any(parameter.requires_grad for parameter in model.decoder.parameters())
+    return moves and source.has_groups and training.mixture.paraphrases > 0 and training.objective.target > 0
 
 
 def _batch(source: Source, training: Training, seed: int, step: int, rank: int, world: int) -> TrainingTuples:

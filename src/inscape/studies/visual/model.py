@@ -63,6 +63,7 @@ class TrainedCodec(NamedTuple):
 
     model: LatentCodec
     tokenizer: Tokenizer
+    rewords: bool = False  # whether its decoder was trained to say a sentence in other words
 
     @property
     def to_latent(self) -> TextToLatent:
@@ -88,6 +89,7 @@ def save_codec(codec: TrainedCodec, path: Path, *, about: str = "", half: bool =
         "encoder": _json(_sizes(codec.to_latent)),
         "config": _json(codec.model.config),
         "tokenizer": codec.tokenizer.to_json(),
+        "rewords": json.dumps(codec.rewords),
         "about": about,
     }
     write_atomically(path, save(weights, metadata))
@@ -142,7 +144,8 @@ def _codec(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         encoder = LatentEncoderConfig(**json.loads(metadata["encoder"]))
         config = LatentCodecConfig(**json.loads(metadata["config"]))
         model = _filled(lambda: LatentCodec(encoder, config), {name: value.float() for name, value in tensors.items()})
-        return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]))
+        rewords = json.loads(metadata.get("rewords", "false")) is True  # weights of before do not say
+        return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]), rewords)
 
 
 def _filled(build: Callable[[], M], weights: Mapping[str, Tensor]) -> M:

@@ -64,14 +64,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What tuples are made of; facts, swaps, edited and rewordings act with the grammar, edits with a text file."""
+    """What tuples are made of; facts, swaps, edited and rewordings act with the grammar, edits with a text file, and
+    paraphrases with whatever says which sentences mean the same."""
 
     one: float = 1.0  # weight of steps with scenes of one fact
     two: float = 1.0  # of two facts
     three: float = 1.0  # of three facts
     swaps: int = 2  # how much oftener than other edits arguments and attributes are swapped
     edited: int = 1  # scenes one edit away that are drawn for each given one; the batch keeps what z confuses most
-    paraphrases: float = 0.0  # share of targets that are another wording instead of the canonical one
+    paraphrases: float = 0.0  # share of sentences whose target is another wording; the grammar's rest: the canonical
     rewordings: int = 3  # wordings that such a target is chosen from: the one least like what it is decoded from
     edits: float = 0.0  # text file: hard negatives made from the text (word and order swaps), as a share of the batch
 
@@ -117,6 +118,11 @@ class Source(Protocol):
         ...
 
     @property
+    def has_groups(self) -> bool:
+        """Whether the corpus says which sentences mean the same."""
+        ...
+
+    @property
     def has_edits(self) -> bool:
         """Whether tuples are families: a scene, and `mixture.edited` scenes that are one edit away from it."""
         ...
@@ -152,6 +158,7 @@ class _Grammar:
     table: fast.PhraseTable
     montage: tuple[str, ...] = field(default_factory=lambda: evaluation_pack().montage)
     has_edits: bool = True
+    has_groups: bool = True
 
     def batch_at(self, seed: int, step: int, rank: int, world: int, size: int) -> np.ndarray:
         facts = self.config.facts or None
@@ -239,7 +246,10 @@ class TextSource:
             by_swap_N = (place_N % 2 == 0) & swapped.changed_B
             negative_NT = np.where(by_swap_N[:, None], swapped.tokens_BT, replaced.tokens_BT)
             negative_NT = negative_NT[by_swap_N | replaced.changed_B]
-        return SentenceTuples(first_BT, second_BT, second_BT[:0], np.zeros(0, np.int64), negative_NT)
+        # Row i of the targets is said of row i of the paraphrases: the first of a group, of the V of its second.
+        reworded = round(mixture.paraphrases * len(first_BT)) if self.has_groups else 0
+        start_R = np.full(reworded, PARAPHRASE, dtype=np.int64)
+        return SentenceTuples(first_BT, second_BT, first_BT[:reworded], start_R, negative_NT)
 
     @property
     def has_groups(self) -> bool:
