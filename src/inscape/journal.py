@@ -87,7 +87,8 @@ class Journal:
         if self.silent:
             return
         self._losses = [f"loss {loss:.4g}", *(f"{name} {value:.3g}" for name, value in terms.items())]
-        self.run.append_log({"kind": "train", "step": step, "loss": loss, "terms": dict(terms)} | figures)
+        line = {"kind": "train", "step": step, "total": self.total, "loss": loss, "terms": dict(terms)}
+        self.run.append_log(line | figures)
         scalars = {"loss": loss} | {f"terms/{name}": value for name, value in terms.items()} | figures
         self._chart({f"train/{name}": value for name, value in scalars.items()}, step)
 

@@ -254,27 +254,36 @@ def test_a_codec_that_cannot_be_started_says_so_where_one_is(play: Play, part: s
 # --- the last part ------------------------------------------------------------------------------------------------
 
 
+RUN = {
+    "title": "Pictures", "preset": "quick", "seed": 0, "outcome": "UNFINISHED", "question": "?", "sentence": "",
+    "running": True, "finished": False, "declared": True, "findings": [], "figures": [], "others": [], "notices": [],
+    "inputs": [], "problems": [], "versions": {}, "command": "inscape run", "trainings": [], "writing": "",
+}  # fmt: skip
+FOLLOW = f"""
+const {{ openRuns }} = await import("./runs.js");
+$("runs").hidden = false;
+const run = {json.dumps(RUN)};
+const state = {{ total: 9, finished: false, running: true, writing: "" }};
+const log = (lines, more = {{}}) => ({{ lines, next: lines.length, ...state, ...more }});
+const line = (step) => ({{ kind: "train", step, total: 8, loss: 1 / step, terms: {{}}, seconds: 60 }});
+const answer = async (one) => {{
+  const question = asked("get");
+  question.answer(one);
+  await settle();
+  return question.words[0];
+}};
+openRuns("a/b/c/d");
+await settle();
+"""
+
+
 def test_of_a_run_that_is_followed_only_what_changes_its_course_is_announced(play: Play) -> None:
-    run = {
-        "title": "Pictures", "preset": "quick", "seed": 0, "outcome": "UNFINISHED", "question": "?", "sentence": "",
-        "running": True, "declared": True, "findings": [], "figures": [], "others": [], "notices": [], "inputs": [],
-        "problems": [], "versions": {}, "command": "inscape run", "curves": {"train": {}, "eval": {}}, "writing": "",
-    }  # fmt: skip
-    told = play(f"""
-        const {{ openRuns }} = await import("./runs.js");
-        $("runs").hidden = false;
-        const run = {json.dumps(run)};
-        const state = {{ total: 9, finished: false, running: true, writing: "" }};
-        const log = (lines, more = {{}}) => ({{ lines, next: lines.length, ...state, ...more }});
-        const line = (step) => ({{ kind: "train", step, loss: 1 / step, terms: {{}}, seconds: 60 }});
-        const answer = async (one) => {{ asked("get").answer(one); await settle(); }};
-        openRuns("a/b/c/d");
-        await settle();
+    told = play(f"""{FOLLOW}
         await answer(run);
         told.figures = [];
         for (const lines of [[line(1)], [line(1), line(2)], [line(1), line(2), line(3)]]) {{
           await answer(log(lines));
-          told.figures.push($("run").textContent.match(/step (\\d), loss/)[1]);
+          told.figures.push($("run").textContent.match(/step (\\d of 8), loss/)[1]);
           told.roles = $("run").children.filter((child) => child.role === "status").length;
         }}
         await answer(log([1, 2, 3].map(line), {{ running: false }}));
@@ -282,15 +291,71 @@ def test_of_a_run_that_is_followed_only_what_changes_its_course_is_announced(pla
         asked("get").refuse(new Error("no answer"));
         await settle();
         await answer(log([1, 2, 3, 4].map(line), {{ total: 4, finished: true }}));
-        await answer({{ ...run, running: false }});
+        await answer({{ ...run, running: false, finished: true }});
         told.announced = $("runs-told").told.filter(Boolean);
     """)
-    assert told["figures"] == ["1", "2", "3"]
+    assert told["figures"] == ["1 of 8", "2 of 8", "3 of 8"]
     assert told["announced"] == [
         "Running",
-        "Running. Nothing was written for a while.",
+        "Not finished. Nothing was written for a while.",
         "Running",
         "no answer",
         "The run has ended; what it found is shown.",
     ]
     assert told["roles"] == 0, "the line of figures is not read out"
+
+
+def test_a_run_that_stands_still_is_followed_from_training_to_training(play: Play) -> None:
+    told = play(f"""{FOLLOW}
+        const past = {{ part: "begun/0/past", train: {{ loss: [[1, 1], [2, 0.5]] }}, eval: {{}} }};
+        await answer({{ ...run, running: false, trainings: [past] }});
+        told.asked = [await answer(log([], {{ total: 0, running: false }}))];
+        told.still = $("run").textContent.match(/Not finished: nothing was logged yet/)?.[0];
+        const more = {{ total: 1, writing: "arms/w #1" }};
+        told.asked.push(await answer(log([{{ kind: "shards", done: 3, total: 9 }}], more)));
+        told.asked.push(await answer(log([line(1), line(2)], {{ ...more, total: 2 }})));
+        told.step = $("run").textContent.match(/Running [^:]*: step [^,]*/)[0];
+        told.asked.push(await answer(log([line(3)], {{ ...more, next: 3, total: 3, writing: "begun/0/past" }})));
+        told.asked.push(asked("get").words[0]);
+        const live = $("run").children.find((child) => child.id === "live");
+        told.trainings = live.children.map((child) => child.children[0].textContent);
+        told.drawn = live.children.map((child) => child.children[1].childElementCount);
+    """)
+    log = "api/runs/a/b/c/d/log?after="
+    part = "api/runs/a/b/c/d/arms/w%20%231/log?after="
+    assert told["asked"] == [f"{log}0", f"{log}0", f"{part}0", f"{part}2", "api/runs/a/b/c/d/begun/0/past/log?after=0"]
+    assert told["still"]
+    assert told["step"] == "Running (arms/w #1): step 2 of 8"
+    assert told["trainings"] == ["Training begun/0/past", "Training arms/w #1"]
+    assert told["drawn"] == [1, 1], "what was drawn stays"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"kind": "shards", "done": 3, "total": 9}, "shards: 3 of 9"),
+        ({"kind": "lag", "lag": 4}, "lag: lag 4"),
+        ({"kind": "notice", "text": "halved"}, "notice: halved"),
+        ({"kind": "eval", "step": 5, "alpha": 2.00001, "of": [1]}, "eval: step 5, alpha 2"),
+        ({"kind": "train", "step": 2, "loss": 0.5}, "step 2, loss 0.5"),
+        ({"kind": "damaged"}, "damaged"),
+    ],
+)
+def test_each_kind_of_line_is_told(play: Play, line: dict[str, Any], said: str) -> None:
+    told = play(f"""{FOLLOW}
+        await answer(run);
+        await answer(log([{json.dumps(line)}]));
+        told.said = $("run").children.find((child) => child.textContent.startsWith("Running")).textContent;
+    """)
+    assert told["said"] == f"Running: {said}"
+
+
+def test_a_training_whose_log_has_gone_is_followed_no_further(play: Play) -> None:
+    told = play(f"""{FOLLOW}
+        await answer({{ ...run, writing: "arms/gone" }});
+        const question = asked("get");
+        question.refuse(new Error("no training 'arms/gone'"));
+        await settle();
+        told.asked = [question.words[0], await answer(log([], {{ total: 0 }}))];
+    """)
+    assert told["asked"] == ["api/runs/a/b/c/d/arms/gone/log?after=0", "api/runs/a/b/c/d/log?after=0"]

@@ -122,11 +122,47 @@ def test_curves_notices_and_the_time_taken(tmp_path: Path) -> None:
     with (run.path / run.LOG).open("ab") as file:
         file.write(b"{rubbish}\n")
     told = described(run)
-    assert told["curves"]["train"]["loss"] == [(1.0, 1.0), (2.0, 0.5), (3.0, 1 / 3)]
-    assert told["curves"]["eval"] == {"alpha": [(3.0, 2.0)]}
+    (training,) = told["trainings"]
+    assert training["part"] == ""
+    assert training["train"]["loss"] == [(1.0, 1.0), (2.0, 0.5), (3.0, 1 / 3)]
+    assert training["eval"] == {"alpha": [(3.0, 2.0)]}
     assert told["notices"] == ["the rate was halved"]
     assert told["seconds"] == 180.0
     assert told["problems"] == ["1 of 6 lines of log.jsonl are damaged and were left out"]
+
+
+def test_every_training_in_the_run_is_told(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    (run.path / run.LOG).unlink()
+    for part in ("k2", "arms/wide/picture"):
+        inner = RunDir(run.path / part)
+        inner.path.mkdir(parents=True)
+        inner.append_log({"kind": "train", "step": 5, "total": 9, "loss": 0.5, "seconds": 30.0})
+        inner.append_log({"kind": "notice", "text": "halved"})
+    with (run.path / "k2" / run.LOG).open("ab") as file:
+        file.write(b"{rubbish}\n")
+    told = described(run)
+    assert told["trainings"] == [
+        {"part": part, "train": {"loss": [(5.0, 0.5)]}, "eval": {}} for part in ("arms/wide/picture", "k2")
+    ]
+    assert told["done"] == "It trained for 10 steps in 2 trainings, 60 s together."
+    assert told["notices"] == ["arms/wide/picture: halved", "k2: halved"]
+    assert told["seconds"] == 60.0
+    assert told["problems"] == ["1 of 3 lines of k2/log.jsonl are damaged and were left out"]
+
+
+def test_a_log_inside_the_run_that_leads_out_is_not_read(tmp_path: Path) -> None:
+    run = planted_run(tmp_path / "runs")
+    (tmp_path / "secret").write_text('{"kind": "notice", "text": "password"}\n')
+    (run.path / "k2").mkdir()
+    (run.path / "k2" / run.LOG).symlink_to(tmp_path / "secret")
+    with pytest.raises(Declined, match=r"log\.jsonl is reached by a link that leads out of the runs folder"):
+        described(run)
+    (run.path / "k2" / run.LOG).unlink()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "secret").rename(tmp_path / "outside" / run.LOG)
+    (run.path / "k3").symlink_to(tmp_path / "outside")
+    assert described(run)["notices"] == []
 
 
 @pytest.mark.parametrize("name", [*READ, "figures/captions.json"])

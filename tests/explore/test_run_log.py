@@ -21,9 +21,11 @@ from inscape.explore.run_log import (
     is_live,
     log_lines,
     log_page,
+    parts_of,
     plain,
     seconds_told,
     series,
+    writing,
 )
 
 
@@ -115,11 +117,31 @@ def test_a_run_is_live_while_it_logs_and_has_no_verdict(tmp_path: Path) -> None:
     old = time.time() - 31
     os.utime(tmp_path / run.LOG, (old, old))
     assert not is_live(tmp_path)
-    (tmp_path / "training").mkdir()
-    RunDir(tmp_path / "training").append_log({"kind": "train"})
+    for part in ("training", "begun/0123abcd/past"):
+        inner = RunDir(tmp_path / part)
+        inner.path.mkdir(parents=True)
+        inner.append_log({"kind": "train"})
+        assert is_live(tmp_path), part
+        os.utime(inner.path / run.LOG, (old, old))
+        assert not is_live(tmp_path)
+    (tmp_path / run.LOG).touch()
     assert is_live(tmp_path)
     run.write_json(run.VERDICT, {})
     assert not is_live(tmp_path)
+
+
+def test_the_log_that_grows_is_named_however_deep_it_lies(tmp_path: Path) -> None:
+    assert writing(tmp_path) == ""
+    for age, part in ((9, ""), (5, "arms/wide"), (1, "arms/wide/picture"), (7, ".hidden"), (0, "checkpoints/step_1")):
+        inner = RunDir(tmp_path / part)
+        inner.path.mkdir(parents=True, exist_ok=True)
+        inner.append_log({"kind": "train"})
+        written = time.time() - age
+        os.utime(inner.path / inner.LOG, (written, written))
+    assert parts_of(tmp_path) == ["arms/wide", "arms/wide/picture"]
+    assert writing(tmp_path) == "arms/wide/picture"
+    (tmp_path / RunDir.LOG).touch()
+    assert writing(tmp_path) == ""
 
 
 def test_the_time_taken_is_that_of_the_last_training_line(tmp_path: Path) -> None:
@@ -132,7 +154,7 @@ def test_the_time_taken_is_that_of_the_last_training_line(tmp_path: Path) -> Non
 
 def test_curves_have_the_names_and_the_order_of_steps() -> None:
     lines = [
-        {"kind": "train", "step": 2, "loss": 0.5, "terms": {"tv": 3}, "lr": 0.1, "seconds": 7.0},
+        {"kind": "train", "step": 2, "loss": 0.5, "terms": {"tv": 3}, "lr": 0.1, "seconds": 7.0, "total": 9},
         {"kind": "train", "step": 1, "loss": 0.9, "terms": {"tv": None}, "rate": True},
         {"kind": "eval", "step": 2, "alpha": 2.0},
         {"kind": "train", "step": None, "loss": 8.0},

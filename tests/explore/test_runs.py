@@ -242,6 +242,12 @@ def test_three_hundred_runs_are_listed_at_once_and_read_once(tmp_path: Path, mon
     runs = list_runs(tmp_path, known)["studies"][0]["phases"][1]["presets"][0]["runs"]
     assert read == [changed]
     assert {r["seconds"] for r in runs if r["id"].endswith(changed.name)} == {999.0}
+    inner = RunDir(changed / "arms/wide")
+    inner.path.mkdir(parents=True)
+    inner.append_log({"kind": "train", "step": 4, "seconds": 1.0})
+    runs = list_runs(tmp_path, known)["studies"][0]["phases"][1]["presets"][0]["runs"]
+    assert read == [changed, changed]
+    assert {r["seconds"] for r in runs if r["id"].endswith(changed.name)} == {1000.0}
     shutil.rmtree(changed)
     list_runs(tmp_path, known)
     assert len(known) == 299
@@ -294,18 +300,20 @@ def test_the_log_is_followed_while_it_grows(tmp_path: Path) -> None:
 def test_a_training_inside_a_run_is_followed_too(tmp_path: Path) -> None:
     run = planted_run(tmp_path)
     (run.path / run.VERDICT).unlink()
-    for seconds, part in ((40, "past"), (0, "picture")):
+    for seconds, part in ((40, "past"), (0, "arms/wide/picture")):
         inner = RunDir(run.path / part)
-        inner.path.mkdir()
+        inner.path.mkdir(parents=True)
         inner.append_log({"kind": "train", "step": 7, "loss": 1.5})
         written = time.time() + 100 - seconds
         os.utime(inner.path / run.LOG, (written, written))
     address = f"/api/runs/{id_of(run)}"
-    assert get(tmp_path, address)["writing"] == "picture"
+    assert get(tmp_path, address)["writing"] == "arms/wide/picture"
+    assert get(tmp_path, f"{address}/arms/wide/picture/log")["total"] == 1
     found = get(tmp_path, f"{address}/past/log")
     assert found["lines"] == [{"kind": "train", "step": 7, "loss": 1.5}]
-    assert found["writing"] == "picture", "the page goes on there"
-    assert "has no training 'figures'" in get(tmp_path, f"{address}/figures/log", 404)["error"]
+    assert found["writing"] == "arms/wide/picture", "the page goes on there"
+    for none in ("figures", "arms", "arms/wide/picture/more"):
+        assert f"has no training '{none}'" in get(tmp_path, f"{address}/{none}/log", 404)["error"]
     assert get(tmp_path, f"{address}/../log", 404)
 
 

@@ -70,7 +70,7 @@ def test_a_long_curve_keeps_its_peak_and_its_end() -> None:
 
 def test_each_number_of_the_log_becomes_a_curve_and_nothing_else_does() -> None:
     log = [
-        {"kind": "train", "step": 1, "loss": 2.0, "terms": {"tv": 1.0}, "lr": 0.1, "seconds": 3.0, "note": "x"},
+        {"kind": "train", "step": 1, "loss": 2.0, "terms": {"tv": 1.0}, "lr": 0.1, "total": 9, "note": "x"},
         {"kind": "train", "step": 2, "loss": 1.0, "terms": {"tv": 0.5}, "lr": 0.1, "seconds": 4.0, "flag": True},
         {"kind": "eval", "step": 2, "alpha": 2.0},
         {"kind": "train", "step": "two", "loss": 9.0},

@@ -298,6 +298,54 @@ def test_a_run_named_by_a_dot_is_the_same_run(tmp_path: Path, monkeypatch: pytes
     assert page_of(RunDir(Path())) == before
 
 
+def train_in(run: RunDir, part: str, *losses: float, seconds: float = 60.0) -> RunDir:
+    """A training of the run in a folder of its own, with a log, as `part_of` makes it."""
+    inner = RunDir(run.path / part)
+    inner.path.mkdir(parents=True, exist_ok=True)
+    for step, loss in enumerate(losses, 1):
+        inner.append_log({"kind": "train", "step": step, "total": 9, "loss": loss, "seconds": seconds * step})
+    return inner
+
+
+def test_every_training_in_the_run_is_drawn_under_its_name(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    (run.path / run.LOG).unlink()
+    for part in ("arms/b/picture", "arms/a", "k10", "k9"):
+        train_in(run, part, 0.75, 0.25).append_log({"kind": "notice", "text": "halved"})
+    train_in(run, "checkpoints/step_1", 7.0)
+    page = page_of(run)
+    text = text_of(page)
+    assert not unbalanced(page)
+    assert "It trained for 8 steps in 4 trainings, 8 min together." in text
+    names = [text.index(part) for part in ("arms/a Losses", "arms/b/picture Losses", "k9 Losses", "k10 Losses")]
+    assert names == sorted(names)
+    assert page.count("from step 1 to 2, last value 0.25") == 4
+    assert text.count("halved") == 4
+    assert "arms/a: halved" in text
+    assert "total" not in text[names[0] :], "how many steps there will be is no curve"
+
+
+def test_the_runs_own_training_is_drawn_before_those_in_it(tmp_path: Path) -> None:
+    run = planted_run(tmp_path)
+    train_in(run, "prior", 0.75, 0.25)
+    text = text_of(page_of(run))
+    assert "It trained for 5 steps in 2 trainings, 5 min together." in text
+    assert text.index("each 3 points") < text.index("prior Losses and the like, each 2 points")
+
+
+@pytest.mark.parametrize("rubbish", [b"{bro\n", b"\xff\xfe\n"])
+def test_a_damaged_log_of_one_training_harms_no_other(tmp_path: Path, rubbish: bytes) -> None:
+    run = planted_run(tmp_path)
+    (train_in(run, "k1", 0.5).path / run.LOG).write_bytes(rubbish)
+    train_in(run, "k2", 0.75, 0.25)
+    (run.path / "k3").mkdir()
+    (run.path / "k3" / run.LOG).symlink_to(tmp_path / "nowhere")
+    text = text_of(page_of(run))
+    assert "k1/log.jsonl is damaged; its curves are left out" in text
+    assert "k2 Losses" in text
+    assert "It trained for 5 steps in 2 trainings" in text
+
+
 def test_smoke_and_uncommitted_code_are_said(tmp_path: Path) -> None:
     text = text_of(page_of(planted_run(tmp_path, preset="smoke", git_dirty=True)))
     assert "A smoke run." in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,11 +13,11 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir
 from inscape.explore.run_files import DEPTH, FIGURES, Declined, figure_names, is_run, is_servable, run_folder, strays
-from inscape.explore.run_log import DAMAGED, log_lines, plain, series, writing
+from inscape.explore.run_log import DAMAGED, log_lines, parts_of, plain, series, writing
 from inscape.explore.run_summary import read_run, summary_of
 from inscape.report.curves import interval
 from inscape.report.record import Record
-from inscape.report.run_page import CAPTIONS, command_of, trained_for
+from inscape.report.run_page import CAPTIONS, command_of, notices_in, trained_for
 from inscape.report.words import OUTCOMES, asked, in_words, verdict_sentence
 
 __all__ = ["describe_run"]
@@ -32,7 +32,7 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         raise Declined(f"the run {'/'.join(names)} cannot be shown: {shown}; run its phase again")
     record, about, env = shown.record, shown.record.about, shown.record.env
     problems = list(record.problems)
-    lines = _log(folder, problems)
+    logs = {part: _log(folder, part, problems) for part in ("", *parts_of(folder))}
     figures = _figures(root, shown.names, problems)
     judged = record.verdict is not None and bool(record.metrics)
     return {
@@ -41,15 +41,15 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         "study_title": str(about.get("study_title") or shown.names[0]),
         "hypothesis": str(about.get("hypothesis") or ""),
         "question": str(about.get("question") or ""),
-        "done": trained_for(lines),
+        "done": trained_for(logs),
         "explanation": OUTCOMES[record.outcome].explanation,
         "sentence": verdict_sentence(record.verdict) if record.verdict and judged else "",
         "findings": [_finding(record, f) for f in record.verdict.findings] if record.verdict else [],
         "others": _others(record),
         "figures": figures,
-        "curves": {"train": series(lines, "train"), "eval": series(lines, "eval")},
+        "trainings": _trainings(logs),
         "writing": writing(folder),
-        "notices": [str(line.get("text", "")) for line in lines if line.get("kind") == "notice"],
+        "notices": notices_in(logs),
         "command": command_of(record),
         "commit": str(env.get("git_commit") or ""),
         "uncommitted_changes": bool(env.get("git_dirty")),
@@ -81,15 +81,22 @@ def _finding(record: Record, finding: Finding) -> dict[str, Any]:
     return told | ({"strip": strip._asdict()} if strip else {})
 
 
-def _log(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _log(folder: Path, part: str, problems: list[str]) -> list[dict[str, Any]]:
+    name = f"{part and f'{part}/'}{RunDir.LOG}"
     try:
-        lines = list(log_lines(folder / RunDir.LOG))
+        lines = list(log_lines(folder / name))
     except OSError:
-        problems.append(f"{RunDir.LOG} could not be read; the curves are left out")
+        problems.append(f"{name} could not be read; its curves are left out")
         return []
     if damaged := lines.count(DAMAGED):
-        problems.append(f"{damaged} of {len(lines)} lines of {RunDir.LOG} are damaged and were left out")
+        problems.append(f"{damaged} of {len(lines)} lines of {name} are damaged and were left out")
     return lines
+
+
+def _trainings(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The curves of each training, by its folder in the run; the run's own comes first and has none."""
+    found = [{"part": p, "train": series(log, "train"), "eval": series(log, "eval")} for p, log in logs.items()]
+    return [training for training in found if training["train"] or training["eval"]]
 
 
 def _measured(estimate: Estimate | None) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 from inscape.core.rundir import RunDir
 from inscape.explore.run_files import is_name
+from inscape.report import record
+from inscape.report.curves import NO_CURVE
 
 __all__ = [
     "DAMAGED",
@@ -24,6 +26,7 @@ __all__ = [
     "is_live",
     "log_lines",
     "log_page",
+    "logs_of",
     "parts_of",
     "plain",
     "seconds_told",
@@ -65,24 +68,26 @@ def log_page(path: Path, after: int) -> LogPage:
 def is_live(folder: Path) -> bool:
     """Whether the run seems to be at work now: no verdict, and a log, its own or of a training in it, written just now.
 
-    A phase of several trainings keeps each in a folder of its own, with a log.
+    A phase of several trainings keeps each in a folder of its own, at any depth, with a log.
     """
     if RunDir(folder).finished:
         return False
-    return time.time() - max(map(_written, (folder / RunDir.LOG, *folder.glob(f"*/{RunDir.LOG}")))) < LIVE
+    return time.time() - max(_written(folder / log) for log in logs_of(folder)) < LIVE
 
 
 def parts_of(folder: Path) -> list[str]:
-    """The trainings inside a run that keep a log of their own, by name, the one that was written to last at the end."""
-    logs = [log for log in folder.glob(f"*/{RunDir.LOG}") if is_name(log.parent.name)]
-    return [log.parent.name for _, log in sorted((_written(log), log) for log in logs)]
+    """The trainings inside a run that keep a log of their own, as relative paths that an address may hold."""
+    return [part for part in record.parts_of(folder) if all(map(is_name, part.split("/")))]
+
+
+def logs_of(folder: Path) -> list[str]:
+    """The names of a run's logs: its own, there or not, and those of the trainings inside it."""
+    return [RunDir.LOG, *(f"{part}/{RunDir.LOG}" for part in parts_of(folder))]
 
 
 def writing(folder: Path) -> str:
-    """Which log was written to last: the name of a training inside the run, or empty for the run's own."""
-    parts = parts_of(folder)
-    newest = parts[-1] if parts else ""
-    return newest if newest and _written(folder / newest / RunDir.LOG) > _written(folder / RunDir.LOG) else ""
+    """Which log was written to last: the path of a training inside the run, or empty for the run's own."""
+    return max(("", *parts_of(folder)), key=lambda part: _written(folder / part / RunDir.LOG))
 
 
 def _written(log: Path) -> float:
@@ -118,7 +123,7 @@ def series(lines: Iterable[Mapping[str, Any]], kind: str) -> dict[str, list[tupl
         if line.get("kind") != kind or not _is_number(step):
             continue
         terms = line.get("terms")
-        flat = {k: v for k, v in line.items() if k not in ("kind", "step", "terms", "seconds")}
+        flat = {k: v for k, v in line.items() if k not in NO_CURVE}
         flat |= {f"terms.{k}": v for k, v in terms.items()} if isinstance(terms, Mapping) else {}
         for name, value in flat.items():
             if _is_number(value):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inscape.core.rundir import RunDir
-from inscape.explore.run_files import is_name, strays
-from inscape.explore.run_log import is_live, seconds_told
+from inscape.explore.run_files import is_name, is_run, strays
+from inscape.explore.run_log import is_live, logs_of, seconds_told
 from inscape.report.record import Record, read_record
 
-__all__ = ["READ", "Shown", "read_run", "summary_of"]
+__all__ = ["READ", "Shown", "files_read", "read_run", "summary_of"]
 
-# what is opened of a run; figures and the report are sent by run_files
+# what is opened of every run; figures and the report are sent by run_files
 READ = (RunDir.ENV, RunDir.GATE, RunDir.CONFIG, RunDir.METRICS, RunDir.VERDICT, RunDir.LOG)
 
 
@@ -21,7 +21,13 @@ class Shown(NamedTuple):
 
     names: tuple[str, ...]
     record: Record
-    seconds: float | None  # that the training took
+    seconds: float | None  # that its trainings took
+
+
+def files_read(root: Path, folder: Path) -> list[str]:
+    """What is opened of this run: READ, and the logs of the trainings inside it."""
+    logs = logs_of(folder) if is_run(root, folder.relative_to(root).parts) else []
+    return list(dict.fromkeys((*READ, *logs)))
 
 
 def read_run(root: Path, folder: Path) -> Shown | str:
@@ -30,7 +36,7 @@ def read_run(root: Path, folder: Path) -> Shown | str:
     if not all(map(is_name, names)):
         return "its name holds characters that an address may not hold"
     try:
-        if found := strays(root, folder, READ):
+        if found := strays(root, folder, files_read(root, folder)):
             return "; ".join(found)
         record = read_record(folder, log=False)
     except (ArithmeticError, OSError, RecursionError):
@@ -39,7 +45,8 @@ def read_run(root: Path, folder: Path) -> Shown | str:
         return record.problems[0] if record.problems else f"{RunDir.ENV} is empty"
     if record.verdict and not all(isinstance(f.criterion.metric, str) for f in record.verdict.findings):
         return f"{RunDir.GATE} names what is no metric"
-    return Shown(names, record, seconds_told(folder / RunDir.LOG))
+    told = [seconds for log in logs_of(folder) if (seconds := seconds_told(folder / log)) is not None]
+    return Shown(names, record, sum(told) if told else None)
 
 
 def summary_of(root: Path, shown: Shown) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from inscape.core.rundir import RunDir, across_seeds_path
 from inscape.explore.run_detail import describe_run
 from inscape.explore.run_files import DEPTH, Declined, names_of, run_folder, servable_file, strays
 from inscape.explore.run_log import is_live, log_page, parts_of, plain, writing
-from inscape.explore.run_summary import READ, Shown, read_run, summary_of
+from inscape.explore.run_summary import Shown, files_read, read_run, summary_of
 from inscape.explore.strict_json import answer_in_json
 from inscape.report.across import read_across_seeds
 from inscape.report.record import Record, natural_key, run_folders
@@ -64,13 +64,13 @@ def list_runs(root: Path, known: Known | None = None) -> dict[str, Any]:
 def log_of_run(root: Path, names: Sequence[str], after: int, part: str = "") -> dict[str, Any]:
     """Lines of a run's log from number `after` on, and whether more may come; Declined if there is no such run.
 
-    part: the name of a training inside the run, whose log is wanted instead. `writing` says which log grows.
+    part: the path of a training inside the run, whose log is wanted instead. `writing` says which log grows.
     """
     folder = run_folder(root, names)
     name = f"{part}/{RunDir.LOG}" if part else RunDir.LOG
     unreadable = Declined(f"{name} of {'/'.join(names)} cannot be read; its other files may tell more")
     try:
-        if part and part not in parts_of(folder):
+        if part and part not in parts_of(folder):  # no path of a visitor's is opened
             raise Declined(f"{'/'.join(names)} has no training {part!r} with a log; its own is at .../log")
         if strays(root, folder, [name]):
             raise unreadable
@@ -108,9 +108,9 @@ def run_routes(root: Path) -> list[BaseRoute]:
 
 def _one_run(root: Path, request: Request) -> dict[str, Any]:
     names = names_of(request.path_params["address"])
-    if len(names) in (DEPTH + 1, DEPTH + 2) and names[-1] == "log":
+    if len(names) > DEPTH and names[-1] == "log":
         after = _line_number(request.query_params.get("after", "0"))
-        return log_of_run(root, names[:DEPTH], after, "".join(names[DEPTH:-1]))
+        return log_of_run(root, names[:DEPTH], after, "/".join(names[DEPTH:-1]))
     return describe_run(root, names)
 
 
@@ -137,7 +137,7 @@ def _json(content: Mapping[str, Any], status: int) -> Response:
 
 
 def _remembered(root: Path, folder: Path, known: Known) -> Shown | str:
-    stamp = tuple(_stamp(folder / name) for name in READ)
+    stamp = tuple(_stamp(folder / name) for name in files_read(root, folder))
     before = known.get(folder)
     if before and before[0] == stamp:
         return before[1]

@@ -11,6 +11,7 @@ __all__ = ["Curve", "Interval", "curve", "curves_of", "interval"]
 
 MOST_POINTS = 240
 SPELT_OUT = {"lr": "learning rate", "grad_norm": "norm of the gradient", "rate": "steps per second"}
+NO_CURVE = ("kind", "step", "total", "terms", "seconds")  # of a log line: they say which step and when
 LOG_RATIO = 30.0  # a positive curve that spans more than this is drawn on a logarithmic axis
 
 
@@ -74,7 +75,7 @@ def curves_of(log: Sequence[Mapping[str, Any]], kind: str, width: int, height: i
         terms = line.get("terms")
         flat = {"loss": line.get("loss")}
         flat |= {f"loss term {k}": v for k, v in terms.items()} if isinstance(terms, dict) else {}
-        flat |= {k: v for k, v in line.items() if k not in ("kind", "step", "terms", "seconds")}
+        flat |= {k: v for k, v in line.items() if k not in NO_CURVE}
         for name, value in flat.items():
             if _is_number(value):
                 series.setdefault(SPELT_OUT.get(name, name), []).append((float(step), float(value)))

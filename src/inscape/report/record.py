@@ -15,13 +15,23 @@ from inscape.core.estimate import Estimate
 from inscape.core.gate import Gate, Verdict, fingerprint_of_gate
 from inscape.core.rundir import RunDir
 
-__all__ = ["Record", "hashes_in", "natural_key", "read_record", "relative_link", "run_folders", "start_time"]
+__all__ = [
+    "Record",
+    "hashes_in",
+    "natural_key",
+    "parts_of",
+    "read_record",
+    "relative_link",
+    "run_folders",
+    "start_time",
+]
 
 STAMP = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-")
 SEED = re.compile(r"(?:-s|^seed-)(\d+)$")
 HASH_WORDS = ("sha256", "hash", "digest")
 HASH = re.compile(r"[0-9a-f]{16,128}")
 SWEEPS, JOBS = "sweeps", "jobs.jsonl"  # of `inscape sweep`: where its folders are, what each of them holds
+WITHOUT_LOGS = ("checkpoints", "figures", "tensorboard")  # folders of a run in which no training lies
 OWN_JSON = (RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT)
 
 
@@ -41,7 +51,7 @@ class Record:
     metrics: Mapping[str, Estimate]
     verdict: Verdict | None  # judged here and now from gate.json and metrics.json
     finished: bool
-    log: tuple[Mapping[str, Any], ...] = ()
+    logs: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)  # by part; the run's own: ""
     problems: tuple[str, ...] = field(default=())
     contradicted: bool = False  # verdict.json is not what gate.json and metrics.json give: one of them was edited
 
@@ -129,7 +139,7 @@ def read_record(path: Path, *, log: bool = True) -> Record:
         metrics=metrics,
         verdict=verdict,
         finished=run.finished,
-        log=_log(run, problems) if log else (),
+        logs={part: _log(run, part, problems) for part in ("", *parts_of(path))} if log else {},
         problems=tuple(problems),
         contradicted=contradicted,
     )
@@ -148,6 +158,19 @@ def run_folders(root: Path) -> list[Path]:
         if path.is_dir() and not path.name.startswith(".") and sweeps.isdisjoint(path.parents)
     ]
     return sorted(folders, key=lambda path: [natural_key(part) for part in path.parts[-4:]])
+
+
+def parts_of(run: Path) -> list[str]:
+    """The trainings inside a run that keep a log of their own, at any depth, as relative paths such as arms/wide/tail.
+
+    Links to folders are not followed.
+    """
+    found = []
+    for folder, below, files in os.walk(run):
+        below[:] = [name for name in below if name not in WITHOUT_LOGS and not name.startswith(".")]
+        if RunDir.LOG in files and Path(folder) != run:
+            found.append(Path(folder).relative_to(run).as_posix())
+    return sorted(found, key=natural_key)
 
 
 def relative_link(target: Path, start: Path) -> str:
@@ -244,9 +267,9 @@ def _config(run: RunDir, problems: list[str]) -> str:
     return ""
 
 
-def _log(run: RunDir, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
+def _log(run: RunDir, part: str, problems: list[str]) -> tuple[Mapping[str, Any], ...]:
     try:
-        return tuple(line for line in run.read_log() if isinstance(line, dict))
+        return tuple(line for line in RunDir(run.path / part).read_log() if isinstance(line, dict))
     except (ValueError, OSError):
-        problems.append(f"{RunDir.LOG} is damaged; the curves are left out")
+        problems.append(f"{part and f'{part}/'}{RunDir.LOG} is damaged; its curves are left out")
         return ()

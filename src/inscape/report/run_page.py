@@ -9,17 +9,18 @@ from typing import Any, Literal, NamedTuple
 
 from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir, write_atomically
-from inscape.report.curves import Interval, curves_of, interval
+from inscape.report.curves import Curve, Interval, curves_of, interval
 from inscape.report.record import Record, hashes_in, read_record, relative_link
 from inscape.report.templating import render
 from inscape.report.words import duration, verdict_sentence
 
-__all__ = ["CAPTIONS", "KINDS", "command_of", "trained_for", "write_report"]
+__all__ = ["CAPTIONS", "KINDS", "command_of", "notices_in", "trained_for", "write_report"]
 
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
 CAPTIONS = "captions.json"
 CURVE_SIZE = (250, 90)  # pixels
 
+Logs = Mapping[str, Sequence[Mapping[str, Any]]]  # the lines of each training's log, by its folder in the run
 
 SOURCES: tuple[tuple[Literal["plan", "calibrated"], str, str], ...] = (
     ("plan", "The plan's criteria", "Thresholds taken word for word from the plan of the study."),
@@ -48,6 +49,14 @@ class Group(NamedTuple):
     rows: list[Row]
 
 
+class Training(NamedTuple):
+    """The curves of one training; `part` is its folder in the run, empty for the run's own."""
+
+    part: str
+    train: list[Curve]
+    evaluations: list[Curve]
+
+
 class Picture(NamedTuple):
     """A figure, embedded."""
 
@@ -67,14 +76,13 @@ def write_report(run: RunDir) -> Path:
         problems=problems,
         title=f"{record.study}.{record.phase} {record.about.get('phase_name', '')}".strip(),
         sentence=verdict_sentence(record.verdict) if record.verdict and record.metrics else "",
-        done=trained_for(record.log),
+        done=trained_for(record.logs),
         inputs=_inputs(record, root),
         groups=_groups(record),
         others=_others(record),
         pictures=pictures,
-        training=curves_of(record.log, "train", *CURVE_SIZE),
-        evaluations=curves_of(record.log, "eval", *CURVE_SIZE),
-        notices=[str(line.get("text", "")) for line in record.log if line.get("kind") == "notice"],
+        trainings=_trainings(record),
+        notices=notices_in(record.logs),
         command=command_of(record),
         typed=_typed(record),
         versions=record.env.get("versions") if isinstance(record.env.get("versions"), dict) else {},
@@ -117,14 +125,40 @@ def _others(record: Record) -> dict[str, Any]:
     return {name: estimate for name, estimate in record.metrics.items() if name not in judged}
 
 
-def trained_for(log: Sequence[Mapping[str, Any]]) -> str:
-    """How far the training went, and how long it took; empty for a run that trains nothing."""
-    steps = [line for line in log if line.get("kind") == "train" and isinstance(line.get("step"), int)]
-    if not steps:
+def _trainings(record: Record) -> list[Training]:
+    found = [
+        Training(part, curves_of(log, "train", *CURVE_SIZE), curves_of(log, "eval", *CURVE_SIZE))
+        for part, log in record.logs.items()
+    ]
+    return [training for training in found if training.train or training.evaluations]
+
+
+def notices_in(logs: Logs) -> list[str]:
+    """The notices of a run and of the trainings in it, those with the name of their folder."""
+    return [
+        f"{part and f'{part}: '}{line.get('text', '')}"
+        for part, log in logs.items()
+        for line in log
+        if line.get("kind") == "notice"
+    ]
+
+
+def trained_for(logs: Logs) -> str:
+    """How far all trainings of a run went, and how long they took; empty for a run that trains nothing."""
+    last = [line for log in logs.values() if (line := _last_step(log))]
+    if not last:
         return ""
-    seconds = steps[-1].get("seconds")
-    took = f" in {duration(seconds)}" if isinstance(seconds, int | float) else ""
-    return f"It trained for {steps[-1]['step']:,} steps{took}."
+    seconds = [line["seconds"] for line in last if isinstance(line.get("seconds"), int | float)]
+    took = duration(sum(seconds)) if seconds else ""
+    done = f"It trained for {sum(line['step'] for line in last):,} steps"
+    if len(last) == 1:
+        return f"{done}{took and f' in {took}'}."
+    return f"{done} in {len(last)} trainings{took and f', {took} together'}."
+
+
+def _last_step(log: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    steps = (line for line in reversed(log) if line.get("kind") == "train" and isinstance(line.get("step"), int))
+    return next(steps, None)
 
 
 def _inputs(record: Record, root: Path | None) -> list[tuple[str, str, str]]:

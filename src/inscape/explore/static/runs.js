@@ -85,7 +85,7 @@ async function showRun(address) {
     make("p", {}, run.question),
     make("p", {}, [run.sentence, run.done].filter(Boolean).join(" ")),
   ];
-  if (run.running) parts.push(live);
+  if (!run.finished) parts.push(live);
   for (const source of ["plan", "calibrated"]) {
     const rows = run.findings.filter((finding) => finding.source === source && finding.role === "claim");
     if (rows.length) parts.push(make("h3", {}, source === "plan" ? "The plan's criteria" : "Calibrated criteria"), findings(rows));
@@ -94,13 +94,17 @@ async function showRun(address) {
   if (controls.length) parts.push(make("h3", {}, "Controls"), findings(controls));
   if (run.failure_means && run.outcome !== "PASS") parts.push(make("h3", {}, "What a failure means"), make("p", {}, run.failure_means));
   if (run.figures.length) parts.push(make("h3", {}, "Pictures"), make("div", { className: "pictures" }, ...run.figures.map(picture)));
-  if (!run.running) parts.push(live);
+  if (run.finished) parts.push(live);
   if (run.others.length) {
     parts.push(make("details", {}, make("summary", {}, `${run.others.length} more measurements, on which nothing depends`),
       table(["Metric", "Measured"], run.others.map((other) => [other.words, measured(other.measured)]))));
   }
   const evaluations = make("div");
-  curves(evaluations, run.curves.eval, "Looked at during training");
+  for (const training of run.trainings) {
+    const place = make("div");
+    curves(place, training.eval, training.part || "Looked at during training");
+    evaluations.append(...place.children);
+  }
   if (evaluations.childElementCount) parts.push(make("details", {}, make("summary", {}, "What was looked at during training"), evaluations));
   if (run.notices.length) parts.push(make("h3", {}, "Notices"), make("ul", {}, ...run.notices.map((text) => make("li", {}, text))));
   const versions = Object.entries(run.versions).map(([name, version]) => `${name} ${version}`).join(", ");
@@ -112,8 +116,10 @@ async function showRun(address) {
   if (run.problems.length) parts.push(make("h3", {}, "Noticed"), make("ul", {}, ...run.problems.map((text) => make("li", {}, text))));
   if (run.report) parts.push(make("p", {}, make("a", { href: run.report, target: "_blank", rel: "noopener" }, "The whole report, on a page of its own")));
   $("run").replaceChildren(...parts);
-  curves(live, run.curves.train);
-  if (run.running) follow(address, live, run.writing);
+  const several = run.trainings.length > 1;
+  const placeOf = placesIn(live, (part) => !several || (!run.finished && part === run.writing));
+  for (const { part, train } of run.trainings) curves(placeOf(part), train, part ? "" : "Training");
+  if (!run.finished) follow(address, live, placeOf, run.writing);
 }
 
 // A run that was not the declared one opens no gate, whatever it says.
@@ -139,31 +145,58 @@ function picture({ name, caption, url }) {
   return make("figure", {}, image, make("figcaption", { className: "faint" }, caption || name));
 }
 
-function curves(place, found, title = "Training") {
-  const drawn = Object.entries(found ?? {}).map(([name, points]) => drawCurve(name, points)).filter(Boolean);
-  place.replaceChildren(...(drawn.length ? [make("h3", {}, title), make("div", { className: "curves" }, ...drawn)] : []));
+function curves(place, found, title) {
+  const drawn = Object.entries(found).map(([name, points]) => drawCurve(name, points)).filter(Boolean);
+  const head = title ? [make("h3", {}, title)] : [];
+  place.replaceChildren(...(drawn.length ? [...head, make("div", { className: "curves" }, ...drawn)] : []));
 }
 
-// A running training: its newest lines every two seconds, until it is done or another part of the page is opened. A phase
-// of several trainings writes a log for each, so the one that grows is followed. Its figures are there to be read; heard
-// are its beginning, a standstill and its end.
-async function follow(address, place, writing) {
-  const path = address.split("/").map(encodeURIComponent).join("/");
+// Where the curves of each training of a run stand, made when first asked for: those in a folder of their own under its name.
+function placesIn(live, isOpen) {
+  const places = new Map();
+  return (part) => {
+    if (!places.has(part)) {
+      const place = make("div");
+      live.append(part ? make("details", { open: isOpen(part) }, make("summary", {}, `Training ${part}`), place) : place);
+      places.set(part, place);
+    }
+    return places.get(part);
+  };
+}
+
+// What a line of a log says, in a few words.
+function told({ kind, text, step, loss, seconds, done, total, ...more }) {
+  const of = total ? ` of ${total}` : "";
+  if (kind === "train") return `step ${step}${of}, loss ${short(loss)}${seconds ? `, ${Math.round(seconds / 60)} min` : ""}`;
+  if (text) return `${kind}: ${text}`;
+  if (done !== undefined) return `${kind}: ${done}${of}`;
+  const rest = Object.entries({ step, loss, ...more }).filter(([, value]) => ["number", "string"].includes(typeof value));
+  return [kind, rest.map(([name, value]) => `${name} ${typeof value === "number" ? short(value) : value}`).join(", ")].filter(Boolean).join(": ");
+}
+
+// A run that is not finished: its newest lines every two seconds, or ten while it stands still, until it is done or another
+// part of the page is opened. A phase of several trainings writes a log for each, so the one that grows is followed. Its
+// figures are there to be read; heard are its beginning, a standstill and its end.
+async function follow(address, live, placeOf, writing) {
+  const encoded = (names) => names.split("/").map(encodeURIComponent).join("/");
   const figures = make("p");
-  place.before(figures);
+  live.before(figures);
   const say = (line, text) => {
     if (line.textContent !== text) line.textContent = text;
   };
   const mine = following;
-  let found = {};
-  let [after, missed, last] = [0, 0, ""];
+  const known = new Map(); // of each training, how far its log was read, and its curves
+  let [missed, last] = [0, ""];
   for (;;) {
+    const part = writing;
+    const { after, found } = known.get(part) ?? { after: 0, found: {} };
     let answer;
     try {
-      answer = await get(`api/runs/${path}/${writing ? `${encodeURIComponent(writing)}/` : ""}log?after=${after}`);
+      answer = await get(`api/runs/${encoded(address)}/${part ? `${encoded(part)}/` : ""}log?after=${after}`);
       missed = 0;
     } catch (error) {
       if (mine !== following || $("runs").hidden) return;
+      writing = ""; // should it have gone: the run's own log, there or not, says which one grows
       missed += 1;
       for (const line of [figures, $("runs-told")]) say(line, error.message);
       if (missed > 5) return;
@@ -171,28 +204,29 @@ async function follow(address, place, writing) {
       continue;
     }
     if (mine !== following || $("runs").hidden) return;
-    if (answer.finished && answer.next === answer.total) {
+    const whole = answer.next === answer.total;
+    if (answer.finished && whole) {
       openRuns(address, "The run has ended; what it found is shown.");
       return;
     }
-    if (answer.next < after || answer.writing !== writing) { // cut back by a resume, or the next training has begun
-      [found, after, writing] = [{}, 0, answer.writing];
+    if (answer.next < after) { // cut back by a resume
+      known.delete(part);
       continue;
     }
-    after = answer.next;
+    known.set(part, { after: answer.next, found });
     for (const line of answer.lines.filter(({ kind }) => kind === "train")) {
       const terms = Object.entries(line.terms ?? {}).map(([name, value]) => [`terms.${name}`, value]);
       for (const [name, value] of [["loss", line.loss], ...terms]) (found[name] ??= []).push([line.step, value]);
-      const minutes = line.seconds ? `, ${Math.round(line.seconds / 60)} min` : "";
-      last = `step ${line.step}, loss ${short(line.loss)}${minutes}`;
     }
-    const newest = answer.lines.at(-1);
-    if (newest && newest.kind !== "train") last = [newest.kind, newest.text].filter(Boolean).join(": ");
-    const [running, still] = [`Running${writing ? ` (${writing})` : ""}`, answer.running ? "" : ". Nothing was written for a while."];
-    say(figures, `${running}: ${last || "nothing was logged yet"}${still}`);
-    say($("runs-told"), running + still);
+    if (answer.lines.length) last = told(answer.lines.at(-1));
+    const [course, still] = answer.running ? ["Running", ""] : ["Not finished", ". Nothing was written for a while."];
+    const which = part ? ` (${part})` : "";
+    say(figures, `${course}${which}: ${last || "nothing was logged yet"}${still}`);
+    say($("runs-told"), course + which + still);
     for (const [name, points] of Object.entries(found)) if (points.length > 400) found[name] = points.filter((_, i) => i % 2 === 0 || i === points.length - 1);
-    curves(place, found);
-    if (after === answer.total) await new Promise((next) => setTimeout(next, EVERY));
+    if (Object.keys(found).length) curves(placeOf(part), found, part ? "" : "Training");
+    if (!whole) continue;
+    if (answer.writing === part) await new Promise((next) => setTimeout(next, answer.running ? EVERY : 5 * EVERY));
+    else [writing, last] = [answer.writing, ""]; // the next training has begun
   }
 }
