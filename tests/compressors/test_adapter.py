@@ -51,6 +51,17 @@ def fitted(config: AdapterConfig = QUICK, seed: int = 0) -> Adapter:
 
 
 @pytest.mark.parametrize("norms", ["none", "stored"])
+def test_a_batch_made_on_the_cpu_is_taken_by_rows_on_another_device(norms: str) -> None:
+    """As where C2 measures its losses outside of a training, which moves batches itself."""
+    rows = training_rows(LM, PCA, PROMPTS, norms)
+    batch = row_batch(rows, [0, 1])
+    norm_N = None if rows.norm_N is None else rows.norm_N.to("meta")
+    elsewhere = rows._replace(latent_Nd=rows.latent_Nd.to("meta"), row_ND=rows.row_ND.to("meta"), norm_N=norm_N)
+    module = new_adapter(4, 16, AdapterConfig(norms=norms), seed=0).to("meta").eval()
+    assert reconstruction_loss(module, elsewhere, batch).device.type == "meta"
+
+
+@pytest.mark.parametrize("norms", ["none", "stored"])
 def test_the_loss_is_the_mean_squared_error_of_all_token_rows(norms: str) -> None:
     config = AdapterConfig(norms=norms)
     module = new_adapter(4, 16, config, seed=0).eval()

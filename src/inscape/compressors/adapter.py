@@ -283,7 +283,7 @@ def reconstruction_loss(module: nn.Module, rows: TrainingRows, batch: RowBatch) 
     """Mean squared error over all numbers of all token rows of the batch."""
     norm_U = None if rows.norm_N is None else rows.norm_N[batch.place_U]
     made_UD = made_rows(module, rows.latent_Nd[batch.place_U], norm_U)
-    return ((made_UD - rows.row_ND[batch.place_U]).square().mean(1) * batch.share_U).sum()
+    return ((made_UD - rows.row_ND[batch.place_U]).square().mean(1) * batch.share_U.to(made_UD.device)).sum()
 
 
 LossTerms = Callable[[nn.Module, TrainingRows, RowBatch, int], Mapping[str, Tensor]]
