@@ -16,9 +16,10 @@ import torch
 from planted_codec import PlantedModel, planted
 from torch import Tensor
 
-from inscape.core.estimate import Estimate, exact
-from inscape.core.gate import Outcome
+from inscape.core.estimate import Estimate, exact, proportion
+from inscape.core.gate import Criterion, Outcome
 from inscape.data.scenes import EDITS, render, sample
+from inscape.data.scenes.pools import codec_set
 from inscape.nn.diffusion import Diffusion, FlowMatching, Schedule
 from inscape.nn.latent_codec import Generated
 from inscape.nn.unet import UNet, UNetConfig
@@ -26,10 +27,12 @@ from inscape.stats import fields
 from inscape.stats.photographs import deviations
 from inscape.studies.visual import prior
 from inscape.studies.visual.latent_prior import LatentPrior, Noise, denoised, load_prior, sampled, save_prior
-from inscape.studies.visual.meaning_metrics import EncodedPairs, drop
+from inscape.studies.visual.meaning import facts_of
+from inscape.studies.visual.meaning_metrics import HELD_OUT, EncodedPairs, deciding, drop, scene_pairs
 from inscape.studies.visual.model import TrainedCodec, encode, load_codec
 from inscape.studies.visual.prior_metrics import (
     Looks,
+    Trips,
     changes,
     fall,
     measure_denoise,
@@ -37,8 +40,13 @@ from inscape.studies.visual.prior_metrics import (
     nearest_distance,
     read_samples,
     retrieved,
+    round_trips,
+    score_drop,
+    trip_changes,
 )
+from inscape.studies.visual.roundtrip_terms import RoundTrip
 from inscape.studies.visual.sources import DataConfig, open_source
+from inscape.studies.visual.study import STUDY
 
 SOURCE = open_source(DataConfig(facts=1))
 N, Z = 2000, 64
@@ -122,7 +130,14 @@ def looks(wording: float, edit: float = 0.9, cone: float = 0.0, wrong: int = 0) 
     lost = np.arange(N) < wrong
     paraphrase[lost], counterfactual[lost] = counterfactual[lost], paraphrase[lost]
     names = tuple(EDITS[i % len(EDITS)] for i in range(N))
-    return Looks(z, paraphrase, counterfactual, names, ~lost, ~lost)
+    return Looks(z, paraphrase, counterfactual, names, ~lost, ~lost, ~lost)
+
+
+def trips(graph: float = 0.0, rouge: float = 0.4, cosine: float = 0.99) -> Trips:
+    """P5's metrics of a codec: a share `graph` of paraphrases states another scene."""
+    rng = np.random.default_rng(0)
+    wrong = np.arange(N) < graph * N
+    return Trips(np.where(wrong, 0.3, 1.0), rouge + rng.uniform(-0.1, 0.1, N), cosine + rng.uniform(-0.01, 0.01, N))
 
 
 def codec_of(kind: type[PlantedModel]) -> TrainedCodec:
@@ -145,7 +160,7 @@ def draws(kind: type[PlantedModel] = PlantedModel, latents: str = "unseen") -> M
     drawn = {"unseen": unseen, "noise": noise, "one": unseen[:1].repeat(120, 1, 1, 1), "trained": trained[:120]}
     held_out = encode(codec.to_latent, sentences(2, 120)[0])
     ours, white, real = (read_samples(codec, latent) for latent in (drawn[latents], noise, held_out))
-    return measure_samples(ours, white, real, trained, sentences(0, 300)[1], 0)
+    return measure_samples(ours, white, real, real.latent_NCHW, trained, sentences(0, 300)[1], 0)
 
 
 @cache
@@ -160,13 +175,16 @@ def latents_and_cleaned() -> tuple[Tensor, Tensor]:
     return clean + 0.3 * torch.randn(clean.shape, generator=generator), clean
 
 
-def world(after: Looks | None = None, without: Looks | None = None, drawn: Metrics | None = None) -> Metrics:
+def world(
+    after: Looks | None = None, without: Looks | None = None, drawn: Metrics | None = None, trip: Trips | None = None
+) -> Metrics:
     """All that the gate asks: P5's wordings lie 0.2 apart, more training alone leaves 0.19, the prior 0.14."""
     before = looks(0.2)
     return {
         **measure_denoise(*latents_and_cleaned()),
         "recall_drop_of_denoised": drop(before.found_N, before.found_N, "scenes"),
         **changes(before, after or looks(0.14), without or looks(0.19)),
+        **trip_changes(trips(), trip or trips()),
         **(drawn or drawn_well()),
     }
 
@@ -209,6 +227,81 @@ def test_p6_fails_where_the_codec_changed_in_another_way(name: str):
     found = missed(world(**{which: looks(*sizes) for which, sizes in changed.items()}))
     assert expected <= found
     assert found - expected <= {"paraphrase_distance_fall", "paraphrase_distance_fall_by_prior"}
+
+
+@pytest.mark.parametrize(
+    ("harmed", "criterion"),
+    [
+        ({"graph": 0.06}, "graph_f1_drop"),
+        ({"rouge": 0.43}, "rouge_l_rise"),
+        ({"cosine": 0.96}, "round_trip_cosine_drop"),
+    ],
+)
+def test_p6_fails_where_a_metric_of_p5_was_harmed(harmed: dict[str, float], criterion: str):
+    assert missed(world(trip=trips(**harmed))) == {criterion}
+
+
+def test_p6_passes_where_the_metrics_of_p5_became_better():
+    metrics = world(trip=trips(0.0, 0.3, 0.995)) | trip_changes(trips(0.2), trips(0.0, 0.3, 0.995))
+    assert missed(metrics) == set()
+    assert metrics["graph_f1_drop"].high < 0 > metrics["rouge_l_rise"].high
+
+
+def test_the_drop_of_scores_is_that_of_shares_where_they_are_shares_and_keeps_its_width():
+    before, after = np.array([1] * 90 + [0] * 10), np.array([1] * 80 + [0] * 15 + [1] * 5)
+    scores, shares = score_drop(before, after, "scenes"), drop(before, after, "scenes")
+    assert scores.value == pytest.approx(shares.value) == 0.05
+    assert scores.low <= shares.low < shares.high <= scores.high
+    same = score_drop(np.ones(500), np.ones(500), "scenes")
+    assert same.value == 0
+    assert same.high == -same.low == pytest.approx(1.96**2 / (500 + 1.96**2), rel=1e-3)
+
+
+def test_round_trips_are_those_of_a_planted_codec():
+    asked = codec_set(60, facts=1, seed=1, split=HELD_OUT)
+    good = round_trips(codec_of(PlantedModel), asked, 40, RoundTrip(read_back=True), 0)
+    assert [len(row) for row in good] == [40, 40, 40]
+    assert good.graph_f1_S.min() == 1.0
+    assert good.cosine_S == pytest.approx(1.0)
+    assert 0.2 < good.rouge_l_S.mean() < 0.7
+    other = round_trips(codec_of(Speaker), asked, 40, RoundTrip(), 0)
+    assert other.graph_f1_S.mean() < 0.4
+    found = trip_changes(good, other)
+    assert found["graph_f1_drop"].low > 0.5
+    assert found["round_trip_cosine_drop"].low > 0.5
+
+
+def test_every_claim_that_fails_has_a_remedy_and_xi_is_lowered_where_something_was_harmed():
+    claims = {c.metric for c in prior.GATE.criteria if c.role == "claim"}
+    lower, longer, more = prior.REMEDIES
+    assert set(lower.when) | set(longer.when) | set(more.when) == claims
+    assert not set(lower.when) & set(longer.when)
+    plan = {c.metric for c in prior.GATE.criteria if c.source == "plan"}
+    assert plan <= set(longer.when), "the plan's own criteria are answered by the plan's own lines"
+
+
+@pytest.mark.parametrize("preset", ["quick", "small", "full"])
+def test_a_run_without_an_error_could_pass(preset: str):
+    """What is counted is enough of it: with none lost, the intervals end within the bounds."""
+    config = STUDY.phase("P6").preset(preset)
+    (facts, *_) = deciding(facts_of(config.data), config.measured.decide)
+    sizes = config.measured.of(facts)
+    triples = len(scene_pairs(facts, sizes.per_edit, seed=0)) if preset == "quick" else 5 * sizes.per_edit
+    nothing = {
+        "told_apart_drop": triples,
+        "recall_drop": triples,
+        "recall_drop_of_denoised": triples,
+        "told_apart_drop_of_an_edit": sizes.per_edit,
+        "sentence_exact_drop": sizes.sentences,
+        "graph_f1_drop": max(8, sizes.sentences // 2),
+    }
+    metrics = {name: drop(np.ones(n, bool), np.ones(n, bool), "scenes") for name, n in nothing.items()}
+    drawn = config.drawn.samples
+    metrics |= {name: proportion(drawn, drawn, "samples") for name in ("samples_parse", "samples_distinct")}
+    metrics["samples_copied"] = proportion(0, drawn, "samples")
+    asked: list[Criterion] = [c for c in prior.GATE.criteria if c.metric in metrics]
+    assert len(asked) == len(metrics)
+    assert {c.metric: c.decide(metrics[c.metric]) for c in asked} == dict.fromkeys(metrics, Outcome.PASS)
 
 
 def test_a_codec_that_was_not_changed_fails_the_fall_alone():
@@ -282,6 +375,19 @@ def test_a_prior_that_recites_is_seen():
     assert drawn_well()["samples_new_to_the_prior"].value > 0.95 < 1
     assert drawn_well()["samples_outside_training"].value == pytest.approx(0.17, abs=0.12)
     assert drawn_well()["samples_of_1_fact"].value == 1
+
+
+def test_what_is_a_copy_is_said_by_latents_of_the_codec_that_the_prior_has_learned():
+    """The codec has moved: its own latents are far from all that was trained on, and every sample would be near."""
+    codec, scenes = codec_of(PlantedModel), sentences(0, 300)[1]
+    trained = encode(codec.to_latent, sentences(0, 300)[0])
+    ours, held_out = (encode(codec.to_latent, sentences(i, 120)[0]) for i in (1, 2))
+    drawn, moved = read_samples(codec, ours), read_samples(codec, held_out)._replace(latent_NCHW=held_out + 2)
+    found = measure_samples(drawn, drawn, moved, held_out, trained, scenes, 0)
+    assert found["samples_copied"] == drawn_well()["samples_copied"], "as if it had not moved"
+    assert found["moved_by_training"].value == pytest.approx(4)
+    told_by_the_moved = measure_samples(drawn, drawn, moved, moved.latent_NCHW, trained, scenes, 0)
+    assert told_by_the_moved["samples_copied"].value > 0.2, "or this test could not fail"
 
 
 def test_a_denoiser_that_does_nothing_and_one_that_flattens_fail():

@@ -26,7 +26,8 @@ from inscape.nn.unet import UNet, UNetConfig
 from inscape.studies.visual import codec_training, prior
 from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Noise, load_prior
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, fingerprint, load_codec, save_codec
-from inscape.studies.visual.objective import Objective, TrainingTuples, objective_terms
+from inscape.studies.visual.objective import TrainingTuples
+from inscape.studies.visual.roundtrip_terms import round_trip_terms
 from inscape.studies.visual.sources import DataConfig, Mixture, open_source
 from inscape.studies.visual.study import STUDY
 
@@ -121,6 +122,22 @@ def test_text_files_are_passed_over(tmp_path: Path):
 # --- the trainings --------------------------------------------------------------------------------------------------
 
 
+def test_the_run_says_what_became_of_the_metrics_of_p5_and_of_retrieval_under_a_shift(whole: RunDir):
+    found = whole.read_json(RunDir.METRICS)
+    assert found is not None
+    names = {"graph_f1", "rouge_l", "round_trip_cosine", "graph_f1_drop", "rouge_l_rise", "round_trip_cosine_drop"}
+    assert names | {"recall_at_1_under_shift", "recall_drop_of_shifted", "moved_by_training"} <= set(found)
+    assert found["graph_f1_drop"]["n"] == 8, "half of smoke's sentences"
+
+
+@pytest.mark.parametrize("preset", ["quick", "small", "full"])
+def test_the_whole_codec_is_trained_on_under_jitter_as_from_p3_on(preset: str):
+    objective = STUDY.phase("P6").preset(preset).training.objective
+    assert objective.invariance >= 0.2, "the plan's beta"
+    assert objective.jitter.shift >= 2
+    assert objective.jitter.shift_probability >= 0.5
+
+
 def test_the_run_leaves_a_codec_that_moved_and_a_prior_that_samples(whole: RunDir, begun: Path):
     before, after = load_codec(begun).model.state_dict(), load_codec(whole.path).model.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("encoder."))
@@ -142,6 +159,7 @@ def test_with_and_without_the_prior_the_batches_and_steps_are_the_same(whole: Ru
     assert [line["step"] for line in lines[0]] == [line["step"] for line in lines[1]] == [1, 2, 3]
     terms, others = lines[0][0]["terms"], lines[1][0]["terms"]
     assert set(terms) - set(others) == {"prior"}
+    assert {"cycle", "copies"} <= set(others), "P5's own terms, in both trainings"
     assert {name: terms[name] for name in others} == pytest.approx(others), "the first step sees equal weights"
 
 
@@ -186,7 +204,7 @@ def pulled(weight: float, seen: list[Tensor] | None = None) -> tuple[dict[str, T
         torch.manual_seed(1)
         terms = prior.terms_with(config, LatentPrior(net, Noise()), vocab)(codec.model, batch, 0)
     torch.manual_seed(1)
-    plain = objective_terms(codec.model, batch, 0, Objective(dimensions=4), vocab)
+    plain = round_trip_terms(codec.model, batch, 0, config.training.objective, config.round_trip, vocab)
     return terms, plain, codec.model
 
 

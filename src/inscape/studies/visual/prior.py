@@ -2,9 +2,11 @@
 
 Method: a tiny U-Net learns latents of P5's codec, of training sentences, by predicting noise (Ho et al. 2020; min-SNR
 weights, Hang et al. 2023) or by flow matching (Lipman et al. 2023). Then the codec is trained on with
-L_prior = xi |V - denoised V|^2, without a gradient through the U-Net, beside P5's terms; and once more from the same
-weights, on the same batches, without it, so that what more training does is not the prior's merit. Samples are drawn by
-DDIM (Song et al. 2021) or Euler steps and read by the decoder; white noise is read beside them.
+L_prior = xi |V - denoised V|^2, without a gradient through the U-Net, beside all of P5's terms, round trip and copy
+suppression among them; and once more from the same weights, on the same batches, without it, so that what more training
+does is not the prior's merit. P5's metrics are measured before and after, of the same sentences. Samples are drawn by
+DDIM (Song et al. 2021) or Euler steps and read by the decoder; white noise is read beside them. The prior stays that of
+P5's latents: what the codec has moved since is measured, and samples are read by the codec that it has become.
 
 A negative result would mean that latents hold nothing in common that a denoiser could pull them to: what two wordings
 of a scene differ in is as much a part of them as what they share.
@@ -44,7 +46,7 @@ from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Nois
 from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, drop, encode_pairs, scene_pairs, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, fingerprint, load_codec, save_codec
-from inscape.studies.visual.objective import TrainingTuples, encode_batch, objective_terms
+from inscape.studies.visual.objective import TrainingTuples
 from inscape.studies.visual.paraphrasing import meaning_of
 from inscape.studies.visual.prior_drawing import draw_samples
 from inscape.studies.visual.prior_metrics import (
@@ -55,7 +57,10 @@ from inscape.studies.visual.prior_metrics import (
     measure_samples,
     read_samples,
     retrieved,
+    round_trips,
+    trip_changes,
 )
+from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
 from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.train import fit
@@ -64,6 +69,7 @@ __all__ = ["GATE", "PHASE", "Config"]
 
 SHIPPED_WORD = "shipped"
 EXAMPLES = 40  # samples that are kept in words
+LARGEST_DECIDES = ("edit_distance_fall", "stranger_distance_fall", "cosine_of_strangers", "rouge_l", "rouge_l_rise")
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ class Config:
     learned: Learned = field(default_factory=Learned)
     pull: Pull = field(default_factory=Pull)
     training: Training = field(default_factory=Training)
+    round_trip: RoundTrip = field(default_factory=RoundTrip)  # of both trainings, and of what is measured, as in P5
     drawn: Drawn = field(default_factory=Drawn)
     measured: Measured = field(default_factory=Measured)
 
@@ -153,6 +160,10 @@ GATE = Gate(
         Criterion("recall_drop", at_most=0.005, source="calibrated", why="retrieval is unchanged"),
         Criterion("sentence_exact_drop", at_most=0.01, source="calibrated", why="free-run exactness is unchanged, by "
                   "what P5's gate of 0.99 lets pass"),
+        Criterion("graph_f1_drop", at_most=0.02, source="calibrated", why="the plan's \"without harming P5 metrics\", "
+                  "each before against after, of the same sentences: paraphrases state the scene as they did"),
+        Criterion("rouge_l_rise", at_most=0.02, source="calibrated", why="nor are they nearer to copies"),
+        Criterion("round_trip_cosine_drop", at_most=0.02, source="calibrated", why="nor do they come back less surely"),
         Criterion("samples_parse", at_least=0.95, source="calibrated", why="samples out of noise are sentences, read "
                   "freely; the decoder says sentences of anything, so this alone says little"),
         Criterion("samples_come_back", at_least=0.9, source="calibrated", why="their text, encoded, has the meaning "
@@ -170,16 +181,38 @@ GATE = Gate(
     )
 )  # fmt: skip
 
+HARMED = (
+    "told_apart_drop",
+    "told_apart_drop_of_an_edit",
+    "recall_drop",
+    "sentence_exact_drop",
+    "graph_f1_drop",
+    "rouge_l_rise",
+    "round_trip_cosine_drop",
+    "edit_distance_fall",
+    "stranger_distance_fall",
+)
+UNLEARNED = (
+    "spectrum_left_by_denoise",
+    "tv_left_by_denoise",
+    "recall_drop_of_denoised",
+    "paraphrase_distance_fall",
+    "paraphrase_distance_fall_by_prior",
+    "samples_parse",
+    "samples_come_back",
+    "samples_distinct",
+)
 REMEDIES = (
+    Remedy(HARMED, {"pull.weight": lambda xi: xi / 2}, "if not: lower xi"),
     Remedy(
-        ("told_apart_drop", "told_apart_drop_of_an_edit", "recall_drop", "sentence_exact_drop", "edit_distance_fall"),
-        {"pull.weight": lambda xi: xi / 2},
-        "if not: lower xi",
-    ),
-    Remedy(
-        ("recall_drop_of_denoised", "samples_parse", "samples_come_back", "paraphrase_distance_fall_by_prior"),
+        UNLEARNED,
         {"learned.fit.steps": lambda steps: 2 * steps},
         "if not: longer training of the U-Net; its min-SNR weights are there from the start",
+    ),
+    Remedy(
+        ("samples_copied",),
+        {"learned.latents": lambda latents: min(10**6, 2 * latents)},
+        "ours: a prior that recites has seen too few latents; longer training would have it recite more",
     ),
 )
 
@@ -248,14 +281,15 @@ def learn_prior(context: Context, codec: TrainedCodec, source: Source) -> Traine
     return Trained(LatentPrior(result.ema, config.noise), held_KCHW, scenes)
 
 
-def terms_with(config: Config, prior: LatentPrior, vocab: int) -> Terms:
-    """P5's terms, and L_prior of the sentences' latents."""
+def terms_with(config: Config, prior: LatentPrior | None, vocab: int) -> Terms:
+    """All of P5's terms; and L_prior of the sentences' latents, if a prior is given."""
     process, pull = config.noise.make(), config.pull
 
     def terms(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
-        latent_NCHW = encode_batch(model, batch)
-        found = objective_terms(model, batch, step, config.training.objective, vocab, latent_NCHW=latent_NCHW)
-        latent_BCHW = latent_NCHW[: len(batch.sentence_BT)]
+        found = round_trip_terms(model, batch, step, config.training.objective, config.round_trip, vocab)
+        if prior is None:
+            return found
+        latent_BCHW = model.encode(batch.sentence_BT)
         level_B = pull.low + (pull.high - pull.low) * torch.rand(len(latent_BCHW), device=latent_BCHW.device)
         return found | {"prior": pull.weight * prior_loss(process, prior.net, latent_BCHW, level_B, None)}
 
@@ -274,7 +308,7 @@ def examples(samples: Samples) -> list[dict[str, object]]:
 def measure_codecs(
     config: Config, before: TrainedCodec, after: TrainedCodec, without: TrainedCodec, prior: LatentPrior, seed: int
 ) -> dict[str, Estimate]:
-    """What changed, for each number of facts, and the worst of those that decide; and retrieval by denoised V."""
+    """What changed, for each number of facts, and the worst of those that decide; retrieval by denoised V; P5's."""
     found_by: dict[str, dict[int, Estimate]] = {}
     for n in facts_of(config.data):
         sizes = config.measured.of(n)
@@ -287,19 +321,21 @@ def measure_codecs(
             "recall_drop_of_denoised": drop(first.found_N, retrieved(embed(before, cleaned_NCHW), pairs), "scenes")
         }
         others = [look(codec, encode_pairs(codec, triples), asked) for codec in (after, without)]
-        for name, estimate in (measures | changes(first, *others)).items():
+        few = max(8, len(asked.sentences) // 2)
+        trips = [round_trips(codec, asked, few, config.round_trip, seed) for codec in (before, after)]
+        for name, estimate in (measures | changes(first, *others) | trip_changes(*trips)).items():
             found_by.setdefault(name, {})[n] = estimate
     metrics: dict[str, Estimate] = {}
     for name, estimates in found_by.items():
-        largest = "drop" in name or name in ("edit_distance_fall", "stranger_distance_fall", "cosine_of_strangers")
+        largest = "drop" in name or name in LARGEST_DECIDES
         metrics |= by_facts(name, estimates) | {name: worst(estimates, config.measured.decide, largest=largest)}
     return metrics
 
 
 def measure_drawn(
-    context: Context, codec: TrainedCodec, source: Source, trained: Trained
+    context: Context, before: TrainedCodec, codec: TrainedCodec, source: Source, trained: Trained
 ) -> tuple[dict[str, Estimate], Samples]:
-    """Samples of the prior, read by the codec that was trained with it."""
+    """Samples of the prior, which has learned latents of `before`, read by the codec that was trained with it."""
     config: Config = context.config
     drawn, (_, C, H, W) = config.drawn, trained.latent_KCHW.shape
     size = (C, H, W)
@@ -308,8 +344,9 @@ def measure_drawn(
     mean_C11, std_C11 = (x.cpu()[:, None, None] for x in (normaliser.mean_C, normaliser.std_C))
     samples = read_samples(codec, sampled(trained.prior, drawn.samples, size, drawn.steps, context.seed))
     noise = read_samples(codec, mean_C11 + std_C11 * white)
-    real = read_samples(codec, encode(codec.to_latent, source.held_out(drawn.samples)))
-    return measure_samples(samples, noise, real, trained.latent_KCHW, trained.scenes, context.seed), samples
+    held_out = source.held_out(drawn.samples)
+    real, unseen = read_samples(codec, encode(codec.to_latent, held_out)), encode(before.to_latent, held_out)
+    return measure_samples(samples, noise, real, unseen, trained.latent_KCHW, trained.scenes, context.seed), samples
 
 
 def run(context: Context) -> Mapping[str, Estimate]:
@@ -317,10 +354,11 @@ def run(context: Context) -> Mapping[str, Estimate]:
     config: Config = context.config
     source = open_source(config.data)
     before = begun(config, context)
-    trained = learn_prior(context, before, source)
+    vocab, trained = before.tokenizer.vocab_size, learn_prior(context, before, source)
     with part_of(context.run, "without_prior") as part:
-        without, _ = train_codec(context, copy_of(before), source, config.training, run=part, looks=False)
-    terms = terms_with(config, trained.prior, before.tokenizer.vocab_size)
+        terms = terms_with(config, None, vocab)
+        without, _ = train_codec(context, copy_of(before), source, config.training, terms=terms, run=part, looks=False)
+    terms = terms_with(config, trained.prior, vocab)
     after, result = train_codec(context, copy_of(before), source, config.training, terms=terms)
     save_codec(after, context.run.path / CODEC_WEIGHTS)
     save_prior(trained.prior._replace(codec=fingerprint(after.model)), context.run.path / PRIOR_WEIGHTS)
@@ -329,7 +367,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     metrics = picture_metrics(after, sentences, context.seed)
     metrics |= measure_denoise(latent_NCHW, denoised(trained.prior, latent_NCHW, config.pull.middle, context.seed))
     metrics |= measure_codecs(config, before, after, without, trained.prior, context.seed)
-    measured, samples = measure_drawn(context, after, source, trained)
+    measured, samples = measure_drawn(context, before, after, source, trained)
     montage = encode(after.to_latent, list(source.montage))
     draw_latents(context.run, montage, source.montage, encode(after.to_latent, sentences[:256]), result.evaluations)
     draw_samples(context.run, samples, montage, source.montage)

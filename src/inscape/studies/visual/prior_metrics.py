@@ -5,7 +5,7 @@ drawn from noise is read by the decoder and encoded again: the decoder has learn
 sentences of white noise too, so that a text parses says nothing, and that it comes back to the latent it was read from
 says everything.
 
-Legend: N sentences or samples, K latents the prior was trained on, C, H, W of the latent, Z width of z.
+Legend: N triples or samples, S sentences, K latents the prior was trained on, C, H, W of the latent, Z width of z.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ from inscape import stats
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.data.scenes import EDITS, Scene, split_of
 from inscape.data.scenes.pools import CodecSet
+from inscape.metrics.kept_share import mean_difference
 from inscape.metrics.retrieval import TIE, target_ranks
+from inscape.metrics.scene_graph import text_graph_f1
+from inscape.metrics.text import rouge_l
 from inscape.stats.photographs import STATISTICS, deviations
 from inscape.studies.visual.coding import Reading, embed, embed_sentences, encodable, say
 from inscape.studies.visual.health import latent_health
+from inscape.studies.visual.jitter import transforms
 from inscape.studies.visual.losses import PLAN_SLOPE, SLOPES
 from inscape.studies.visual.meaning_metrics import EncodedPairs, drop
 from inscape.studies.visual.model import TrainedCodec, encode
-from inscape.studies.visual.paraphrasing import meaning_of
+from inscape.studies.visual.paraphrasing import best_round_trips, candidates, meaning_of
+from inscape.studies.visual.roundtrip_terms import RoundTrip
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Looks",
     "Samples",
+    "Trips",
     "changes",
     "fall",
     "look",
@@ -45,6 +51,9 @@ __all__ = [
     "nearest_distance",
     "read_samples",
     "retrieved",
+    "round_trips",
+    "score_drop",
+    "trip_changes",
 ]
 
 RESAMPLES = 2000
@@ -60,6 +69,7 @@ class Looks(NamedTuple):
     counterfactual_NZ: Float[np.ndarray, "N Z"]
     edits: tuple[str, ...]
     found_N: Bool[np.ndarray, " N"]  # the paraphrase is nearest among all paraphrases and counterfactuals
+    found_moved_N: Bool[np.ndarray, " N"]  # the same, V shifted by 2 pixels both ways
     exact_S: Bool[np.ndarray, " S"]  # sentences that come back word for word
 
 
@@ -69,7 +79,9 @@ def look(codec: TrainedCodec, pairs: EncodedPairs, asked: CodecSet) -> Looks:
     latent = encode(codec.to_latent, list(asked.sentences))
     said = say(codec, latent, Reading())
     exact_S = np.array([a == b for a, b in zip(asked.sentences, said, strict=True)])
-    return Looks(z_NZ, pairs.paraphrase_NZ, pairs.counterfactual_NZ, pairs.edits, retrieved(z_NZ, pairs), exact_S)
+    moved_NZ = embed(codec, transforms(0)["shift"](pairs.anchor_NCHW))
+    found = retrieved(z_NZ, pairs), retrieved(moved_NZ, pairs)
+    return Looks(z_NZ, pairs.paraphrase_NZ, pairs.counterfactual_NZ, pairs.edits, *found, exact_S)
 
 
 def retrieved(z_NZ: Float[np.ndarray, "N Z"], pairs: EncodedPairs) -> Bool[np.ndarray, " N"]:
@@ -126,9 +138,57 @@ def changes(before: Looks, after: Looks, without: Looks) -> dict[str, Estimate]:
         "told_apart_drop_of_an_edit": max(by_edit, key=lambda e: e.high),
         "recall_at_1": proportion(int(after.found_N.sum()), len(after.found_N), "scenes"),
         "recall_drop": drop(before.found_N, after.found_N, "scenes"),
+        "recall_at_1_under_shift": proportion(int(after.found_moved_N.sum()), len(after.found_N), "scenes"),
+        "recall_drop_of_shifted": drop(before.found_moved_N, after.found_moved_N, "scenes"),
         "sentence_exact": proportion(int(after.exact_S.sum()), len(after.exact_S), "sentences"),
         "sentence_exact_drop": drop(before.exact_S, after.exact_S, "sentences"),
     }
+
+
+class Trips(NamedTuple):
+    """P5's metrics of one codec, a row each sentence, the same for every codec: of k samples the best round trip."""
+
+    graph_f1_S: Float[np.ndarray, " S"]
+    rouge_l_S: Float[np.ndarray, " S"]
+    cosine_S: Float[np.ndarray, " S"]
+
+
+def round_trips(codec: TrainedCodec, asked: CodecSet, count: int, trip: RoundTrip, seed: int) -> Trips:
+    """Paraphrases of the first `count` sentences, sampled freely and chosen as P5 chooses them, and their scores."""
+    sentences, scenes = list(asked.sentences[:count]), asked.scenes[:count]
+    drawn = candidates(codec, sentences, trip.candidates, seed=seed, top_p=trip.top_p)
+    best = best_round_trips(codec, sentences, drawn, tie=trip.tie, read_back=trip.read_back)
+    return Trips(
+        np.array([text_graph_f1(each.text, scene) for each, scene in zip(best, scenes, strict=True)]),
+        np.array([rouge_l(sentence, each.text) for sentence, each in zip(sentences, best, strict=True)]),
+        np.clip([each.cosine for each in best], -1, 1),
+    )
+
+
+def trip_changes(before: Trips, after: Trips) -> dict[str, Estimate]:
+    """P5's metrics after the training, and what each is worse by; above 0 is worse."""
+    unit = "sentences"
+    return {
+        "graph_f1": bootstrap_mean(after.graph_f1_S, unit, mostly_whole=True),
+        "graph_f1_drop": score_drop(before.graph_f1_S, after.graph_f1_S, unit),
+        "rouge_l": bootstrap_mean(after.rouge_l_S, unit),
+        "rouge_l_rise": mean_difference(list(after.rouge_l_S), list(before.rouge_l_S), unit=unit),
+        "round_trip_cosine": bootstrap_mean(after.cosine_S, unit),
+        "round_trip_cosine_drop": mean_difference(list(before.cosine_S), list(after.cosine_S), unit=unit),
+    }
+
+
+def score_drop(before_S: np.ndarray, after_S: np.ndarray, unit: str) -> Estimate:
+    """Mean before less mean after, of scores from 0 to 1 most of which are 1: `drop` for scores that are no shares.
+
+    What was lost and what was won are bounded apart, each at least as widely as a share (`bootstrap_mean`), and the
+    widths are added, for they are anything but independent. So where nothing changed the interval keeps a width.
+    """
+    change_S = np.asarray(before_S, np.float64) - np.asarray(after_S, np.float64)
+    lost, won = (bootstrap_mean(np.clip(x, 0, None), unit, mostly_whole=True) for x in (change_S, -change_S))
+    value = lost.value - won.value
+    low = value - (lost.value - lost.low) - (won.high - won.value)
+    return Estimate(value, low, value + (lost.high - lost.value) + (won.value - won.low), lost.n, unit)
 
 
 def measure_denoise(latent_NCHW: Tensor, cleaned_NCHW: Tensor) -> dict[str, Estimate]:
@@ -193,6 +253,7 @@ def measure_samples(
     drawn: Samples,
     noise: Samples,
     real: Samples,
+    unseen_NCHW: Tensor,
     trained_KCHW: Tensor,
     trained_on: Collection[Scene],
     seed: int,
@@ -200,10 +261,12 @@ def measure_samples(
     """Are samples sentences, their own, new, and different? Beside white noise and real latents of held-out sentences.
 
     trained_KCHW and trained_on: the latents that the prior was trained on, and the scenes of their sentences.
+    unseen_NCHW: latents of the same codec, of the held-out sentences of `real`, which may be another codec's: how near
+    to a trained one a latent comes that was not copied can only be said of these.
     """
     parsed = [scene for scene in drawn.scenes if scene is not None]
     count, known = len(drawn.texts), frozenset(trained_on)
-    copies = np.quantile(nearest_distance(real.latent_NCHW, trained_KCHW), COMMON)
+    copies = np.quantile(nearest_distance(unseen_NCHW, trained_KCHW), COMMON)
     copied_N = nearest_distance(drawn.latent_NCHW, trained_KCHW) < copies
     health = latent_health(drawn.latent_NCHW, seed=seed)
     shown = (*(f"{name}_in_photo_band" for name in SHOWN), "grid_energy", "amplitude")
@@ -218,6 +281,9 @@ def measure_samples(
         "samples_cosine": bootstrap_mean(drawn.cosine(), "samples"),
         "latents_cosine": bootstrap_mean(real.cosine(), "sentences"),
         "latents_parse": _parse(real),
+        "moved_by_training": bootstrap_mean(
+            (real.latent_NCHW - unseen_NCHW).square().flatten(1).mean(1).numpy(), "sentences"
+        ),
         "noise_parses": _parse(noise),
         "noise_comes_back": _share_of(noise.cosine(), real.cosine()),
         "strangers_come_back": _share_of(real.cosine_with_next(), real.cosine()),
