@@ -228,7 +228,7 @@ VERBS: dict[str, dict[str, Any]] = {
         "--png": "Path",
         "--strict": "flag",
     },
-    "decode": {"latents": "Path", "--weights": "Path"},
+    "decode": {"latents": "Path", "--grammar": "Path", "--weights": "Path"},
     "paraphrase": {"text": "str", "-n": "int", "--weights": "Path", "--json": "flag"},
     "embed": {"--file": "Path", "--out": "Path", "--weights": "Path"},
     "similarity": {"first": "str", "second": "str", "--weights": "Path", "--json": "flag"},

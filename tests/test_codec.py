@@ -298,6 +298,19 @@ def test_what_may_only_speak_the_grammar_speaks_it(codec):
         parse(sentence)
 
 
+def test_what_may_only_speak_a_users_grammar_speaks_it(codec, text_codec):
+    pytest.importorskip("llguidance")
+    lark = 'start: ("the" | "a") " " noun\nnoun: "cat" | "mat"'
+    for of in (codec, text_codec):  # to the grammar's tokenizer some of these words are only letters
+        assert set(of.decode(GOOD, grammar=lark)) <= {"the cat", "the mat", "a cat", "a mat"}
+    with pytest.raises(ValueError, match="give one of the two"):
+        codec.decode(GOOD, constrained=True, grammar=lark)
+    with pytest.raises(ValueError, match="a grammar is its rules as text, in Lark syntax; given: 5"):
+        codec.decode(GOOD, grammar=5)
+    with pytest.raises(ValueError, match="the grammar is malformed: line 1"):
+        codec.decode(GOOD, grammar="start: (")
+
+
 def test_kinds_of_floats_are_read_alike(codec):
     latents = codec.encode(SENTENCES)
     for kind in (torch.float64, torch.float32):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -100,9 +101,50 @@ def test_sentences_become_latents_become_sentences(capsys):
 
 
 def test_a_sentence_of_line_ends_stays_on_its_line(capsys, monkeypatch):
-    monkeypatch.setattr(VisualCodec, "decode", lambda *_: ["a\nb  c", ""])
+    monkeypatch.setattr(VisualCodec, "decode", lambda *_, grammar: ["a\nb  c", ""])
     np.save("v.npy", np.zeros((2, 6, 32, 32), np.float32))
     assert done(capsys, "decode", "v.npy", *W) == (["a b c", ""], [])
+
+
+GRAMMAR = """start: "two " colour " cones"
+colour: "red" | "blue"
+"""
+
+
+def test_nothing_but_sentences_of_a_users_grammar_is_decoded(capsys):
+    pytest.importorskip("llguidance")
+    np.save("v.npy", the_codec().encode(SENTENCES).numpy())
+    Path("cones.lark").write_text(GRAMMAR)
+    said, _ = done(capsys, "decode", "v.npy", "--grammar", "cones.lark", *W)
+    assert len(said) == 3
+    assert set(said) <= {"two red cones", "two blue cones"}
+    assert not set(done(capsys, "decode", "v.npy", *W)[0]) & set(said), "without it other things are said"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cones.lark does not exist"),
+        (b"", "cones.lark is empty; give a grammar in Lark syntax, from `start: ` on"),
+        (b"\xff", "cones.lark, line 1, byte 1 (0xff) is not UTF-8"),
+        (b"start: (", "the grammar is malformed: "),
+        (b"two red cones", "the grammar is malformed: "),
+    ],
+)
+def test_what_is_no_grammar_for_this_codec_is_refused(capsys, content, said):
+    pytest.importorskip("llguidance")
+    np.save("v.npy", np.zeros((2, 6, 32, 32), np.float32))
+    if content is not None:
+        Path("cones.lark").write_bytes(content)
+    assert said in refused(capsys, "decode", "v.npy", "--grammar", "cones.lark", *W)
+
+
+def test_the_package_that_follows_grammars_is_named_where_it_is_missing(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    np.save("v.npy", np.zeros((2, 6, 32, 32), np.float32))
+    Path("cones.lark").write_text(GRAMMAR)
+    said = refused(capsys, "decode", "v.npy", "--grammar", "cones.lark", *W)
+    assert "a grammar needs the package llguidance: pip install 'inscape[grammar]'" in said
 
 
 def test_of_a_table_each_cell_is_a_sentence(capsys):

@@ -108,6 +108,7 @@ def _add_codec_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     encode.add_argument("--strict", action="store_true", help="refuse sentences that are not of the codec's grammar")
     decode = verb("decode", _decode, "latents to sentences, one a line")
     decode.add_argument("latents", type=Path, metavar="LATENTS", help=".safetensors or .npz with `latents`, or .npy")
+    decode.add_argument("--grammar", type=Path, metavar="FILE", help="say nothing but its sentences (Lark syntax)")
     paraphrase = verb("paraphrase", _paraphrase, "other sentences of the same meaning, best round trip first")
     paraphrase.add_argument("text", metavar="TEXT")
     paraphrase.add_argument("-n", type=int, default=5, help="how many, 1 to 100 (default: 5)")
@@ -140,12 +141,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `inscape list | head -1`: the reader has gone, and what is left is not for anyone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAULT
-    except (MeasurementFailed, TrainingDiverged) as error:
-        return _complain(FAULT, error)
-    except ValueError as error:
+    except (MeasurementFailed, TrainingDiverged, ValueError) as error:
         if os.environ.get("INSCAPE_TRACEBACK"):
             raise
-        return _complain(BAD_INPUT, error)
+        return _complain(BAD_INPUT if isinstance(error, ValueError) else FAULT, error)
     except TrainingInterrupted as error:
         return _complain(INTERRUPTED, error)
     except KeyboardInterrupt as error:

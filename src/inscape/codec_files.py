@@ -34,7 +34,7 @@ from inscape.studies.visual.model import weights_files
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["embed_to_file", "encode_to_files", "read_latents"]
+__all__ = ["embed_to_file", "encode_to_files", "read_grammar", "read_latents"]
 
 LATENTS = "latents"  # the array's name in .safetensors and .npz
 LARGEST_ARRAY = 4 << 30  # bytes; a few kilobytes of .npz can claim to be more than the memory holds
@@ -104,6 +104,14 @@ def read_latents(path: Path) -> Float[Tensor, "B C H W"]:
     if LATENTS not in tensors:
         raise ValueError(f"{path} {_holds(sorted(tensors))}; wanted an array named {LATENTS!r}")
     return tensors[LATENTS]
+
+
+def read_grammar(path: Path) -> str:
+    """The text of a grammar; ValueError if the file is missing, no UTF-8 or empty."""
+    text = "".join(lines_of(path))
+    if not text.strip():
+        raise ValueError(f"{path} is empty; give a grammar in Lark syntax, from `start: ` on")
+    return text
 
 
 def _read_npy(path: Path) -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from inscape.codec import FewParaphrases, OutOfGrammar, VisualCodec
-from inscape.codec_files import embed_to_file, encode_to_files, read_latents
+from inscape.codec_files import embed_to_file, encode_to_files, read_grammar, read_latents
 
 __all__ = ["decode_verb", "embed_verb", "encode_verb", "paraphrase_verb", "similarity_verb"]
 
@@ -27,9 +27,10 @@ def encode_verb(words: Namespace) -> None:
 
 
 def decode_verb(words: Namespace) -> None:
-    """inscape decode LATENTS."""
+    """inscape decode LATENTS [--grammar FILE]."""
     latent_BCHW = read_latents(words.latents)
-    for text in VisualCodec.from_pretrained(words.weights).decode(latent_BCHW):
+    grammar = None if words.grammar is None else read_grammar(words.grammar)
+    for text in VisualCodec.from_pretrained(words.weights).decode(latent_BCHW, grammar=grammar):
         print(" ".join(text.split()))  # one sentence a line, even of a decoder that says line ends
 
 

@@ -43,6 +43,8 @@ def user_constraint(grammar_text: str, tokenizer: Tokenizer, *, device: torch.de
     ValueError in one line: the library is not installed, or the grammar is malformed (where, and why). While decoding,
     ValueError if the grammar asks for text that the tokenizer has no tokens for.
     """
+    if not isinstance(grammar_text, str):
+        raise ValueError(f"a grammar is its rules as text, in Lark syntax; given: {str(grammar_text)[:40]}")
     library = _library()
     vocabulary = _Vocabulary(tokenizer)
     follower = library.LLTokenizer(vocabulary, slices=[])
