@@ -20,6 +20,8 @@ from inscape.codec import FewParaphrases, Latents, OutOfGrammar, VisualCodec, fi
 from inscape.core.rundir import ASKED, FORMAT, RunDir
 from inscape.data.scenes import parse, render, sample, wordings
 from inscape.data.tokenizer import Tokenizer
+from inscape.explore.answers import readings
+from inscape.explore.server import LOOPBACK, serve
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 from inscape.studies.visual import coding, paraphrasing
@@ -169,6 +171,24 @@ def test_an_encoder_alone_encodes_and_says_what_else_to_give(saved):
         lambda: codec.interpolate(*SENTENCES[:2]),
     ):
         with pytest.raises(ValueError, match=r"encoder of P1.*give a run of P2 or later"):
+            refused()
+
+
+def test_a_decoder_that_was_never_trained_is_not_asked_for_sentences(trained, codec, tmp_path):
+    save_codec(trained._replace(reads_back=False), tmp_path / "codec.safetensors")
+    unread = VisualCodec.from_pretrained(tmp_path / "codec.safetensors")
+    latents = unread.encode(SENTENCES)
+    assert torch.equal(latents, codec.encode(SENTENCES))
+    assert torch.equal(unread.embed(SENTENCES), codec.embed(SENTENCES))
+    for refused in (
+        lambda: unread.decode(latents),
+        lambda: unread.paraphrase(SENTENCES[0]),
+        lambda: unread.paraphrase_each(SENTENCES),
+        lambda: unread.interpolate(*SENTENCES[:2]),
+        lambda: readings(unread, latents),
+        lambda: serve(0, LOOPBACK, tmp_path / "codec.safetensors", tmp_path),
+    ):
+        with pytest.raises(ValueError, match=r"decoder of these weights is not trained yet.*run of P4 or later"):
             refused()
 
 

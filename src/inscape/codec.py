@@ -79,6 +79,7 @@ class VisualCodec:
     """Trained weights of the visual study; latents are small pictures, (B, 6, 32, 32) at the default size.
 
     Weights of P1 are an encoder alone: they encode, and everything else is a ValueError that says what to give instead.
+    Those of P2 under the plan's recipe also embed: their decoder is yet to be trained, and is not asked for sentences.
     """
 
     def __init__(self, model: TrainedCodec | TextToLatent, prior: Path | None = None) -> None:
@@ -102,6 +103,16 @@ class VisualCodec:
         raise ValueError(
             "these weights are an encoder of P1, which can only encode; give a run of P2 or later, or the file "
             f"{CODEC_WEIGHTS} of one"
+        )
+
+    @property
+    def reading(self) -> TrainedCodec:
+        """`trained`, to read sentences with; ValueError also if its decoder was never trained."""
+        if self.trained.reads_back:
+            return self.trained
+        raise ValueError(
+            "the decoder of these weights is not trained yet (recipe=plan trains it in P4): they encode and embed, and "
+            f"cannot be read; give a run of P4 or later, or the file {CODEC_WEIGHTS} of one"
         )
 
     @property
@@ -162,7 +173,7 @@ class VisualCodec:
         constraint = self._grammar if constrained else None
         if grammar is not None:
             constraint = user_constraint(grammar, self._model.tokenizer)
-        return say(self.trained, checked_latents(latents, self.latent_shape), Reading(constraint=constraint))
+        return say(self.reading, checked_latents(latents, self.latent_shape), Reading(constraint=constraint))
 
     def embed(
         self, sentences_or_latents: Iterable[str] | Float[Tensor, "B C H W"], *, names: Sequence[str] | None = None
@@ -187,7 +198,7 @@ class VisualCodec:
         steps: how many sentences, 2 to 1000.
         """
         _check_range("steps", steps, 2, MOST_STEPS)
-        codec = self.trained
+        codec = self.reading
         start_CHW, end_CHW = self.encode([a, b]).as_subclass(Tensor)
         share_B111 = torch.linspace(0, 1, steps).view(-1, 1, 1, 1)
         return say(codec, torch.lerp(start_CHW, end_CHW, share_B111))
@@ -239,7 +250,7 @@ class VisualCodec:
         self, sentences: list[str], n: int, seed: int, rounds: int = len(DRAWS)
     ) -> tuple[list[str], list[list[Candidate]], int]:
         """The sentences as the corpus spells them, their paraphrases, and how many samples of one were drawn."""
-        codec = self.trained
+        codec = self.reading
         if not (self.knows_grammar or codec.rewords):
             raise ValueError(
                 "these weights were trained on a text file, whose decoder has learned to read back and not to reword; "

@@ -45,6 +45,14 @@ def test_an_encoder_alone_is_refused(format: str, tiny, tmp_path: Path):
     assert list(tmp_path.iterdir()) == [run]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_decoder_that_was_never_trained_is_refused(format: str, tiny, tmp_path: Path):
+    weights = tmp_path / "codec.safetensors"
+    save_codec(tiny()._replace(reads_back=False), weights)
+    refused("the decoder of these weights is not trained yet", format, tmp_path / "out", weights)
+    assert list(tmp_path.iterdir()) == [weights]
+
+
 @pytest.mark.parametrize(
     ("format", "package", "extra"),
     [("sbert", "sentence_transformers", "sbert"), ("onnx", "onnxruntime", "onnx"), ("web", "onnx", "onnx")],

@@ -13,7 +13,7 @@ from inscape.core.study import Context
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 from inscape.studies.visual.beginning import Beginning, begin_codec
-from inscape.studies.visual.codec_training import Training, new_codec
+from inscape.studies.visual.codec_training import Training, new_codec, train_codec
 from inscape.studies.visual.model import TextToLatent, TrainedCodec
 from inscape.studies.visual.objective import Objective, TrainingTuples, past_terms
 from inscape.studies.visual.sources import DataConfig, open_source
@@ -75,6 +75,21 @@ def test_noise_grows_over_the_first_half(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("inscape.studies.visual.beginning.past_terms", watched)
     begun(tmp_path, past=4, past_noise=0.4)
     assert noises == pytest.approx([0.0, 0.2, 0.4, 0.4])
+
+
+def test_a_decoder_that_never_moved_is_said_to_be_untrained(tmp_path: Path):
+    def trained(frozen: tuple[str, ...], name: str, codec: TrainedCodec) -> TrainedCodec:
+        (tmp_path / name).mkdir()
+        return train_codec(context_in(tmp_path / name), codec, SOURCE, TRAINING, frozen=frozen)[0]
+
+    assert not fresh().reads_back
+    plan = trained(("reader", "z_enter", "decoder"), "plan", fresh())
+    assert not plan.reads_back
+    assert not trained(("decoder",), "plan goes on", plan).reads_back
+    joint = trained((), "joint", plan)
+    assert joint.reads_back
+    assert trained(("decoder",), "joint goes on", joint).reads_back
+    assert begun(tmp_path / "begun", past=1).reads_back
 
 
 def test_no_steps_no_change(tmp_path: Path):

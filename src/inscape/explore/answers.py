@@ -68,7 +68,7 @@ def readings(codec: VisualCodec, latent_NCHW: Tensor) -> list[dict[str, Any]]:
     `attention`: a row of the patch grid after another, 0 to 255 of the most looked-at patch of that word; `on_z` is the
     share of its attention that went to z instead.
     """
-    trained = codec.trained
+    trained = codec.reading
     spoken = speak(trained, latent_NCHW)
     height, width = trained.model.reader.grid
     rows = []

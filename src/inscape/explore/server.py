@@ -36,7 +36,7 @@ def serve(port: int | None, host: str, weights: Path | None, runs: Path) -> None
     try:
         weights = find_weights() if weights is None else weights
         codec = VisualCodec.from_pretrained(weights)
-        _ = codec.trained  # an encoder alone is refused here, and not at the first click
+        _ = codec.reading  # an encoder alone is refused here, and not at the first click
         torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the other half answers; one sentence is no slower
         app = build_app(codec, runs, about=weights.name, hosts=() if host == LOOPBACK else hosts_of(host))
         shown = f"[{host}]" if ":" in host else host

@@ -40,7 +40,8 @@ def export(format: str, out: Path, weights: Path | None = None) -> str:
     """Write the folder `out`, whole or not at all; returns what was done, in words.
 
     weights: as in `VisualCodec.from_pretrained`. ValueError in one line, before anything is written: an unknown
-    format, a package that is missing, an `out` that is taken, weights that are an encoder alone, another codec's prior.
+    format, a package that is missing, an `out` that is taken, weights that are an encoder alone or whose decoder is not
+    trained, another codec's prior.
     """
     from inscape.codec import VisualCodec, find_weights
     from inscape.export.hub import about_weights, resolve_pretrained
@@ -54,7 +55,7 @@ def export(format: str, out: Path, weights: Path | None = None) -> str:
     for package in packages:
         load_extra(package, extra, f"export --format {format}")
     source = find_weights() if weights is None else resolve_pretrained(weights)
-    codec = VisualCodec.from_pretrained(source).trained
+    codec = VisualCodec.from_pretrained(source).reading
     about = about_weights(source)
     prior = prior_beside(source) if format == "hf" else None
     if prior is not None:

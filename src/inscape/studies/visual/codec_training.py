@@ -52,7 +52,7 @@ def new_codec(encoder: TextToLatent, config: LatentCodecConfig, seed: int) -> Tr
     sizes = encoder.encoder.config
     model = LatentCodec(sizes, config)  # type: ignore[arg-type]
     model.encoder.load_state_dict(encoder.encoder.state_dict())
-    return TrainedCodec(model, encoder.tokenizer)
+    return TrainedCodec(model, encoder.tokenizer, reads_back=False)
 
 
 def with_fresh_parts(codec: TrainedCodec, kept: Sequence[str], seed: int) -> TrainedCodec:
@@ -91,6 +91,7 @@ def train_codec(
     for name, parameter in model.named_parameters():
         if any(name == part or name.startswith(f"{part}.") for part in frozen):
             parameter.requires_grad_(False)
+    reads_back = codec.reads_back or any(parameter.requires_grad for parameter in model.decoder.parameters())
     rewords = codec.rewords or _learns_to_reword(model, source, training)
     watched = source.watched(WATCHED)
 
@@ -117,7 +118,7 @@ def train_codec(
     for average in (result.model, result.ema):
         average.requires_grad_(True)
     assert isinstance(result.ema, LatentCodec)
-    return TrainedCodec(result.ema, codec.tokenizer, rewords), result
+    return TrainedCodec(result.ema, codec.tokenizer, rewords, reads_back), result
 
 
 def _learns_to_reword(model: LatentCodec, source: Source, training: Training) -> bool:

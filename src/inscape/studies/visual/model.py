@@ -64,6 +64,7 @@ class TrainedCodec(NamedTuple):
     model: LatentCodec
     tokenizer: Tokenizer
     rewords: bool = False  # whether its decoder was trained to say a sentence in other words
+    reads_back: bool = True  # whether its decoder was ever trained: what another one says is noise
 
     @property
     def to_latent(self) -> TextToLatent:
@@ -90,6 +91,7 @@ def save_codec(codec: TrainedCodec, path: Path, *, about: str = "", half: bool =
         "config": _json(codec.model.config),
         "tokenizer": codec.tokenizer.to_json(),
         "rewords": json.dumps(codec.rewords),
+        "reads_back": json.dumps(codec.reads_back),
         "about": about,
     }
     write_atomically(path, save(weights, metadata))
@@ -145,7 +147,8 @@ def _codec(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         config = LatentCodecConfig(**json.loads(metadata["config"]))
         model = _filled(lambda: LatentCodec(encoder, config), {name: value.float() for name, value in tensors.items()})
         rewords = json.loads(metadata.get("rewords", "false")) is True  # weights of before do not say
-        return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]), rewords)
+        reads_back = json.loads(metadata.get("reads_back", "true")) is True
+        return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]), rewords, reads_back)
 
 
 def _filled(build: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
