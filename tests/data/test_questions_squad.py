@@ -252,6 +252,34 @@ def test_the_hub_gives_its_own_splits_and_all_answers(monkeypatch):
         squad_subset("squad", 1, split=None)
 
 
+def test_what_the_hub_holds_out_is_its_test_split_or_without_one_its_validation_split(monkeypatch):
+    def load(there):
+        def rows(name, split):
+            if split not in there:
+                raise ValueError(f'Unknown split "{split}". Should be one of {there}.')
+            return [{**HUB_ROW, "id": split}]
+
+        return rows
+
+    for there, found in ((["train", "validation"], "validation"), (["train", "validation", "test"], "test")):
+        plant_hub(monkeypatch, load(there))
+        assert squad_subset("squad", 1, split="test")[0].id == found
+    plant_hub(monkeypatch, load(["train"]))
+    with pytest.raises(ValueError, match=r"^split 'test' of 'squad' cannot be read .*Unknown split"):
+        squad_subset("squad", 1, split="test")
+    with pytest.raises(ValueError, match=r"^split 'validation' of 'squad' cannot be read"):
+        squad_subset("squad", 1, split="validation")
+
+
+@pytest.mark.parametrize("name", ["new_wiki_v1.0.json.xz", "data/new_wiki.json"])
+def test_what_is_only_to_be_asked_about_gives_no_training_split(name, tmp_path):
+    with pytest.raises(ValueError, match=r"new_wiki.* is held-out data, .*data\.held_out_path[^\n]*$"):
+        squad_subset(name, 1, split="train")
+    (tmp_path / "data").mkdir()
+    file = write(tmp_path / name, {"data": [article(n) for n in range(3)]})
+    assert len(squad_subset(file, None, split=None)) == 12
+
+
 def test_a_hub_out_of_reach_or_another_set_is_one_line(monkeypatch):
     def fail(name, split):
         raise ConnectionError("no route\nto host")

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from inscape.compressors.quantised import Quantised
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, run_study
 from inscape.core.study import SMOKE
-from inscape.data.questions import Question
+from inscape.data.questions import Question, squad_subset
 from inscape.data.questions.splits import split_of_group
 from inscape.studies import study
 from inscape.studies.prompt_compression import asking, frontier, reconstruction, sequences
@@ -87,7 +88,7 @@ def squad_file(path: Path, questions: dict[str, int]) -> Path:
 # --- prompts that cannot be shuffled ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", ["C1", "C2", "C4"])
+@pytest.mark.parametrize("code", ["C1", "C2", "C3", "C4"])
 def test_a_file_of_one_article_cannot_be_shuffled_and_is_refused_before_a_model_is_opened(
     code, root, tmp_path, monkeypatch
 ) -> None:
@@ -115,6 +116,77 @@ def test_questions_that_are_left_out_may_leave_too_few_groups(root, asked, monke
     monkeypatch.setattr(asking, "listen_to_text", silent)
     refused(root, "C1", "3 of 3 prompts are of one group")
     assert asked == [9], "and nothing else was asked"
+
+
+# --- what is trained on and what is asked about -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", ["squad", "someone/squad_v2"])
+def test_a_set_of_the_hub_without_a_test_split_is_asked_about_by_its_validation_split(named: str, monkeypatch) -> None:
+    def load(name: str, split: str) -> list[dict]:
+        if split not in ("train", "validation"):
+            raise ValueError(f'Unknown split "{split}". Should be one of ["train", "validation"].')
+        return [
+            {
+                "id": f"{split} {i}",
+                "title": f"{split} {i}",
+                "context": "c",
+                "question": "q?",
+                "answers": {"text": ["x"]},
+            }
+            for i in range(4)
+        ]
+
+    module = ModuleType("datasets")
+    module.load_dataset = load  # pyright: ignore[reportAttributeAccessIssue]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    data = QuestionData(path=named)
+    assert {q.id for q in asking._questions(data, 4, 0, "test")} == {f"validation {i}" for i in range(4)}
+    assert {q.id for q in asking._questions(data, 4, 0, "train")} == {f"train {i}" for i in range(4)}
+
+
+def two_files(folder: Path) -> QuestionData:
+    """Two files that share no article, each taken whole: one to train on, one that is asked about."""
+    trained = squad_file(folder / "nyt.json", {f"Paper {i}": 2 for i in range(6)})
+    asked_of = squad_file(folder / "new_wiki_v1.0.json", {f"Wiki {i}": 2 for i in range(6)})
+    return QuestionData(path=str(trained), held_out_path=str(asked_of))
+
+
+def test_one_file_is_trained_on_and_another_asked_about_whole(tmp_path) -> None:
+    data = two_files(tmp_path)
+    asking.check_asking(data, AskingConfig(questions=12), 12, shuffled=True)
+    assert {q.group for q in asking.held_out_questions(data, 12)} == {f"Wiki {i}" for i in range(6)}
+    assert {q.group for q in asking.training_questions(data, 12, 0)} == {f"Paper {i}" for i in range(6)}
+    scenes = QuestionData(held_out_path=data.held_out_path)
+    asking.check_asking(scenes, AskingConfig(questions=12), 3)
+    assert all(q.group.startswith("scenes/train") for q in asking.training_questions(scenes, 3, 0))
+    assert {q.group for q in asking.held_out_questions(scenes, 12)} == {f"Wiki {i}" for i in range(6)}
+
+
+def test_held_out_data_is_never_trained_on(root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(asking, "open_language_model", lambda *a, **k: pytest.fail("a model was opened"))
+    file = two_files(tmp_path).held_out_path
+    line = "data.path=.*new_wiki_v1.0.json is held-out data, on which nothing is trained: .* data.held_out_path"
+    refused(root, "C1", line, f"data.path={file}")
+    with pytest.raises(ValueError, match=r"give it as data\.held_out_path"):
+        squad_subset(file, 2, split="train")
+
+
+@pytest.mark.parametrize("same", ["title", "paragraph"])
+def test_files_that_share_an_article_are_refused_before_a_model_is_opened(same, root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(asking, "open_language_model", lambda *a, **k: pytest.fail("a model was opened"))
+    data = two_files(tmp_path)
+    held_out = json.loads(Path(data.held_out_path).read_text())
+    trained = json.loads(Path(data.path).read_text())["data"][2]
+    if same == "title":
+        held_out["data"][1]["title"] = trained["title"]
+    else:
+        held_out["data"][1]["paragraphs"][0]["context"] = trained["paragraphs"][1]["context"]
+    Path(data.held_out_path).write_text(json.dumps(held_out))
+    words = (f"data.path={data.path}", f"data.held_out_path={data.held_out_path}", "asking.questions=12", "train=9")
+    refused(root, "C1", "share the article 'Paper 2', which would be trained on and asked about", *words)
+    with pytest.raises(ValueError, match="share the article"):
+        asking.training_questions(data, 12, 1)
 
 
 # --- ratios -------------------------------------------------------------------------------------------------------
@@ -152,15 +224,15 @@ def test_a_ratio_that_some_keep_is_left_out_for_the_others_and_said(root, capsys
 
 
 def test_points_are_kept_as_they_come(root, monkeypatch) -> None:
-    tell, told = frontier.tell, []
+    fitted, made = frontier.fitted, []
 
-    def broken(*given, **named):
-        told.append(given)
-        if len(told) == 2:
+    def broken(*given):
+        made.append(given)
+        if len(made) == 2:
             raise KeyboardInterrupt
-        return tell(*given, **named)
+        return fitted(*given)
 
-    monkeypatch.setattr(frontier, "tell", broken)
+    monkeypatch.setattr(frontier, "fitted", broken)
     before = set(root.rglob("frontier.json"))
     with pytest.raises(KeyboardInterrupt):
         ran(root, "C3", "ratios=[2.0]", "compressors=[pca,truncation]")
@@ -203,7 +275,7 @@ def test_what_the_model_or_the_contexts_do_not_allow_is_refused_unasked(code, wo
         ("C4", "rank=5000", "rank=5000 is out of range; allowed: 0 to 4096"),
         ("C4", "train=1", "train=1 questions do not fill a batch of training.batch=2 contexts"),
         ("C4", "training.fit.lr=0.0", "lr=0.0 is out of range; allowed: above 0"),
-        ("C3", "asking.on_long=drop", "asking.on_long='drop' is not known; allowed: cut, refuse"),
+        ("C3", "asking.on_long=drop", "asking.on_long='drop' is not known; allowed: refuse, cut"),
     ],
 )
 def test_settings_out_of_range_are_refused_before_a_model_is_opened(code, word, line, root, monkeypatch) -> None:
@@ -231,17 +303,17 @@ def test_contexts_that_are_cut_are_counted_aloud_or_refused(capsys) -> None:
     room = sorted(len(prompt.ids) for prompt in asking.prompts_of(lm, questions, AskingConfig()))[3]
     assert capsys.readouterr().err == "", "all fit"
     narrow = {"max_tokens": room + 16, "new_tokens": 16}
-    prompts = asking.prompts_of(lm, questions, AskingConfig(**narrow))
+    prompts = asking.prompts_of(lm, questions, AskingConfig(**narrow, on_long="cut"))
     cut = sum(prompt.dropped > 0 for prompt in prompts)
     assert 0 < cut < 4
     said = f"{cut} of 6 contexts do not fit with their question into {room} tokens"
-    assert capsys.readouterr().err == f"{said} and are cut at their end; asking.on_long=refuse refuses them\n"
+    assert capsys.readouterr().err == f"{said} and are cut at their end, as asking.on_long=cut has it\n"
     with pytest.raises(ValueError, match=rf"{said}: that of question .* tokens too long; set asking.on_long=cut"):
-        asking.prompts_of(lm, questions, AskingConfig(**narrow, on_long="refuse"))
+        asking.prompts_of(lm, questions, AskingConfig(**narrow))
 
 
 def test_contexts_that_do_not_fit_are_refused_unasked(root, asked) -> None:
-    refused(root, "C0", "8 of 8 contexts do not fit", "asking.max_tokens=120", "asking.on_long=refuse")
+    refused(root, "C0", "8 of 8 contexts do not fit", "asking.max_tokens=120")
     assert not asked
 
 
@@ -300,7 +372,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("C3", ["compressors=[pca,kv_attention,truncation]"], "kv_attention cannot be asked: .* 0 attend as Llama's do",
          "compressors=[pca,truncation]"),
-        ("C3", ["compressors=[kv_attention]"], "kv_attention cannot", "compressors=[pca,mean_pooled,truncation]"),
+        ("C3", ["compressors=[kv_attention]"], "kv_attention cannot", "compressors=[pca,pooled_rows,truncation]"),
         ("C4", [], "no linear map of the model is called q_proj", "set kind=mean_pooled depth=0 rank=0"),
         ("C4", ["kind=mean_pooled", "depth=1", "rank=0"], "keeps its layers in another place", "depth=0"),
     ],
@@ -312,8 +384,9 @@ def test_another_kind_of_model_is_refused_unasked_with_what_helps(code, words, l
 
 def test_what_helps_with_another_kind_of_model_does(root, gpt2) -> None:
     words = (f"asking.model={gpt2}", "asking.gold=given")
-    run = ran(root, "C3", *words, "compressors=[pca,mean_pooled,kv_key_norm,truncation]", "ratios=[2.0]", "give_up=0.0")
-    assert len(run.read_json("frontier.json")) == 4
+    ways = "compressors=[pca,pooled_rows,mean_pooled_states,kv_key_norm,truncation]"
+    run = ran(root, "C3", *words, ways, "ratios=[2.0]", "give_up=0.0")
+    assert len(run.read_json("frontier.json")) == 5
     run = ran(root, "C4", *words, "kind=mean_pooled", "depth=0", "rank=0", "teacher=gold")
     assert MeanPooled.load(run.path / sequences.COMPRESSOR).layer == 2
 

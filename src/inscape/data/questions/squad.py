@@ -26,8 +26,20 @@ from inscape.data.questions.question import Question, source_text
 from inscape.data.questions.scene_questions import draw_scene_questions
 from inscape.data.questions.splits import of_split
 
-__all__ = ["SquadFile", "SquadRow", "load_squad_subset", "read_hub", "read_squad", "squad_subset", "take"]
+__all__ = [
+    "HELD_OUT",
+    "SquadFile",
+    "SquadRow",
+    "load_squad_subset",
+    "names_a_file",
+    "never_trained_on",
+    "read_hub",
+    "read_squad",
+    "squad_subset",
+    "take",
+]
 
+HELD_OUT = "new_wiki"  # files whose names begin so are asked about and never trained on: their benchmark lives on that
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open}
 
 T = TypeVar("T")
@@ -61,15 +73,28 @@ def load_squad_subset(split: str, n: int, seed: int = 0, path: Path | str = "") 
 def squad_subset(path: Path | str, n: int | None, seed: int = 0, split: str | None = "train") -> list[Question]:
     """The first `n` of the questions of a split, shuffled by the seed; None for all of them.
 
-    path: a file, or the name of a data set on the hub (`squad`), whose own splits are then taken. A file is split by
-    article (`split_of_group`); split=None takes it whole. ValueError, one line: whatever `read_squad` and `read_hub`
-    refuse, a split without questions, and fewer than `n`.
+    path: a file, or the name of a data set on the hub (`squad`), whose own splits are then taken (see `read_hub`). A
+    file is split by article (`split_of_group`); split=None takes it whole. ValueError, one line: whatever `read_squad`
+    and `read_hub` refuse, a split without questions, fewer than `n`, and the train split of what nothing may be trained
+    on (`never_trained_on`).
     """
-    if _names_a_file(path):
+    if split == "train" and (reason := never_trained_on(path)):
+        raise ValueError(reason)
+    if names_a_file(path):
         return take(of_split(read_squad(path).questions, split), n, seed, f"split {split!r} of {path}")
     if split is None:
         raise ValueError(f"{path} is a data set of the hub, whose splits are read one by one: give a split")
     return take(read_hub(str(path), split).questions, n, seed, f"split {split!r} of {path}")
+
+
+def never_trained_on(path: Path | str) -> str:
+    """Why no training may see this file, in one line; empty if one may."""
+    if not Path(path).name.startswith(HELD_OUT):
+        return ""
+    return (
+        f"{path} is held-out data, on which nothing is trained: give it as data.held_out_path, and another file, or "
+        "none for questions about scenes, as data.path"
+    )
 
 
 def take(questions: Iterable[Question], n: int | None, seed: int, where: str) -> list[Question]:
@@ -113,8 +138,9 @@ def read_squad(path: Path | str) -> SquadFile:
 def read_hub(name: str, split: str) -> SquadFile:
     """The questions of one of the splits of a data set in the SQuAD form on the Hugging Face hub.
 
-    ValueError, one line: the package `datasets` is not installed, the hub or the data set or the split is out of reach,
-    a row is not of the SQuAD form.
+    Where it has no test split, as SQuAD itself, its validation split is what is held out. ValueError, one line: the
+    package `datasets` is not installed, the hub or the data set or the split is out of reach, a row is not of the SQuAD
+    form.
     """
     try:
         import datasets  # pyright: ignore[reportMissingImports]
@@ -124,7 +150,12 @@ def read_hub(name: str, split: str) -> SquadFile:
             "pip install datasets, or give the path of a SQuAD JSON file (.json, .json.gz or .json.xz)"
         ) from None
     try:
-        rows = datasets.load_dataset(name, split=split)
+        try:
+            rows = datasets.load_dataset(name, split=split)
+        except ValueError as error:
+            if split != "test" or "split" not in str(error).lower():
+                raise
+            rows = datasets.load_dataset(name, split="validation")
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
@@ -147,7 +178,7 @@ def read_hub(name: str, split: str) -> SquadFile:
     return SquadFile(_checked(questions, f"{name}[{split}]"), impossible)
 
 
-def _names_a_file(path: Path | str) -> bool:
+def names_a_file(path: Path | str) -> bool:
     """Whether this means a file, there or not: hub names have no suffix of ours and at most one slash."""
     given = Path(path)
     suffixed = given.suffix in (".json", *_OPENERS)

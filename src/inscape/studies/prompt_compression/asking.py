@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from inscape.compressors.controls import check_groups
 from inscape.compressors.interface import Compressed, Compressor
 from inscape.data.questions import Prompt, Question, build_prompt, draw_scene_questions, squad_subset
 from inscape.data.questions.prompts import answer_of
+from inscape.data.questions.squad import names_a_file, never_trained_on
 from inscape.device import pick_device
 from inscape.metrics.qa import normalise_answer
 from inscape.nn.packed_linear import pack_linears
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 GOLDS = ("given", "own")
-ON_LONG = ("cut", "refuse")
+ON_LONG = ("refuse", "cut")
 DRAWN = 0  # seed of the questions that are asked: the same ones for every seed of a training
 
 
@@ -62,10 +62,13 @@ class QuestionData:
     """Where questions come from."""
 
     path: str = ""  # a SQuAD file (JSON, plain or .xz) or a data set of the hub; empty: questions about scenes
+    held_out_path: str = ""  # another one that is asked about, whole; empty: other articles of `path`, never trained on
     facts_from: int = 3  # scenes: fewest facts of a context
     facts_to: int = 9  # scenes: most facts of a context; 3 to 9 are 30 to 130 words
 
     def __post_init__(self) -> None:
+        if reason := never_trained_on(self.path):
+            raise ValueError(f"data.path={reason}")
         if not 2 <= self.facts_from <= self.facts_to <= 30:
             raise ValueError(
                 f"data.facts_from={self.facts_from}, data.facts_to={self.facts_to} are out of range; allowed: 2 to 30, "
@@ -81,10 +84,10 @@ class AskingConfig:
     dtype: str = "float32"  # of its weights: float32 | bfloat16 | float16
     questions: int = 300  # held-out questions that are asked
     gold: str = "given"  # given: the questions' own answers are right | own: what the model writes from the whole text
-    max_tokens: int = 1024  # of prompt and answer; contexts that do not fit are cut at their end
+    max_tokens: int = 2048  # of prompt and answer, or the model's window where that is shorter; SQuAD's longest fit
     new_tokens: int = 16  # most tokens of an answer
     batch: int = 16  # prompts that are written to side by side
-    on_long: str = "cut"  # cut | refuse: what happens to contexts that do not fit
+    on_long: str = "refuse"  # refuse | cut: what happens to contexts that do not fit; a cut one may lose the answer
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -107,30 +110,55 @@ def check_asking(data: QuestionData, asking: AskingConfig, train: int = 0, *, sh
 
     shuffled: also where a prompt could not be given what was made of another article's; see `check_groups`.
     """
-    if data.path and (Path(data.path).exists() or Path(data.path).suffix):
-        held_out = squad_subset(data.path, asking.questions, DRAWN, "test")
+    if _is_file(data.held_out_path or data.path):
+        held_out = held_out_questions(data, asking.questions)
         if shuffled:
             check_groups([question.group for question in held_out])
-        if train:
-            squad_subset(data.path, train, DRAWN, "train")
+    if train and _is_file(data.path):
+        drawn = _questions(data, train, DRAWN, "train")
+        if _is_file(data.held_out_path):
+            _check_apart(data, drawn)
 
 
 def held_out_questions(data: QuestionData, count: int) -> list[Question]:
-    """Questions of the test split: no training sees their articles or their facts."""
+    """Questions of the test split, or of what is held out besides: no training sees their articles or their facts."""
     return _questions(data, count, DRAWN, "test")
 
 
 def training_questions(data: QuestionData, count: int, seed: int, per_context: int = 1) -> list[Question]:
-    """Questions of the training split; about scenes `per_context` of each context, of a file as many as it has."""
-    return _questions(data, count, seed, "train", per_context)
+    """Questions of the training split; about scenes `per_context` of each context, of a file as many as it has.
+
+    ValueError where one is of an article that `data.held_out_path` has too.
+    """
+    questions = _questions(data, count, seed, "train", per_context)
+    _check_apart(data, questions)
+    return questions
 
 
-def _questions(data: QuestionData, count: int, seed: int, split: str, per_context: int = 1) -> list[Question]:
-    if data.path:
-        return squad_subset(data.path, count, seed, split)
+def _questions(data: QuestionData, count: int | None, seed: int, split: str, per_context: int = 1) -> list[Question]:
+    path = data.held_out_path if data.held_out_path and split == "test" else data.path
+    if path:  # files are taken whole where they are two; a data set of the hub has splits of its own
+        return squad_subset(path, count, seed, None if data.held_out_path and names_a_file(path) else split)
+    assert count is not None
     facts = (data.facts_from, data.facts_to)
     contexts = -(-count // per_context)
     return draw_scene_questions(contexts, seed=seed, split=split, facts=facts, per_context=per_context)[:count]
+
+
+def _check_apart(data: QuestionData, train: Sequence[Question]) -> None:
+    if not (data.path and data.held_out_path):
+        return
+    held_out = _questions(data, None, DRAWN, "test")
+    contexts, articles = {each.context for each in held_out}, {each.group for each in held_out}
+    if shared := next((each for each in train if each.context in contexts or each.group in articles), None):
+        raise ValueError(
+            f"data.path={data.path} and data.held_out_path={data.held_out_path} share the article {shared.group!r}, "
+            "which would be trained on and asked about; give files that share none, or leave data.held_out_path out"
+        )
+
+
+def _is_file(path: str) -> bool:
+    return bool(path) and names_a_file(path)
 
 
 def open_model(asking: AskingConfig, device: str) -> LanguageModel:
@@ -141,9 +169,10 @@ def open_model(asking: AskingConfig, device: str) -> LanguageModel:
 
 
 def prompts_of(lm: LanguageModel, questions: Sequence[Question], asking: AskingConfig) -> list[Prompt]:
-    """Their prompts; what does not fit is cut from the end of the context, never from the question.
+    """Their prompts. ValueError, one line, where a context does not fit, or a question alone.
 
-    How many were cut is said on standard error. ValueError, one line, if there are any under asking.on_long=refuse.
+    Under asking.on_long=cut the end of such a context is left out, never the question; how many is said on standard
+    error.
     """
     room = min(asking.max_tokens, lm.window) - asking.new_tokens
     prompts = [build_prompt(question, lm.encode, max_tokens=room) for question in questions]
@@ -156,7 +185,7 @@ def prompts_of(lm: LanguageModel, questions: Sequence[Question], asking: AskingC
             f"{said}: that of question {long[0].question.id!r} is {long[0].dropped} tokens too long; set "
             f"asking.on_long=cut, raise asking.max_tokens (the model's window is {lm.window}), or leave it out"
         )
-    print(f"{said} and are cut at their end; asking.on_long=refuse refuses them", file=sys.stderr)
+    print(f"{said} and are cut at their end, as asking.on_long=cut has it", file=sys.stderr)
     return prompts
 
 
