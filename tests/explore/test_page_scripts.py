@@ -359,3 +359,39 @@ def test_a_training_whose_log_has_gone_is_followed_no_further(play: Play) -> Non
         told.asked = [question.words[0], await answer(log([], {{ total: 0 }}))];
     """)
     assert told["asked"] == ["api/runs/a/b/c/d/arms/gone/log?after=0", "api/runs/a/b/c/d/log?after=0"]
+
+
+def test_a_run_on_a_corpus_of_the_users_own_is_said_to_be_that_and_nothing_worse(play: Play) -> None:
+    told = play(f"""{FOLLOW}
+        const warned = async (changes) => {{
+          await answer({{ ...run, finished: true, running: false, ...changes }});
+          const found = $("run").children.find((child) => child.className === "warning")?.textContent ?? "";
+          openRuns("a/b/c/d");
+          await settle();
+          return found;
+        }};
+        told.none = await warned({{}});
+        told.corpus = await warned({{ corpus: ["data.text=own.tsv"] }});
+        told.changed = await warned({{ corpus: ["data.text=own.tsv"], overrides: {{ lr: 1 }}, declared: false }});
+    """)
+    own = "It is about the corpus data.text=own.tsv, whose runs are a ladder of their own."
+    assert told["none"] == ""
+    assert told["corpus"] == own
+    assert told["changed"] == f"{own} Its config was changed by hand: lr=1. It opens no gate."
+
+
+def test_ladders_are_listed_by_their_corpus(play: Play) -> None:
+    told = play("""
+        const { openRuns } = await import("./runs.js");
+        const ladder = (corpus, standing) => ({ preset: "quick", corpus, standing, runs: [] });
+        const presets = [ladder([], "FAIL"), ladder(["data.text=x"], "PASS")];
+        const phase = { code: "P1", name: "Pictures", question: "?", presets };
+        openRuns("");
+        await settle();
+        const study = { name: "visual", title: "", hypothesis: "", phases: [phase] };
+        asked("get").answer({ studies: [study], unreadable: [] });
+        await settle();
+        const listed = $("runs-list").children.filter(({ name }) => name === "details");
+        told.said = listed.map((one) => one.children[0].textContent);
+    """)
+    assert told["said"] == ["P1 Pictures, quick ✗ FAIL", "P1 Pictures, quick on data.text=x ✓ PASS"]

@@ -116,6 +116,7 @@ def test_a_run_is_told_in_a_line(tmp_path: Path) -> None:
         "finished": True,
         "running": False,
         "declared": False,
+        "corpus": [],
         "pushed": "impatience",
         "problems": [],
     }
@@ -161,6 +162,24 @@ def test_a_preset_stands_as_its_worst_seed(tmp_path: Path) -> None:
     assert standing() == "PASS"
     at(planted_run(tmp_path, seed=1, metrics=OUTCOMES["INCONCLUSIVE"], words=seeds), 5)
     assert standing() == "INCONCLUSIVE"
+
+
+def test_each_corpus_has_a_ladder_of_its_own(tmp_path: Path) -> None:
+    own = {"corpus": ["data.text=own.tsv"], "overrides": {"data.text": "own.tsv"}}
+    at(planted_run(tmp_path, metrics=OUTCOMES["FAIL"], **own), 1)
+    run = at(planted_run(tmp_path, **own), 2)
+    at(planted_run(tmp_path, metrics=OUTCOMES["FAIL"], corpus=own["corpus"], overrides={"data.text": "x", "lr": 1}), 3)
+    at(planted_run(tmp_path, metrics=OUTCOMES["INVALID"]), 4)
+    planted_across_seeds(tmp_path, 0.5)  # of the runs on the declared corpus
+    (study,) = list_runs(tmp_path)["studies"]
+    ladders = {tuple(p["corpus"]): p for p in study["phases"][1]["presets"]}
+    assert list(ladders) == [(), ("data.text=own.tsv",)]
+    declared, mine = ladders.values()
+    assert (declared["standing"], declared["across_seeds"], len(declared["runs"])) == ("INVALID", "FAIL", 1)
+    assert (mine["standing"], mine["across_seeds"], len(mine["runs"])) == ("PASS", None, 3)
+    assert [r["declared"] for r in mine["runs"]] == [False, True, True]
+    told = get(tmp_path, f"/api/runs/{id_of(run)}")
+    assert (told["corpus"], told["overrides"], told["declared"]) == (["data.text=own.tsv"], {}, True)
 
 
 def test_seeds_under_different_configs_do_not_pass(tmp_path: Path) -> None:

@@ -112,11 +112,13 @@ def test_changed_and_pushed_runs_never_pass_for_the_declared_one(tmp_path: Path)
     changed = collect(planted_run(tmp_path / "runs", overrides={"recipe": "as planned"}), tmp_path / "results")
     pushed = collect(planted_run(tmp_path / "runs", despite_gate="why not"), tmp_path / "results")
     corpus = {"data.text": "../texts/own.tsv", "data.codec": "lyra:../assets/lyra"}
-    other = collect(planted_run(tmp_path / "runs", overrides=corpus), tmp_path / "results")
+    words = [f"{key}={value}" for key, value in corpus.items()]
+    other = collect(planted_run(tmp_path / "runs", overrides=corpus, corpus=words), tmp_path / "results")
     assert other.parent.name == "quick+data.text=own.tsv+data.codec=lyra_lyra"
     assert changed.parent.name == "quick+recipe=as_planned"
     assert pushed.parent.name == "quick+despite-gate"
     assert not (changed.parent / "across_seeds.json").exists()
+    assert not (other.parent / "across_seeds.json").exists(), "it is of the runs on the declared corpus"
 
 
 def test_what_is_no_evidence_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

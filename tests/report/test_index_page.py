@@ -79,6 +79,34 @@ def test_the_ladder_shows_the_newest_declared_run_of_each_seed(tmp_path: Path) -
     assert "quick: ✗ fail seed 0 ✓ · seed 1 ✗" in rung(index_of(tmp_path), "P1")
 
 
+def test_each_corpus_has_a_ladder_of_its_own(tmp_path: Path) -> None:
+    own = {"corpus": ["data.text=own.tsv"], "overrides": {"data.text": "own.tsv"}}
+    at(planted_run(tmp_path, metrics={"accuracy": exact(0.2, 9, "scenes")} | OUTCOMES["FAIL"], **own), 1)
+    page = index_of(tmp_path)
+    assert "quick on data.text=own.tsv: ✗ fail seed 0 ✗" in rung(page, "P1")
+    assert "config changed" not in page
+    at(planted_run(tmp_path, **own), 2)
+    at(planted_run(tmp_path, metrics=OUTCOMES["INVALID"]), 3)
+    at(
+        planted_run(
+            tmp_path, metrics=OUTCOMES["FAIL"], corpus=own["corpus"], overrides={"data.text": "own.tsv", "lr": 1}
+        ),
+        4,
+    )
+    planted_across_seeds(tmp_path, 0.5)  # of the declared corpus's runs
+    page = index_of(tmp_path)
+    told = rung(page, "P1")
+    assert "quick: ⊘ invalid seed 0 ⊘ · across seeds ✗" in told
+    assert "quick on data.text=own.tsv: ✓ pass seed 0 ✓" in told
+    assert told.index("quick:") < told.index("quick on")
+    assert told.count("across seeds") == 1
+    text = text_of(page)
+    assert "quick 1 run" in text
+    assert "quick on data.text=own.tsv 3 runs" in text
+    assert "config changed: lr=1" in text
+    assert "2 values, last 0.95" in page, "a trend is of one corpus, and of no run that was changed by hand"
+
+
 def test_across_seeds_is_shown_and_shuts_the_rung(tmp_path: Path) -> None:
     planted_run(tmp_path)
     planted_across_seeds(tmp_path, 0.01)

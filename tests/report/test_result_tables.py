@@ -64,6 +64,15 @@ def test_a_verdict_without_all_declared_seeds_is_not_in_yet(tmp_path: Path) -> N
     assert own.endswith("| ✓ pass |")
 
 
+def test_nor_without_those_that_a_corpus_asks_for(tmp_path: Path) -> None:
+    words = {"seeds": [0, 1]}
+    corpus = {"corpus": ["data.text=own.tsv"], "overrides": {"data.text": "own.tsv"}}
+    collect(planted_run(tmp_path / "runs", words=words, **corpus), tmp_path / "results")
+    row = next(line for line in result_tables(tmp_path / "results", tmp_path).splitlines() if "[visual.P1]" in line)
+    assert "| quick, data.text=own.tsv | 0 (of 0, 1) |" in row
+    assert row.endswith("| ✓ pass; not in yet: seed 1 |")
+
+
 @pytest.mark.parametrize(
     ("dirty", "said"),
     [

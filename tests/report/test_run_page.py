@@ -122,7 +122,9 @@ def test_what_was_pushed_changed_or_remedied_is_red_and_escaped(tmp_path: Path) 
     page = page_of(run)
     banner = page[page.index('role="alert"') : page.index("What was asked")]
     assert "because &lt;script&gt;" in banner
-    assert "data.text = &lt;script&gt;" in banner
+    assert "lr = 0.1" in banner
+    assert "data.text =" not in banner, "a corpus is no change of the declared config"
+    assert "On the corpus <code>data.text=&lt;script&gt;" in banner
     assert "look closer" in banner
     assert "look longer" not in banner
     assert "<script" not in page
@@ -141,6 +143,22 @@ def test_what_was_pushed_changed_or_remedied_is_red_and_escaped(tmp_path: Path) 
 def test_each_departure_alone_raises_the_banner(tmp_path: Path, env: dict, said: str) -> None:
     page = page_of(planted_run(tmp_path, **env))
     assert said in text_of(page[page.index('role="alert"') : page.index("What was asked")])
+
+
+def test_a_run_on_a_corpus_of_the_users_own_is_a_declared_one(tmp_path: Path) -> None:
+    words = {"corpus": ["data.seconds=5", "data.text=own.tsv"]}
+    page = page_of(planted_run(tmp_path, overrides={"data.seconds": 5.0, "data.text": "own.tsv"}, **words))
+    assert 'role="alert"' not in page
+    assert "changed by hand" not in page
+    assert "On the corpus data.seconds=5 , data.text=own.tsv , which has a ladder of its own" in text_of(page)
+    assert "On the corpus" not in page_of(planted_run(tmp_path, corpus=[]))
+
+
+@pytest.mark.parametrize("corpus", [None, 3, "data.text=x", {"a": 1}, [[1], None]])
+def test_a_corpus_of_a_wrong_type_never_stops_the_report(tmp_path: Path, corpus: object) -> None:
+    page = page_of(planted_run(tmp_path, corpus=corpus, overrides={"data.text": "own.tsv"}))
+    assert not unbalanced(page)
+    assert write_index(tmp_path).is_file()
 
 
 @pytest.mark.parametrize("place", ["hypothesis", "question", "failure_means", "phase_name", "study_title"])

@@ -55,7 +55,7 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         "uncommitted_changes": bool(env.get("git_dirty")),
         "versions": env.get("versions") if isinstance(env.get("versions"), dict) else {},
         "inputs": _inputs(root, env.get("inputs")),
-        "overrides": record.overrides,
+        "overrides": record.changes,
         "remedies_applied": record.remedies,
         "problems": problems,
         "failure_means": str(about.get("failure_means") or ""),

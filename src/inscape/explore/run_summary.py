@@ -64,6 +64,7 @@ def summary_of(root: Path, shown: Shown) -> dict[str, Any]:
         "finished": record.finished,
         "running": is_live(root.joinpath(*shown.names)),
         "declared": record.declared,
+        "corpus": list(record.corpus),
         "pushed": record.pushed,
         "problems": list(record.problems),
     }

@@ -42,7 +42,7 @@ Known = dict[Path, tuple[Stamp, Shown | str]]  # what was read of each run folde
 
 
 def list_runs(root: Path, known: Known | None = None) -> dict[str, Any]:
-    """All runs by study, phase and preset, newest first; `known` keeps what was read until a file of it changes."""
+    """All runs by study, phase, preset and corpus, newest first; `known` keeps what was read until that changes."""
     known = {} if known is None else known
     root = root.absolute()
     folders = [f for f in run_folders(root) if not any(n.startswith(".") for n in f.relative_to(root).parts)]
@@ -175,16 +175,21 @@ def _phase(root: Path, code: str, name: str, shown: Sequence[Shown]) -> dict[str
     about = shown[-1].record.about if shown else {}
     found = {s.names[2] for s in shown}
     presets = [p for p in PRESETS if p in found] + sorted(found.difference(PRESETS), key=natural_key)
+    ladders = [
+        (preset, corpus)  # each corpus has a ladder of its own, the declared one's first
+        for preset in presets
+        for corpus in sorted({s.record.corpus for s in shown if s.names[2] == preset})
+    ]
     return {
         "code": code,
         "name": str(about.get("phase_name") or name),
         "question": str(about.get("question") or ""),
-        "presets": [_preset(root, preset, [s for s in shown if s.names[2] == preset]) for preset in presets],
+        "presets": [_ladder(root, *of, [s for s in shown if (s.names[2], s.record.corpus) == of]) for of in ladders],
     }
 
 
-def _preset(root: Path, preset: str, shown: Sequence[Shown]) -> dict[str, Any]:
-    """A preset stands as the worst of its seeds' newest declared runs.
+def _ladder(root: Path, preset: str, corpus: Sequence[str], shown: Sequence[Shown]) -> dict[str, Any]:
+    """A preset stands, on one corpus, as the worst of its seeds' newest declared runs.
 
     It is unfinished while a seed is missing, or another one's run has another config.
     """
@@ -196,11 +201,12 @@ def _preset(root: Path, preset: str, shown: Sequence[Shown]) -> dict[str, Any]:
         outcomes.add("UNFINISHED")
     if len({record.fingerprint for record in newest.values()}) > 1:
         outcomes.add("UNFINISHED")  # all seeds must pass under one config
-    across = _across_seeds(root, shown[0].names, list(newest.values()))
+    across = None if corpus else _across_seeds(root, shown[0].names, list(newest.values()))
     if newest and across:
         outcomes.add(across)
     return {
         "preset": preset,
+        "corpus": list(corpus),
         "standing": next((o for o in WORST_FIRST if o in outcomes), "PASS") if newest else None,
         "across_seeds": across,
         "runs": [summary_of(root, s) for s in reversed(shown)],

@@ -53,7 +53,7 @@ def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    if run.root is not None and record.declared:
+    if run.root is not None and record.declared and not record.corpus:
         across = across_seeds_path(run.root, record.study, record.phase, record.preset)
         if across.is_file():
             shutil.copyfile(across, kept_across)

@@ -1,4 +1,7 @@
-"""index.html: all runs under one root, by study, phase and preset, with what became of each metric over time."""
+"""index.html: all runs under one root, by study, phase, preset and corpus, with each metric over time.
+
+A corpus of the user's own has a ladder beside the declared one, as in `core.standing`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,23 +19,36 @@ from inscape.report.words import OUTCOMES
 __all__ = ["write_index"]
 
 SPARK_SIZE = (110, 26)  # pixels
-NEWEST_SHOWN = 12  # runs of one preset; older ones are folded away
+NEWEST_SHOWN = 12  # runs of one ladder; older ones are folded away
 KEY_METRICS = 4
 PRESETS = ("full", "small", "quick", "smoke")  # the weightiest first; presets of other names follow
 
 
+class Ladder(NamedTuple):
+    """The runs of one preset on one corpus climb together; the declared corpus has no words."""
+
+    preset: str
+    corpus: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.preset} on {', '.join(self.corpus)}" if self.corpus else self.preset
+
+    def holds(self, record: Record) -> bool:
+        return (record.preset, record.corpus) == self
+
+
 class Trend(NamedTuple):
-    """One metric over the runs of a preset, oldest to newest."""
+    """One metric over the runs of a ladder, oldest to newest."""
 
     metric: str
     latest: Estimate
     curve: Curve
 
 
-class PresetView(NamedTuple):
-    """The runs of one phase in one preset, newest first."""
+class LadderView(NamedTuple):
+    """The runs of one phase on one ladder, newest first."""
 
-    preset: str
+    ladder: Ladder
     runs: list["Row"]
     trends: list[Trend]
     across: AcrossSeeds | None
@@ -49,20 +65,20 @@ class Row(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One rung of a study's ladder: per preset, the newest declared run of each seed."""
+    """One rung of a study's ladders: of each, the newest declared run of each seed."""
 
     code: str
     name: str
-    standings: list[tuple[str, str, str]]  # preset, outcome, "seed 0 ✓ · seed 1 ✗"
+    standings: list[tuple[Ladder, str, str]]  # ladder, outcome, "seed 0 ✓ · seed 1 ✗"
 
 
 class PhaseView(NamedTuple):
-    """One phase with its presets."""
+    """One phase with its ladders."""
 
     code: str
     name: str
     question: str
-    presets: list[PresetView]
+    views: list[LadderView]
 
 
 class StudyView(NamedTuple):
@@ -106,34 +122,36 @@ def _study(root: Path, name: str, records: Sequence[Record]) -> StudyView:
 
 def _step(root: Path, code: str, name: str, records: Sequence[Record]) -> Step:
     standings = []
-    for preset in _presets(records):
-        newest = _newest(records, preset)
+    for ladder in _ladders(records):
+        newest = _newest(records, ladder)
         if not newest:
             continue
         seeds = sorted(newest, key=lambda seed: -1 if seed is None else seed)
         told = " · ".join(f"seed {seed} {OUTCOMES[newest[seed].outcome].sign}" for seed in seeds)
         missing = set(newest[seeds[0]].declared_seeds) - set(seeds)
         worst_first = ("INVALID", "UNREADABLE", "FAIL", "INCONCLUSIVE", "PARTIAL", "UNFINISHED")
-        outcomes = {r.outcome for r in newest.values()} | ({"UNFINISHED"} if missing and preset != "smoke" else set())
+        outcomes = {r.outcome for r in newest.values()} | (
+            {"UNFINISHED"} if missing and ladder.preset != "smoke" else set()
+        )
         if len({r.fingerprint for r in newest.values()}) > 1:
             outcomes.add("UNFINISHED")  # all seeds must pass under one config
             told += " · seeds under different configs"
-        across = _across_seeds(root, code, records, preset)
+        across = _across_seeds(root, code, records, ladder)
         if across:
             outcomes.add(across.outcome)
             told += f" · across seeds {OUTCOMES[across.outcome].sign}"
-        standings.append((preset, next((o for o in worst_first if o in outcomes), "PASS"), told))
+        standings.append((ladder, next((o for o in worst_first if o in outcomes), "PASS"), told))
     return Step(code, name, standings)
 
 
 def _phase(root: Path, code: str, records: Sequence[Record]) -> PhaseView:
     newest = _by_time(records)[-1]
-    presets = []
-    for preset in _presets(records):
-        of = [r for r in _by_time(records) if r.preset == preset]
-        across = _across_seeds(root, code, records, preset)
-        presets.append(PresetView(preset, [_row(root, r) for r in reversed(of)], _trends(of), across))
-    return PhaseView(code, str(newest.about.get("phase_name") or ""), str(newest.about.get("question") or ""), presets)
+    views = []
+    for ladder in _ladders(records):
+        of = [r for r in _by_time(records) if ladder.holds(r)]
+        across = _across_seeds(root, code, records, ladder)
+        views.append(LadderView(ladder, [_row(root, r) for r in reversed(of)], _trends(of), across))
+    return PhaseView(code, str(newest.about.get("phase_name") or ""), str(newest.about.get("question") or ""), views)
 
 
 def _row(root: Path, record: Record) -> Row:
@@ -146,7 +164,7 @@ def _row(root: Path, record: Record) -> Row:
 
 
 def _trends(records: Sequence[Record]) -> list[Trend]:
-    """Each metric over the declared runs; pushed and overridden runs answer another question."""
+    """Each metric over the declared runs; pushed and changed runs answer another question."""
     counted = [r for r in records if r.metrics and (r.declared or r.preset == "smoke")]
     if not counted:
         return []
@@ -160,19 +178,23 @@ def _trends(records: Sequence[Record]) -> list[Trend]:
     return trends
 
 
-def _presets(records: Sequence[Record]) -> list[str]:
+def _ladders(records: Sequence[Record]) -> list[Ladder]:
+    """The declared corpus first in each preset."""
     found = {record.preset for record in records}
-    return [p for p in PRESETS if p in found] + sorted(found - set(PRESETS))
+    presets = [p for p in PRESETS if p in found] + sorted(found - set(PRESETS))
+    return sorted({Ladder(r.preset, r.corpus) for r in records}, key=lambda of: (presets.index(of.preset), of.corpus))
 
 
-def _newest(records: Sequence[Record], preset: str) -> dict[int | None, Record]:
+def _newest(records: Sequence[Record], ladder: Ladder) -> dict[int | None, Record]:
     """Of each seed the newest run under the declared config."""
-    return {r.seed: r for r in _by_time(records) if r.preset == preset and (r.declared or preset == "smoke")}
+    return {r.seed: r for r in _by_time(records) if ladder.holds(r) and (r.declared or r.preset == "smoke")}
 
 
-def _across_seeds(root: Path, code: str, records: Sequence[Record], preset: str) -> AcrossSeeds | None:
-    path = across_seeds_path(root, records[0].study, code, preset)
-    return read_across_seeds(path, list(_newest(records, preset).values()))
+def _across_seeds(root: Path, code: str, records: Sequence[Record], ladder: Ladder) -> AcrossSeeds | None:
+    if ladder.corpus:  # the file beside the runs is of those on the declared corpus
+        return None
+    path = across_seeds_path(root, records[0].study, code, ladder.preset)
+    return read_across_seeds(path, list(_newest(records, ladder).values()))
 
 
 def _by_time(records: Sequence[Record]) -> list[Record]:

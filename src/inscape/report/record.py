@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from inscape.core.corpus import CORPUS
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Gate, Verdict, fingerprint_of_gate
 from inscape.core.rundir import RunDir
@@ -91,8 +92,21 @@ class Record:
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """Config keys that the user changed."""
+        """Config keys that the user changed, those that name a corpus among them."""
         return _mapping(self.env, "overrides")
+
+    @property
+    def corpus(self) -> tuple[str, ...]:
+        """The data.* words that name a corpus of the user's own, which has a ladder beside the declared one's; or none."""
+        words = self.env.get("corpus")
+        if isinstance(words, list) and words:
+            return tuple(map(str, words))
+        return tuple(f"{key}={value}" for key, value in self.overrides.items() if key.startswith(CORPUS))
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Config keys that the user changed and that say how something is asked, not about what."""
+        return {key: value for key, value in self.overrides.items() if not key.startswith(CORPUS)}
 
     @property
     def remedies(self) -> list[str]:
@@ -104,8 +118,8 @@ class Record:
 
     @property
     def declared(self) -> bool:
-        """True for a run under its preset's declared config: the only kind that can open a gate."""
-        return not (self.pushed or self.overrides or self.preset == "smoke")
+        """True for a run under its preset's declared config, on whatever corpus: the only kind that can open a gate."""
+        return not (self.pushed or self.changes or self.preset == "smoke")
 
 
 def read_record(path: Path, *, log: bool = True) -> Record:

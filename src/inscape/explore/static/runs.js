@@ -44,12 +44,14 @@ function table(heads, rows) {
   return scroll;
 }
 
+const on = (corpus) => (corpus?.length ? [corpus.join(", ")] : []);
+
 function showList({ studies, unreadable }) {
   const parts = studies.flatMap((study) => [
     make("h3", {}, `${study.name}: ${study.title}`),
     make("p", { className: "faint" }, study.hypothesis),
     ...study.phases.flatMap((phase) => phase.presets.map((preset) => make("details", { open: preset.runs.some((run) => run.running) },
-      make("summary", {}, `${phase.code} ${phase.name}, ${preset.preset} `, verdict(preset.standing)),
+      make("summary", {}, `${phase.code} ${phase.name}, ${[preset.preset, ...on(preset.corpus)].join(" on ")} `, verdict(preset.standing)),
       make("p", { className: "faint" }, phase.question),
       table(["Run", "Seed", "Verdict", "Plan", "Calibrated", "Started"], preset.runs.map((run) => [
         make("a", { href: away(run.id) }, run.id.split("/").pop()),
@@ -122,10 +124,11 @@ async function showRun(address) {
   if (!run.finished) follow(address, live, placeOf, run.writing);
 }
 
-// A run that was not the declared one opens no gate, whatever it says.
+// A run that was not the declared one opens no gate, whatever it says. One on another corpus opens that one's.
 function departures(run) {
   const said = [];
   if (run.pushed) said.push(`It was pushed past a shut gate: ${run.pushed}.`);
+  for (const corpus of on(run.corpus)) said.push(`It is about the corpus ${corpus}, whose runs are a ladder of their own.`);
   const changed = Object.entries(run.overrides ?? {}).map(([key, value]) => `${key}=${value}`);
   if (changed.length) said.push(`Its config was changed by hand: ${changed.join(", ")}.`);
   if (run.remedies_applied?.length) said.push(`Remedies were applied: ${run.remedies_applied.join("; ")}.`);
