@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inscape.data.scenes import parse, split_of
 from inscape.studies.visual import figures, meaning_figures
+from inscape.studies.visual.meaning_drawing import SCENES, scenes_with_edits
 from inscape.studies.visual.meaning_figures import CAPTIONS
 
 EDITS, FACTS = ("colour", "shape", "relation", "binding", "across"), (1, 2, 3)
@@ -81,6 +83,17 @@ def test_a_picture_is_small_uncut_and_always_the_same(name: str, tmp_path: Path)
     assert all(np.allclose(edge, 1, atol=0.02) for edge in (shown[0], shown[-1], shown[:, 0], shown[:, -1]))
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) > 20
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_map_with_crosses_is_drawn_and_what_collapsed_too(tmp_path: Path) -> None:
+    z_BZ, labels = embeddings()
+    edited_B = np.arange(len(z_BZ)) % 2 == 0
+    for name, given in (("dots", None), ("crosses", edited_B)):
+        meaning_figures.embedding_map(z_BZ, labels, tmp_path / name, label_name="scenes", method="pca", edited_B=given)
+    assert (tmp_path / "dots").read_bytes() != (tmp_path / "crosses").read_bytes()
+    flat = np.ones_like(z_BZ)
+    meaning_figures.embedding_map(flat, labels, tmp_path / "flat", label_name="scenes", edited_B=edited_B)
+    assert (tmp_path / "flat").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
@@ -177,6 +190,39 @@ def test_colours_by_name_are_painted_and_many_labels_differ(tmp_path: Path) -> N
     colours = pixels(tmp_path / "named.png").reshape(-1, 3)
     red, blue = (np.abs(colours - np.array(c)).max(1).min() for c in ((1, 0.2, 0.2), (0.2, 0.2, 1)))
     assert max(red, blue) < 0.02  # painted at 80 % over white
+
+
+def test_edited_scenes_are_crosses_in_the_colour_of_their_scene() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    place_B2, scene_B = np.arange(80.0).reshape(40, 2), np.arange(40) % 20
+    edited_B = np.arange(40) >= 20
+    meaning_figures._cross(axes, place_B2, scene_B.tolist(), edited_B)
+    dots, crosses = axes.collections
+    assert axes.get_legend_handles_labels()[1] == ["a wording of the scene", "the scene after one edit"]
+    np.testing.assert_array_equal(dots.get_offsets(), place_B2[~edited_B])
+    np.testing.assert_array_equal(crosses.get_offsets(), place_B2[edited_B])
+    colour_20 = [tuple(colour[:3]) for colour in dots.get_facecolors()]
+    assert len(set(colour_20)) == 20
+    assert colour_20 == [tuple(colour[:3]) for colour in crosses.get_edgecolors()]
+
+
+def test_the_map_shows_held_out_scenes_in_seven_wordings_and_after_each_edit() -> None:
+    points = scenes_with_edits((1, 2))
+    assert points == scenes_with_edits((1, 2))
+    assert {point.scene for point in points} == set(range(SCENES))
+    numbers = []
+    for number in range(SCENES):
+        own = [parse(point.sentence) for point in points if point.scene == number and not point.edited]
+        others = [parse(point.sentence) for point in points if point.scene == number and point.edited]
+        assert len({p.sentence for p in points if p.scene == number and not p.edited}) == len(own) == 7
+        assert len(set(own)) == 1
+        assert own[0] not in others
+        assert split_of(own[0]) == "heldout"
+        assert 5 <= len(others) <= 8, "an edit each; swaps and sizes do not always apply"
+        numbers.append(len(own[0].facts))
+    assert numbers == [1, 2] * (SCENES // 2)
 
 
 def test_labels_are_ordered_as_numbers_are() -> None:

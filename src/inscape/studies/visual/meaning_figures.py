@@ -25,7 +25,7 @@ from inscape.core.rundir import write_atomically
 from inscape.studies.visual import figures
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -41,7 +41,9 @@ __all__ = [
 
 CAPTIONS = {
     "embedding_map.png": "The embedding of each sentence, laid out in two dimensions; the title says how. Near points "
-    "are alike in meaning as the model sees it. Distances between far groups, and their sizes, mean little.",
+    "are alike in meaning as the model sees it. Distances between far groups, and their sizes, mean little. Where "
+    "there are crosses, dots of one colour are wordings of one scene, which should lie together, and its crosses the "
+    "scene after one edit, which should lie apart from them.",
     "edit_bars.png": "How often the model tells a sentence from one that differs by a single edit, for each kind of "
     "edit and number of facts. Whiskers are 95 % intervals over scenes; a dash is an edit that does not exist there.",
     "jitter_curve.png": "How alike the embeddings of a latent and of its jittered copy are. Left: moved by whole "
@@ -69,11 +71,13 @@ def embedding_map(
     path: Path,
     *,
     label_name: str,
+    edited_B: Bool[ndarray, " B"] | None = None,
     method: str = "auto",
     seed: int = 0,
 ) -> None:
     """Sentences in the plane, coloured by what `labels` says of each (`label_name`: "number of facts", "relation").
 
+    edited_B: which are a label's scene after an edit: crosses. Labels, up to 20, are then told apart by colour alone.
     `method` is umap, t-sne or pca; auto takes the first that can be imported. Fewer than 20 sentences are always drawn
     by PCA. The title says which was used. ValueError on another method, one that cannot be imported, or missing labels.
     """
@@ -93,7 +97,7 @@ def embedding_map(
         else:
             place_B2, title = _plane(z_BZ, method, seed)
             axes.set_title(f"{title}; {len(z_BZ)} sentences")
-            _scatter(axes, place_B2, labels)
+            _scatter(axes, place_B2, labels) if edited_B is None else _cross(axes, place_B2, labels, edited_B)
             axes.set_aspect("equal", adjustable="datalim")
             figure.legend(loc="outside right upper", title=label_name, markerscale=1.4, alignment="left")
         _save_in_full_colour(figure, path)
@@ -160,6 +164,19 @@ def _scatter(axes: Axes, place_B2: ndarray, labels: Sequence[str] | Sequence[int
         look = {"c": name, "edgecolors": figures.GREY, "linewidths": 0.25} if named else {"c": colour, "linewidths": 0}
         size = 30 if marker == "*" else 18  # a star has less inside
         axes.scatter(*place_B2[label_B == name].T, s=size, marker=marker, alpha=0.8, label=name, **look)
+
+
+def _cross(axes: Axes, place_B2: ndarray, labels: Sequence[str] | Sequence[int], edited_B: ndarray) -> None:
+    """Dots, and under them crosses, each in the colour of its label."""
+    from matplotlib import colormaps
+
+    _, order_B = np.unique(np.array(labels), return_inverse=True)
+    colour_B4 = colormaps["tab20"](order_B % 20)
+    for rows_B, name, look in (
+        (~edited_B, "a wording of the scene", {"marker": "o", "s": 18, "linewidths": 0, "zorder": 3}),
+        (edited_B, "the scene after one edit", {"marker": "x", "s": 16, "linewidths": 0.9, "alpha": 0.7}),
+    ):
+        axes.scatter(*place_B2[rows_B].T, c=colour_B4[rows_B], label=name, **look)
 
 
 def edit_bars(
