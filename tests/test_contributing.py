@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes: their files are put in place, as by somebody who copies them, and must then do as they say."""
+"""CONTRIBUTING's recipes: their files are put in place, as by one who copies them, and must then do as they say."""
 
 import importlib
 import re

@@ -9,6 +9,7 @@ from inscape.cluster import job as job_module
 from inscape.cluster.jobs import JOBS, Done, job_folder, read_begun, read_done, write_begun
 from inscape.core.rundir import RunDir, find_runs
 from inscape.core.standing import standing
+from inscape.core.study import Context
 
 
 def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -142,10 +143,13 @@ def test_a_preset_that_has_changed_since_is_not_run_under_its_old_name(folder: P
 def test_a_mistake_that_shows_only_in_the_run_leaves_none_behind(folder: Path, monkeypatch) -> None:
     import planted_jobs
 
+    def refuse(context: Context) -> None:
+        raise ValueError("no such corpus")
+
     planted(folder, "n=20")
     path = folder / "sweep" / JOBS
     with monkeypatch.context() as patch:
-        patch.setattr(planted_jobs, "behave", lambda context: (_ for _ in ()).throw(ValueError("no such corpus")))
+        patch.setattr(planted_jobs, "behave", refuse)
         with pytest.raises(ValueError, match="no such corpus"):
             run_planted(path, "0")
     assert not list(find_runs(folder / "runs"))

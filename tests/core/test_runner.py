@@ -1,13 +1,17 @@
 """The runner on planted studies: worlds that pass, empty ones that fail, remedies, interruptions and mistakes."""
 
 import json
+import multiprocessing
 import os
 import re
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from planted_study import GATE, MakeWorld, World, failing, measure, mended_world
 
@@ -489,6 +493,60 @@ def test_a_fault_is_no_bad_input_to_the_verb(
     monkeypatch.setattr(cli, "_study", lambda name: w.study)
     assert cli.main(["run", "toy.P1", "--out", str(w.root)]) == 1
     assert "inscape: toy.P1 seed 0 failed: 1 of 1 values are not finite" in capsys.readouterr().err
+
+
+def shapes_that_do_not_fit(context: Context) -> Mapping[str, Estimate]:
+    return {"recall": bootstrap_mean(np.zeros(2) + np.zeros(3), "scenes")}
+
+
+def a_word_for_a_number(context: Context) -> Mapping[str, Estimate]:
+    return {"recall": exact(float("many"), 1, "scenes")}
+
+
+def a_library_that_refuses(context: Context) -> Mapping[str, Estimate]:
+    return {"recall": exact(statistics.NormalDist(0, 1).inv_cdf(2.0), 1, "scenes")}
+
+
+@pytest.mark.parametrize("run", [shapes_that_do_not_fit, a_word_for_a_number, a_library_that_refuses])
+def test_what_no_line_of_ours_refuses_is_a_fault_of_ours_and_the_run_is_kept(
+    world: MakeWorld,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    run: Callable[[Context], Mapping[str, Estimate]],
+) -> None:
+    w = world(run=run)
+    monkeypatch.setattr(cli, "_study", lambda name: w.study)
+    assert cli.main(["run", "toy.P1", "--out", str(w.root)]) == 1
+    (kept,) = find_runs(w.root)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("inscape: toy.P1 seed 0 failed, by a fault of the code: ")
+    assert said.endswith(f"; what there is of it is kept; to see all: INSCAPE_TRACEBACK=1 inscape resume {kept.path}")
+    monkeypatch.setenv("INSCAPE_TRACEBACK", "1")
+    with pytest.raises(MeasurementFailed) as failure:
+        cli.main(["resume", str(kept.path)])
+    assert isinstance(failure.value.__cause__, ValueError)
+
+
+def test_a_fault_is_named_by_the_line_of_the_package_that_it_passed_last(world: MakeWorld) -> None:
+    w = world(run=lambda context: {"recall": bootstrap_mean(["many"], "scenes")})
+    with pytest.raises(MeasurementFailed, match=r"fault of the code in inscape/core/estimate\.py:\d+: could not con"):
+        w.run("P1")
+
+
+def refuse_in_a_process() -> None:
+    raise ValueError("corpus.txt is not UTF-8")
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_what_a_worker_refuses_is_bad_input(world: MakeWorld, pool: type[Executor]) -> None:
+    def divided(context: Context) -> Mapping[str, Estimate]:
+        with pool(1) if pool is ThreadPoolExecutor else pool(1, multiprocessing.get_context("spawn")) as workers:
+            return workers.submit(refuse_in_a_process).result()
+
+    w = world(run=divided)
+    with pytest.raises(ValueError, match=r"corpus\.txt is not UTF-8"):
+        w.run("P1")
+    assert w.files() == set()
 
 
 # --- what is built on ---------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def _server() -> Iterator[tuple[str, float]]:
                 assert process.stdout is not None
                 found = re.search(r"http://(\S+)/", process.stdout.readline())
                 if found is None:
-                    raise ValueError("the page's server did not start; see what inscape explore says")
+                    raise ConnectionError("the page's server did not start; see what inscape explore says")
                 with closing(http.client.HTTPConnection(found.group(1), timeout=30)) as connection:
                     _ask(connection, "GET", "/api/codec")
                 yield found.group(1), time.perf_counter() - began

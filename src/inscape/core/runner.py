@@ -1,8 +1,11 @@
 """Runs phases with their seeds and remedies, and keeps what they measured. Which phase may run: see `core.standing`."""
 
+import dis
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from inscape.core.config import differences, fingerprint, fingerprint_of_file, to_yaml, with_overrides
@@ -41,7 +44,7 @@ Say = Callable[[str], None]
 
 
 class MeasurementFailed(RuntimeError):
-    """A phase measured something that is not a number: a fault of the code or of what it trained, not of the input."""
+    """A phase broke, or measured what is no number: a fault of the code or of what it trained, not of the input."""
 
 
 @dataclass(frozen=True)
@@ -258,12 +261,54 @@ def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
             raise MeasurementFailed(
                 f"{study.name}.{phase.code} seed {env['seed']} failed: {error}; what there is of it is kept: {run.path}"
             ) from error
+        except ValueError as error:
+            if _refuses(error):
+                raise
+            raise MeasurementFailed(
+                f"{study.name}.{phase.code} seed {env['seed']} failed, by a fault of the code{_place(error)}: {error}; "
+                f"what there is of it is kept; to see all: INSCAPE_TRACEBACK=1 {program()} resume {run.path}"
+            ) from error
         if folders := {k: v for k, v in contents_of(env.get("corpus", [])).items() if k not in env.get(CONTENTS, {})}:
             run.write_json(RunDir.ENV, env | {CONTENTS: env.get(CONTENTS, {}) | folders})
         run.write_json(RunDir.METRICS, {name: estimate.to_json() for name, estimate in metrics.items()})
         verdict = judge(run)
         run.write_json(RunDir.VERDICT, verdict.to_json())
     return verdict
+
+
+def _refuses(error: ValueError) -> bool:
+    """Whether a `raise` of this package, or of a study outside it, has made the error: it refuses what the user gave.
+
+    What Python or a library makes of a call of ours, such as shapes that do not fit, is a fault of ours. Of an error
+    out of another process only the words arrive, and they count as a refusal.
+    """
+    end = _frames(error)[-1]
+    code, module = end.tb_frame.f_code, str(end.tb_frame.f_globals.get("__name__"))
+    if module.startswith("concurrent.futures."):
+        return True
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    of_a_library = any(Path(code.co_filename).is_relative_to(path) for path in libraries)
+    ours = module.partition(".")[0] == "inscape" or not of_a_library
+    return ours and dis.opname[code.co_code[end.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _frames(error: BaseException) -> list[TracebackType]:
+    """The error's traceback, from where it was caught to where it was raised."""
+    found, at = [], error.__traceback__
+    while at is not None:
+        found.append(at)
+        at = at.tb_next
+    return found
+
+
+def _place(error: BaseException) -> str:
+    """Where in this package the error passed last, in words."""
+    package = Path(__file__).parent.parent
+    for at in reversed(_frames(error)):
+        file = Path(at.tb_frame.f_code.co_filename)
+        if file.is_relative_to(package) and file != Path(__file__):
+            return f" in {file.relative_to(package.parent)}:{at.tb_lineno}"
+    return ""
 
 
 def _built_on(run: RunDir, code: str, path: str) -> RunDir:
