@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ from inscape.nn.jitter import JitterConfig, shift
 from inscape.nn.latent_encoder import LatentEncoder
 from inscape.stats.photographs import BANDS, SIDE, STATISTICS, describe
 from inscape.stopping import part_of
+from inscape.studies.visual.ablation_memory import forget_peak, peak
 from inscape.studies.visual.ablation_variants import Recipe
 from inscape.studies.visual.beginning import begin_codec
 from inscape.studies.visual.codec_training import new_codec, train_codec
@@ -43,11 +45,11 @@ from inscape.studies.visual.meaning import Measured
 from inscape.studies.visual.meaning_metrics import HELD_OUT
 from inscape.studies.visual.model import CODEC_WEIGHTS, TextToLatent, TrainedCodec, encode, save_codec
 from inscape.studies.visual.objective import objective_terms
-from inscape.studies.visual.paraphrasing import best_round_trips, candidates
+from inscape.studies.visual.paraphrasing import Candidate, best_round_trips, candidates
 from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
 from inscape.studies.visual.sources import Source
 
-__all__ = ["Arm", "measure_arm", "past_key", "read_arm", "remove_beginnings", "train_arm"]
+__all__ = ["Arm", "copied_share", "measure_arm", "past_key", "read_arm", "remove_beginnings", "train_arm"]
 
 MEASURED = "measured.json"
 BEGUN = "begun"
@@ -150,8 +152,7 @@ def _train(
     """The picture, everything, and the tail with the round trip; the averaged weights, and what the steps cost."""
     training, objective, vocab = recipe.training, recipe.training.objective, codec.tokenizer.vocab_size
     codec = begin_codec(context, codec, source, training, replace(recipe.beginning, past=0), prior=recipe.prior)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    watched = forget_peak()
     codec, together = train_codec(
         context,
         codec,
@@ -175,10 +176,9 @@ def _train(
     figures = {
         "seconds_a_step": together.seconds / together.steps,
         "seconds_a_step_of_the_tail": tail.seconds / tail.steps,
+        "trained_a_second": training.batch * together.steps / together.seconds,
     }
-    if torch.cuda.is_available():
-        figures["gigabytes_at_most"] = torch.cuda.max_memory_allocated() / 1e9
-    return codec, figures
+    return codec, figures | (peak() if watched else {})
 
 
 def measure_arm(
@@ -200,6 +200,7 @@ def measure_arm(
     values["scene_exact_swapped"] = _right(wrong, held.scenes)
     seen = codec_set(measured.sentences, facts=facts, split=SEEN)
     values |= _read_back(codec, encode(codec.to_latent, list(seen.sentences)), seen, "_seen")
+    values["generalisation_gap"] = _gap(values)
     values |= _paraphrases(codec, held, max(8, measured.sentences // 2), round_trip, seed)
     slopes: list[float] = []
     correlation: list[list[float]] = []
@@ -258,6 +259,16 @@ def _read_back(codec: TrainedCodec, latent_NCHW: Tensor, held: CodecSet, suffix:
     return {f"scene_exact{suffix}": _right(said, held.scenes), f"sentence_exact{suffix}": same}
 
 
+def _gap(values: dict[str, Sequence[float]]) -> list[float]:
+    """Scene exactness of seen less that of held-out combinations, in pairs of sentences that have nothing in common.
+
+    The two sets are drawn apart and are of one size, so the mean is the gap, an interval over pairs is one over both
+    sets, and two variants are compared on the same pairs.
+    """
+    both = zip(values["scene_exact_seen"], values["scene_exact"], strict=True)
+    return [float(seen) - float(held_out) for seen, held_out in both]
+
+
 def _right(said: Sequence[str], scenes: Sequence[Scene]) -> list[float]:
     return [float(scene_exact(text, scene)) for text, scene in zip(said, scenes, strict=True)]
 
@@ -265,9 +276,9 @@ def _right(said: Sequence[str], scenes: Sequence[Scene]) -> list[float]:
 def _paraphrases(
     codec: TrainedCodec, held: CodecSet, count: int, trip: RoundTrip, seed: int
 ) -> dict[str, Sequence[float]]:
-    """Of k samples the best round trip, as in P5, of the first `count` sentences."""
+    """Of k samples the best round trip, as in P5, of the first `count` sentences; and all k, before the choice."""
     sentences, scenes = list(held.sentences[:count]), held.scenes[:count]
-    drawn = candidates(codec, sentences, trip.candidates, seed=seed)
+    drawn = candidates(codec, sentences, trip.candidates, seed=seed, top_p=trip.top_p)
     best = best_round_trips(codec, sentences, drawn, tie=trip.tie, read_back=trip.read_back)
     said = [candidate.text for candidate in best]
     return {
@@ -275,7 +286,28 @@ def _paraphrases(
         "rouge_l": [rouge_l(a, b) for a, b in zip(sentences, said, strict=True)],
         "round_trip_cosine": [min(1.0, max(-1.0, candidate.cosine)) for candidate in best],
         "copy_rate": [float(a == b) for a, b in zip(sentences, said, strict=True)],
+        **{f"{name}_of_all_samples": values for name, values in _before_the_choice(sentences, drawn, trip).items()},
     }
+
+
+def _before_the_choice(
+    sentences: Sequence[str], drawn: Sequence[Sequence[Candidate]], trip: RoundTrip
+) -> dict[str, list[float]]:
+    """Means over all samples of each sentence."""
+    rows = list(zip(sentences, drawn, strict=True))
+    return {
+        "rouge_l": [mean(rouge_l(sentence, each.text) for each in row) for sentence, row in rows],
+        "copied_runs": [mean(copied_share(s, each.text, trip.longest_copy + 1) for each in row) for s, row in rows],
+        "round_trip_cosine": [mean(min(1.0, max(-1.0, each.cosine)) for each in row) for _, row in rows],
+    }
+
+
+def copied_share(sentence: str, text: str, length: int) -> float:
+    """Share of the text's words that end a run of `length` words which the sentence holds as well."""
+    ours, theirs = (tuple(each.split()) for each in (text, sentence))
+    runs = {theirs[i : i + length] for i in range(len(theirs) - length + 1)}
+    ends = sum(ours[i : i + length] in runs for i in range(len(ours) - length + 1))
+    return ends / max(1, len(ours))
 
 
 def _picture(latent_NCHW: Tensor) -> tuple[dict[str, Sequence[float]], list[float], list[list[float]]]:

@@ -133,6 +133,11 @@ VARIANTS: Mapping[str, Variant] = {
         "grid head (the plan's: one query a pixel), likewise", _head("grid"), beside="light_head", alone=True
     ),
     "slots": Variant("six slots, likewise", _head("slots"), beside="light_head", alone=True),
+    "mute": Variant(
+        "nothing is decoded in training: what is read back must be lost",
+        _objective(copy=0.0, target=0.0, from_z=0.0),
+        alone=True,
+    ),
     "no_image": Variant("without the whole image prior", _objective(image=0.0)),
     "plain_vector": Variant("a plain vector of as many values", _vector, alone=True, picture=False),
     "noise_grid": Variant("a grid held to white noise by the same prior", lambda r: r._replace(prior=noise_prior)),
