@@ -41,6 +41,8 @@ def world(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for phase in (imageness, meaning, jitter, decoder):
             patch.setattr(phase, "draw_latents", lambda *_: None)
+        for training in (imageness, codec_training):
+            patch.setattr(training, "draw_step", lambda *_: None)
         yield World(tmp_path_factory.mktemp("world"), *request.param)
 
 

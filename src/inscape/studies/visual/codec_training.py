@@ -15,6 +15,7 @@ from inscape.device import pick_device, seed_everything
 from inscape.metrics.scene_graph import scene_exact
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.studies.visual.coding import Reading, say
+from inscape.studies.visual.drawing import draw_step
 from inscape.studies.visual.health import trend_values
 from inscape.studies.visual.model import TextToLatent, TrainedCodec, encode
 from inscape.studies.visual.objective import Objective, TrainingTuples, keep_hardest, objective_terms
@@ -78,7 +79,8 @@ def train_codec(
     """Train all of the codec but the `frozen` modules and parameters; evaluations look at validation sentences.
 
     terms: the loss terms, if they are not those of `training.objective`.
-    run: where checkpoints and log go, if not into the phase's own run. looks: whether there are evaluations.
+    run: where checkpoints and log go, if not into the phase's own run, where the course of V is drawn as well. looks:
+    whether there are evaluations.
     past_v: z is of the states that V is painted from, where edited scenes are chosen by it.
     """
     if source.tokenizer.fingerprint != codec.tokenizer.fingerprint:
@@ -103,7 +105,10 @@ def train_codec(
 
     def evaluate(average: nn.Module, step: int) -> dict[str, float]:
         assert isinstance(average, LatentCodec)
-        return watch(TrainedCodec(average, codec.tokenizer), watched, training.objective.decodes)
+        trained = TrainedCodec(average, codec.tokenizer)
+        if run is None:
+            draw_step(context.run, trained.to_latent, source.montage, step, training.fit)
+        return watch(trained, watched, training.objective.decodes)
 
     result = fit(
         model,

@@ -27,7 +27,7 @@ from inscape.core.study import Context, Phase, Remedy
 from inscape.device import pick_device, seed_everything
 from inscape.nn.coordinates import with_coordinates
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
-from inscape.studies.visual.drawing import draw_latents
+from inscape.studies.visual.drawing import draw_latents, draw_step
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence, trend_values
 from inscape.studies.visual.losses import Weights, calibrated_terms, gaussian_blur, plan_terms, tokens_held
 from inscape.studies.visual.model import TextToLatent, encode, save_encoder
@@ -149,6 +149,12 @@ def train(context: Context, config: Config, source: Source, sentences: list[str]
     sizes = dataclasses.replace(config.encoder, vocab=source.tokenizer.vocab_size, max_length=config.data.max_length)
     seed_everything(context.seed)
     encoder = LatentEncoder(sizes)
+
+    def evaluate(average: nn.Module, step: int) -> dict[str, float]:
+        model = TextToLatent(average, source.tokenizer)
+        draw_step(context.run, model, source.montage, step, config.fit)
+        return trend_values(encode(model, sentences[:TREND]))
+
     result = fit(
         encoder,
         lambda step, rank, world: torch.from_numpy(source.batch_at(context.seed, step, rank, world, config.batch)),
@@ -157,7 +163,7 @@ def train(context: Context, config: Config, source: Source, sentences: list[str]
         context.run,
         seed=context.seed,
         device=pick_device(context.device),
-        evaluate=lambda ema, _: trend_values(encode(TextToLatent(ema, source.tokenizer), sentences[:TREND])),
+        evaluate=evaluate,
     )
     return TextToLatent(result.ema, source.tokenizer), result
 
