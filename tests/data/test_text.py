@@ -286,6 +286,9 @@ ENOUGH = "\n".join(LINES).encode()
         ("x.txt.xz", lzma.compress(ENOUGH)[:200], "damaged or not a .xz file"),
         ("x.txt", b"a\nb\nc\n", "too few sentences to split: none falls to 'validation'"),
         ("x.tsv", b"a b\ta c\na d\t \n", "line 2 holds one sentence; in a TSV"),
+        ("x.csv", b"7,a b\n", "is a table; write its column of sentences into a .txt file, one a line .docs.own-text"),
+        ("x.JSON.xz", b"", "is JSON; write its sentences into a .txt file, one a line .docs.own-text"),
+        ("x.jsonl", b"{}\n", "is JSON; write its sentences"),
         ("x.tsv", b"a b\tA b\nc d\tc  d\n", "no line holds two different sentences"),
     ],
 )

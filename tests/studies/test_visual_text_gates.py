@@ -269,6 +269,31 @@ def test_texts_from_elsewhere_are_new_different_and_as_they_come_back(single, tm
         decoder.fitting(codec_of(Words, single), file, 9, single.corpus)
 
 
+TABLES = [
+    ("val.csv", "id,caption\n7,a pig\n", r"val\.csv is a table; write its column of sentences into a \.txt file"),
+    ("news.json", '{"data": []}', r"news\.json is JSON; write its sentences into a \.txt file, one a line"),
+    ("tabs.txt", "7\ta pig\n8\ta dog\n", r"tabs\.txt: 2 of 2 lines hold tabs; if their columns are paraphrases"),
+    ("ids.tsv", "7\ta pig\n8\ta dog\n", r"ids\.tsv: 2 of 2 sentences have no letter, the first '7' in line 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "said"), TABLES, ids=[name for name, *_ in TABLES])
+def test_a_table_that_holds_no_sentences_is_not_measured(single, tmp_path, name, content, said):
+    file = tmp_path / name
+    file.write_text(content)
+    with pytest.raises(ValueError, match=said):
+        decoder.fitting(codec_of(Words, single), file, 9, single.corpus)
+    with pytest.raises(ValueError, match=said):
+        decoder.check(decoder.Config(others=str(file)))
+
+
+def test_of_groups_the_first_sentences_are_measured(single, tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a pig\tthe pig\n\nann likes dogs\tdogs are liked by ann\n")
+    assert decoder.fitting(codec_of(Words, single), file, 9) == ["a pig", "ann likes dogs"]
+    decoder.check(decoder.Config(others=str(file)))
+
+
 def test_two_texts_of_one_name_are_refused(single, tmp_path):
     for name in ("a b.txt", "a_b.txt"):
         (tmp_path / name).write_text("a pig\n")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 import numpy as np
 
 from inscape.data.epochs import dice, drawn, positions_of, two_of
-from inscape.data.text_lines import is_grouped, lines_of
+from inscape.data.text_lines import is_grouped, lines_of, refuse_tabs, refuse_wordless
 from inscape.data.text_splits import (
     SPLITS,
     alike,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["SPLITS", "Pairs", "TextCorpus", "TokenisedText"]
 
 _ORDER = np.uint64(0x9E3779B97F4A7C15)  # stirs another order than the one that splits are made by
-_MOST_WORDLESS = 0.01  # share of a TSV's sentences that may have no letter
 
 
 class Pairs(NamedTuple):
@@ -341,16 +340,9 @@ def _read(path: Path) -> tuple[_Raw, Ragged, int, int]:
             groups.append(len(hashes))
     if not hashes:
         raise ValueError(f"{path} holds {'only blank lines' if number else 'nothing: the file is empty'}")
-    if len(wordless) > _MOST_WORDLESS * len(hashes):
-        raise ValueError(
-            f"{path}: {len(wordless)} of {len(hashes)} sentences have no letter, the first {wordless[0]}; a column of "
-            "numbers or labels is no paraphrase: leave it out"
-        )
-    if not grouped and 2 * tabbed > number - blank:
-        raise ValueError(
-            f"{path}: {tabbed} of {number} lines hold tabs; if their columns are paraphrases of each other name the "
-            "file .tsv, else keep the column that holds the sentence"
-        )
+    refuse_wordless(path, wordless, len(hashes))
+    if not grouped:
+        refuse_tabs(path, tabbed, number - blank)
     borders = np.array(ends, dtype=np.int64)
     raw = _Raw(text, borders[:-1], borders[1:], *(np.array(each, dtype=np.uint64) for each in (hashes, loose)))
     members = np.arange(len(hashes) if grouped else 0, dtype=np.int32)

@@ -28,7 +28,7 @@ from inscape.core.study import Context, Phase, Remedy
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.pools import codec_set
 from inscape.data.text import TextCorpus
-from inscape.data.text_lines import lines_of
+from inscape.data.text_lines import first_cells
 from inscape.data.tokenizer import normalise
 from inscape.nn.constraint import TokenConstraint
 from inscape.studies.visual.codec_training import Training, train_codec, with_fresh_parts
@@ -192,7 +192,7 @@ def text_name(path: Path) -> str:
 def fitting(codec: TrainedCodec, path: Path, count: int, corpus: TextCorpus | None = None) -> list[str]:
     """The first `count` different lines of a text that are not too long, and not in the corpus of the training.
 
-    Of a .tsv the first sentence of each line. ValueError if there is none.
+    Of a .tsv the first sentence of each line. ValueError if there is none, or if the file is another kind of table.
     """
     longest = codec.model.encoder.config.max_length
     seen: set[str] = set()
@@ -202,7 +202,7 @@ def fitting(codec: TrainedCodec, path: Path, count: int, corpus: TextCorpus | No
         seen.add(line)
         return not known
 
-    lines = (normalise(line.split("\t")[0]) for line in lines_of(path))
+    lines = map(normalise, first_cells(path))
     kept = list(islice((line for line in lines if encodable(codec, line) and is_new(line)), count))
     if not kept:
         raise ValueError(
@@ -212,12 +212,13 @@ def fitting(codec: TrainedCodec, path: Path, count: int, corpus: TextCorpus | No
 
 
 def check(config: Config) -> None:
-    """ValueError on a text that is not there."""
+    """ValueError on a text that is not there, or is no text of sentences."""
     check_data(config.data)
     named: dict[str, Path] = {}
     for path in other_texts(config.others):
         if not path.is_file():
             raise ValueError(f"others: {path} does not exist; give text files, separated by commas")
+        next(first_cells(path), None)  # it looks at the first lines
         if (twin := named.setdefault(text_name(path), path)) is not path:
             raise ValueError(
                 f"others: the figures of {twin} and {path} would both be called {text_name(path)}; rename one of them"
