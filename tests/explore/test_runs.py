@@ -189,6 +189,9 @@ def test_seeds_under_different_configs_do_not_pass(tmp_path: Path) -> None:
     assert presets_of(tmp_path)["quick"]["standing"] == "UNFINISHED"
     planted_run(tmp_path, seed=0, words=seeds, fingerprint="bbbbbbbb")
     assert presets_of(tmp_path)["quick"]["standing"] == "PASS"
+    contents = {"data.text=x": "sha256:0a"}
+    planted_run(tmp_path, seed=0, words=seeds, fingerprint="bbbbbbbb", corpus_contents=contents)
+    assert presets_of(tmp_path)["quick"]["standing"] == "UNFINISHED"
 
 
 def test_the_gate_across_seeds_counts(tmp_path: Path) -> None:

@@ -126,6 +126,18 @@ def test_seeds_under_different_configs_pass_no_rung(tmp_path: Path) -> None:
     assert "quick: … unfinished seed 0 ✓ · seed 1 ✓ · seeds under different configs" in told
 
 
+def test_seeds_that_read_other_contents_pass_no_rung(tmp_path: Path) -> None:
+    own = {"corpus": ["data.text=x"], "overrides": {"data.text": "x"}, "words": {"seeds": [0, 1]}}
+    for seed in (0, 1):
+        planted_run(tmp_path, seed=seed, corpus_contents={"data.text=x": "sha256:0a"}, **own)
+    assert "quick on data.text=x: ✓ pass seed 0 ✓ · seed 1 ✓" in rung(index_of(tmp_path), "P1")
+    at(planted_run(tmp_path, seed=0, corpus_contents={"data.text=x": "sha256:0b"}, **own), 1)
+    assert "✓ pass" in rung(index_of(tmp_path), "P1"), "the older run of a seed is not asked"
+    planted_run(tmp_path, seed=0, corpus_contents={"data.text=x": "sha256:0b"}, **own)
+    told = rung(index_of(tmp_path), "P1")
+    assert "unfinished seed 0 ✓ · seed 1 ✓ · seeds of different contents" in told
+
+
 @pytest.mark.parametrize("name", ["declared seeds", "seeds"])
 def test_seeds_that_are_none_do_no_harm(tmp_path: Path, name: str) -> None:
     planted_run(tmp_path, words={"seeds": [[0], None, "1"] if name == "seeds" else {"0": 1}})

@@ -100,6 +100,15 @@ def test_seeds_under_different_configs_are_no_plain_pass(tmp_path: Path) -> None
     )
 
 
+def test_nor_are_seeds_that_read_different_contents(tmp_path: Path) -> None:
+    own = {"corpus": ["data.text=x"], "overrides": {"data.text": "x"}, "words": {"seeds": [0, 1]}}
+    for seed in (0, 1):
+        run = planted_run(tmp_path / "runs", seed=seed, corpus_contents={"data.text=x": f"sha256:0{seed}"}, **own)
+        collect(run, tmp_path / "results")
+    row = next(line for line in result_tables(tmp_path / "results", tmp_path).splitlines() if "[visual.P1]" in line)
+    assert row.endswith("| ✓ pass; seeds of different contents |")
+
+
 def test_a_collected_across_seeds_is_of_the_collected_runs(tmp_path: Path) -> None:
     runs = [planted_run(tmp_path / "runs", seed=seed, fingerprint="0123abcd") for seed in (0, 1)]
     planted_across_seeds(tmp_path / "runs", 0.01, *runs, fingerprint="0123abcd")

@@ -23,7 +23,7 @@ from inscape.explore.run_log import is_live, log_page, parts_of, plain, writing
 from inscape.explore.run_summary import Shown, files_read, read_run, summary_of
 from inscape.explore.strict_json import answer_in_json
 from inscape.report.across import read_across_seeds
-from inscape.report.record import Record, natural_key, run_folders
+from inscape.report.record import Record, differences_of_seeds, natural_key, run_folders
 
 __all__ = ["Known", "list_runs", "log_of_run", "run_routes"]
 
@@ -199,8 +199,8 @@ def _ladder(root: Path, preset: str, corpus: Sequence[str], shown: Sequence[Show
     seeds = counted[-1].about.get("seeds") if counted and preset != "smoke" else None
     if isinstance(seeds, list) and any(seed not in newest for seed in seeds if isinstance(seed, int)):
         outcomes.add("UNFINISHED")
-    if len({record.fingerprint for record in newest.values()}) > 1:
-        outcomes.add("UNFINISHED")  # all seeds must pass under one config
+    if differences_of_seeds(newest.values()):
+        outcomes.add("UNFINISHED")
     across = None if corpus else _across_seeds(root, shown[0].names, list(newest.values()))
     if newest and across:
         outcomes.add(across)

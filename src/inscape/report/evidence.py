@@ -91,7 +91,7 @@ def _env(record: Record) -> dict[str, Any]:
 
 def _without_paths(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _without_paths(value) for key, value in content.items()}
+        return {_without_paths(key): _without_paths(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_without_paths(value) for value in content]
     if isinstance(content, str):

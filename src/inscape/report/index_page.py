@@ -12,7 +12,7 @@ from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir, across_seeds_path, write_atomically
 from inscape.report.across import AcrossSeeds, read_across_seeds
 from inscape.report.curves import Curve, curve
-from inscape.report.record import Record, natural_key, read_record, run_folders
+from inscape.report.record import Record, differences_of_seeds, natural_key, read_record, run_folders
 from inscape.report.templating import render
 from inscape.report.words import OUTCOMES
 
@@ -133,9 +133,9 @@ def _step(root: Path, code: str, name: str, records: Sequence[Record]) -> Step:
         outcomes = {r.outcome for r in newest.values()} | (
             {"UNFINISHED"} if missing and ladder.preset != "smoke" else set()
         )
-        if len({r.fingerprint for r in newest.values()}) > 1:
-            outcomes.add("UNFINISHED")  # all seeds must pass under one config
-            told += " · seeds under different configs"
+        for difference in differences_of_seeds(newest.values()):
+            outcomes.add("UNFINISHED")
+            told += f" · {difference}"
         across = _across_seeds(root, code, records, ladder)
         if across:
             outcomes.add(across.outcome)

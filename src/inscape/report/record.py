@@ -5,19 +5,20 @@ A damaged or missing file never stops a report; it is said in it.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from inscape.core.corpus import CORPUS
+from inscape.core.corpus import CONTENTS, CORPUS
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Gate, Verdict, fingerprint_of_gate
 from inscape.core.rundir import RunDir
 
 __all__ = [
     "Record",
+    "differences_of_seeds",
     "hashes_in",
     "natural_key",
     "parts_of",
@@ -30,7 +31,7 @@ __all__ = [
 STAMP = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-")
 SEED = re.compile(r"(?:-s|^seed-)(\d+)$")
 HASH_WORDS = ("sha256", "hash", "digest")
-HASH = re.compile(r"[0-9a-f]{16,128}")
+HASH = re.compile(r"(?:[a-z0-9-]+:)?[0-9a-f]{16,128}")
 SWEEPS, JOBS = "sweeps", "jobs.jsonl"  # of `inscape sweep`: where its folders are, what each of them holds
 WITHOUT_LOGS = ("checkpoints", "figures", "tensorboard")  # folders of a run in which no training lies
 OWN_JSON = (RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT)
@@ -97,11 +98,16 @@ class Record:
 
     @property
     def corpus(self) -> tuple[str, ...]:
-        """The data.* words that name a corpus of the user's own, which has a ladder beside the declared one's; or none."""
+        """The data.* words that name a corpus of the user's own, which has a ladder of its own; empty: the declared."""
         words = self.env.get("corpus")
         if isinstance(words, list) and words:
             return tuple(map(str, words))
         return tuple(f"{key}={value}" for key, value in self.overrides.items() if key.startswith(CORPUS))
+
+    @property
+    def contents(self) -> dict[str, Any]:
+        """What the files and folders that the corpus names held: a hash of each, by the word that names it."""
+        return _mapping(self.env, CONTENTS)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -120,6 +126,17 @@ class Record:
     def declared(self) -> bool:
         """True for a run under its preset's declared config, on whatever corpus: the only kind that can open a gate."""
         return not (self.pushed or self.changes or self.preset == "smoke")
+
+
+def differences_of_seeds(records: Iterable[Record]) -> list[str]:
+    """In words, why these runs pass no gate together whatever each one says: all seeds must pass under one config."""
+    records = list(records)
+    different = []
+    if len({record.fingerprint for record in records}) > 1:
+        different.append("seeds under different configs")
+    if len({str(sorted(record.contents.items())) for record in records}) > 1:
+        different.append("seeds of different contents")
+    return different
 
 
 def read_record(path: Path, *, log: bool = True) -> Record:
@@ -207,8 +224,11 @@ def start_time(folder: str, env: Mapping[str, Any]) -> datetime | None:
 
 
 def hashes_in(path: Path, env: Mapping[str, Any]) -> dict[str, str]:
-    """Every entry that is a hash or is called one, in env.json and in the other JSON files that the phase wrote."""
-    found = dict(_hashes(env, ""))
+    """Every entry that is a hash or is called one, in `env` and in the other JSON files that the phase wrote.
+
+    What the corpus held is named by `Record.contents`, and left out here.
+    """
+    found = dict(_hashes({key: value for key, value in env.items() if key != CONTENTS}, ""))
     for file in sorted(path.glob("*.json")):
         if file.name not in OWN_JSON:
             found |= dict(_hashes(_read(RunDir(path), file.name, []), f"{file.stem}."))

@@ -11,7 +11,7 @@ from pathlib import Path
 from inscape.core.gate import Criterion
 from inscape.core.rundir import across_seeds_path, write_atomically
 from inscape.report.across import AcrossSeeds, read_across_seeds
-from inscape.report.record import Record, read_record, relative_link, run_folders
+from inscape.report.record import Record, differences_of_seeds, read_record, relative_link, run_folders
 from inscape.report.words import OUTCOMES, asked, in_words, measured
 
 __all__ = ["result_tables", "update_readme", "with_tables"]
@@ -99,7 +99,7 @@ def _summary(group: Sequence[Record], link_from: Path) -> str:
         _by_seed(group, [record.outcome_of("calibrated") for record in group]),
         _shown(across.outcome) + (f" ({across.note})" if across.note else "") if across else "",
         _by_seed(group, [record.outcome for record in group])
-        + _of_several_configs(group)
+        + _of_different_kinds(group)
         + _to_run(group)
         + _of_uncommitted_code(group),
     )
@@ -116,9 +116,8 @@ def _seeds_of(record: Record) -> str:
     return ", ".join(map(str, record.declared_seeds))
 
 
-def _of_several_configs(group: Sequence[Record]) -> str:
-    """All seeds must pass under one config: of several no gate is passed, whatever each one says."""
-    return "; seeds under different configs" if len({record.fingerprint for record in group}) > 1 else ""
+def _of_different_kinds(group: Sequence[Record]) -> str:
+    return "".join(f"; {difference}" for difference in differences_of_seeds(group))
 
 
 def _of_uncommitted_code(group: Sequence[Record]) -> str:
