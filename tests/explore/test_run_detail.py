@@ -116,6 +116,22 @@ def test_inputs_are_linked_where_they_lie_here(tmp_path: Path) -> None:
     ]
 
 
+def test_the_commands_of_what_it_builds_on_are_told_where_that_lies_here(tmp_path: Path) -> None:
+    first = planted_run(tmp_path / "runs", phase="P0")
+    secret = planted_run(tmp_path / "elsewhere", phase="P9", overrides={"lr": "secret"})
+    run = planted_run(tmp_path / "runs", inputs={"P0": str(first.path), "P9": str(secret.path)})
+    told = described(run)["command"].splitlines()
+    assert [line.split(" --")[0] for line in told] == [
+        "git checkout c0ffee",
+        "./inscape run visual.P0",
+        f"# first what {'/'.join(secret.path.parts[-4:])} (P9) was run with: it is not here",
+        "./inscape run visual.P1",
+    ]
+    (first.path / first.ENV).unlink()
+    (first.path / first.ENV).symlink_to(secret.path / secret.ENV)
+    assert "secret" not in described(run)["command"]
+
+
 def test_curves_notices_and_the_time_taken(tmp_path: Path) -> None:
     run = planted_run(tmp_path)
     run.append_log({"kind": "notice", "text": "the rate was halved"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -195,7 +196,8 @@ def test_a_damaged_file_never_stops_the_report(tmp_path: Path, name: str, rubbis
 
 
 @pytest.mark.parametrize(
-    "key", ["about", "overrides", "remedies", "inputs", "versions", "command", "seed", "despite_gate"]
+    "key",
+    ["about", "overrides", "remedies", "inputs", "versions", "command", "seed", "despite_gate", "corpus_contents"],
 )
 @pytest.mark.parametrize("value", [None, 3, "x", [1, "y"], {"z": [1]}])
 def test_an_env_of_wrong_types_never_stops_the_report(tmp_path: Path, key: str, value: object) -> None:
@@ -299,14 +301,79 @@ def test_hashes_and_inputs_are_found(tmp_path: Path) -> None:
     before = planted_run(tmp_path, phase="P0")
     write_report(before)
     run = planted_run(tmp_path, inputs={"P0": str(before.path.resolve())}, tokenizer={"sha256": "abc123"})
-    run.write_json("pack.json", {"data": {"hash": "def456", "n": 3, "corpus": "scenes", "words": "0123456789abcdef"}})
+    data = {"hash": "def456", "n": 3, "corpus": "scenes", "words": "0123456789abcdef", "held": f"sha256:{'ab' * 32}"}
+    run.write_json("pack.json", {"data": data | {"size": "small:0123", "address": "https://0123456789abcdef"}})
     page = page_of(run)
     text = text_of(page)
     assert "tokenizer: sha256 abc123" in text
     assert "pack: data: hash def456" in text
     assert "pack: data: words 0123456789abcdef" in text
-    assert "pack: data: corpus" not in text
+    assert f"pack: data: held sha256:{'ab' * 32}" in text
+    for other in ("corpus", "size", "address"):
+        assert f"pack: data: {other}" not in text
     assert f'href="../../../P0/quick/{before.path.name}/report.html"' in page
+
+
+@pytest.mark.parametrize("contents", [f"sha256:{'0a' * 32}", f"names-and-sizes:{'0b' * 32}"])
+def test_what_the_files_of_a_corpus_held_is_named(tmp_path: Path, contents: str) -> None:
+    own = {"corpus": ["data.text=x.tsv"], "overrides": {"data.text": "x.tsv"}}
+    text = text_of(page_of(planted_run(tmp_path, corpus_contents={"data.text=x.tsv": contents}, **own)))
+    assert f"Contents of data.text=x.tsv {contents}" in text
+    assert text.count(contents) == 1
+
+
+def told_commands(page: str) -> list[str]:
+    return html.unescape(re.search(r"reproduce it</h2>\s*<pre>(.*?)</pre>", page, re.S)[1]).splitlines()  # type: ignore[index]
+
+
+def test_the_commands_of_all_that_a_run_builds_on_are_told_earliest_first(tmp_path: Path) -> None:
+    typed = ["inscape", "run", "visual", "--out", "my runs"]
+    first = planted_run(tmp_path, phase="P0", overrides={"lr": 0.5}, command=typed, git_dirty=True)
+    other = planted_run(tmp_path, phase="P1", seed=3, inputs={"P0": str(first.path)}, git_commit="deadbeef")
+    both = {"P1": str(other.path), "P0": str(first.path)}
+    run = planted_run(tmp_path, phase="P2", inputs=both, command=[*typed[:3], "--out=./runs"])
+    page = page_of(run)
+    assert told_commands(page) == [
+        "git checkout c0ffee",
+        "./inscape run visual.P0 --preset quick --seed 0 --device cpu --out 'my runs' lr=0.5",
+        "git checkout deadbeef",
+        "./inscape run visual.P1 --preset quick --seed 3 --device cpu",
+        "git checkout c0ffee",
+        "./inscape run visual.P2 --preset quick --seed 0 --device cpu",
+    ]
+    assert "not committed" in text_of(page), "of what it builds on"
+
+
+def test_what_a_run_builds_on_is_found_where_all_of_them_were_moved_to(tmp_path: Path) -> None:
+    first = planted_run(tmp_path / "old", phase="P0")
+    planted_run(tmp_path / "old", inputs={"P0": str(first.path)})
+    (tmp_path / "old").rename(tmp_path / "new")
+    (moved,) = (tmp_path / "new/visual/P1/quick").iterdir()
+    assert "./inscape run visual.P0" in told_commands(page_of(RunDir(moved)))[1]
+
+
+def test_what_a_run_builds_on_and_is_not_here_is_said_to_be_missing(tmp_path: Path) -> None:
+    gone = "/elsewhere/visual/P0/quick/20260101T000000-aa-s0"
+    run = planted_run(tmp_path, inputs={"P0": gone})
+    assert told_commands(page_of(run)) == [
+        "# first what visual/P0/quick/20260101T000000-aa-s0 (P0) was run with: it is not here",
+        "git checkout c0ffee",
+        "./inscape run visual.P1 --preset quick --seed 0 --device cpu",
+    ]
+    run.write_json(run.ENV, run.read_json(run.ENV) | {"inputs": {"P1": str(run.path)}})
+    assert told_commands(page_of(run))[1:] == ["./inscape run visual.P1 --preset quick --seed 0 --device cpu"]
+
+
+def test_a_run_on_a_corpus_is_run_again_in_its_words(tmp_path: Path) -> None:
+    own = {"corpus": ["data.seconds=5", "data.text=a b.tsv"], "overrides": {"data.text": "a b.tsv", "lr": 1}}
+    (_, command) = told_commands(page_of(planted_run(tmp_path, **own)))
+    assert command.endswith(" --device cpu data.seconds=5 'data.text=a b.tsv' lr=1")
+
+
+def test_how_the_program_was_called_stands_as_it_was_typed(tmp_path: Path) -> None:
+    command = ["python .\\inscape", "run", "visual.P1", "note=a b"]
+    text = text_of(page_of(planted_run(tmp_path, command=command)))
+    assert "As it was typed python .\\inscape run visual.P1 'note=a b'" in text
 
 
 def test_a_run_named_by_a_dot_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,11 @@ from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir
 from inscape.explore.run_files import DEPTH, FIGURES, Declined, figure_names, is_run, is_servable, run_folder, strays
 from inscape.explore.run_log import DAMAGED, log_lines, parts_of, plain, series, writing
-from inscape.explore.run_summary import read_run, summary_of
+from inscape.explore.run_summary import Shown, read_run, summary_of
 from inscape.report.curves import interval
 from inscape.report.record import Record
-from inscape.report.run_page import CAPTIONS, command_of, notices_in, trained_for
+from inscape.report.reproduction import chain_of, commands_of
+from inscape.report.run_page import CAPTIONS, notices_in, trained_for
 from inscape.report.words import OUTCOMES, asked, in_words, verdict_sentence
 
 __all__ = ["describe_run"]
@@ -50,7 +51,7 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         "trainings": _trainings(logs),
         "writing": writing(folder),
         "notices": notices_in(logs),
-        "command": command_of(record),
+        "command": "\n".join(commands_of(chain_of(record, lambda place: _near(root, place)))),
         "commit": str(env.get("git_commit") or ""),
         "uncommitted_changes": bool(env.get("git_dirty")),
         "versions": env.get("versions") if isinstance(env.get("versions"), dict) else {},
@@ -142,10 +143,21 @@ def _inputs(root: Path, inputs: Any) -> list[dict[str, Any]]:
     """The runs that this one builds on: by the end of their path, which is a run's address where it lies in `root`."""
     found = []
     for code, place in (inputs if isinstance(inputs, dict) else {}).items():
-        names = [name for name in re.split(r"[/\\]", str(place)) if name][-DEPTH:]
+        names = _names(str(place))
         here = is_run(root, names)
         found.append({"phase": code, "name": "/".join(names), "id": "/".join(names) if here else None})
     return found
+
+
+def _names(place: str) -> list[str]:
+    return [name for name in re.split(r"[/\\]", place) if name][-DEPTH:]
+
+
+def _near(root: Path, place: str) -> Record | None:
+    """The run that another builds on, if it lies in `root`; nothing is read elsewhere."""
+    names = _names(place)
+    shown = read_run(root, root.joinpath(*names)) if is_run(root, names) else None
+    return shown.record if isinstance(shown, Shown) else None
 
 
 def _texts(values: Any) -> list[str]:

@@ -2,8 +2,8 @@
 
 import base64
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,10 +11,11 @@ from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.report.curves import Curve, Interval, curves_of, interval
 from inscape.report.record import Record, hashes_in, read_record, relative_link
+from inscape.report.reproduction import chain_of, commands_of, typed_in
 from inscape.report.templating import render
 from inscape.report.words import duration, verdict_sentence
 
-__all__ = ["CAPTIONS", "KINDS", "command_of", "notices_in", "trained_for", "write_report"]
+__all__ = ["CAPTIONS", "KINDS", "notices_in", "trained_for", "write_report"]
 
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".svg": "image/svg+xml", ".webp": "image/webp"}
 CAPTIONS = "captions.json"
@@ -69,6 +70,7 @@ def write_report(run: RunDir) -> Path:
     """Write report.html into the run's folder and return its path. Nothing that is missing or damaged stops it."""
     record = read_record(run.path)
     root, problems = _root(run), list(record.problems)
+    chain = chain_of(record, _finder(root))
     pictures = _pictures(run, problems)
     page = render(
         "run.html",
@@ -83,8 +85,9 @@ def write_report(run: RunDir) -> Path:
         pictures=pictures,
         trainings=_trainings(record),
         notices=notices_in(record.logs),
-        command=command_of(record),
-        typed=_typed(record),
+        commands=commands_of(chain),
+        uncommitted=any(link.record.env.get("git_dirty") for link in chain if link.record),
+        typed=typed_in(record),
         versions=record.env.get("versions") if isinstance(record.env.get("versions"), dict) else {},
         hashes=hashes_in(run.path, record.env),
         index=relative_link(root / "index.html", run.path) if root else "",
@@ -203,24 +206,18 @@ def _captions(folder: Path, problems: list[str]) -> dict[str, str]:
     return {str(name): str(caption) for name, caption in captions.items()}
 
 
-def command_of(record: Record) -> str:
-    """The command that runs the same again, in today's words, whatever was typed then."""
-    words = ["inscape", "run", f"{record.study}.{record.phase}", "--preset", record.preset]
-    words += ["--seed", str(record.seed)] if record.seed is not None else []
-    words += ["--device", str(record.env["device"])] if record.env.get("device") else []
-    words += ["--remedy"] if record.remedies else []
-    words += ["--despite-gate", record.pushed] if record.pushed else []
-    words += [f"{key}={_yaml(value)}" for key, value in record.overrides.items()]
-    return "./" + shlex.join(words)
+def _finder(root: Path | None) -> Callable[[str], Record | None]:
+    """The record of a run that another builds on: where it was, or among the runs here if all of them were moved."""
 
+    def find(place: str) -> Record | None:
+        folder = Path(place)
+        near = [root.joinpath(*folder.parts[-4:])] if root else []
+        for at in (folder, *near):
+            if at.is_absolute() and os.path.isfile(at / RunDir.ENV):  # noqa: PTH113 (no name, however odd, stops it)
+                return read_record(at, log=False)
+        return None
 
-def _typed(record: Record) -> str:
-    command = record.env.get("command")
-    return shlex.join(map(str, command)) if isinstance(command, list) else ""
-
-
-def _yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return find
 
 
 def _root(run: RunDir) -> Path | None:
