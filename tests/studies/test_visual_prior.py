@@ -28,13 +28,14 @@ from inscape.stats.photographs import deviations
 from inscape.studies.visual import prior
 from inscape.studies.visual.latent_prior import LatentPrior, Noise, denoised, load_prior, sampled, save_prior
 from inscape.studies.visual.meaning import facts_of
-from inscape.studies.visual.meaning_metrics import HELD_OUT, EncodedPairs, deciding, drop, scene_pairs
+from inscape.studies.visual.meaning_metrics import HELD_OUT, EncodedPairs, deciding, drop, encode_pairs, scene_pairs
 from inscape.studies.visual.model import TrainedCodec, encode, load_codec
 from inscape.studies.visual.prior_metrics import (
     Looks,
     Trips,
     changes,
     fall,
+    look,
     measure_denoise,
     measure_samples,
     nearest_distance,
@@ -269,6 +270,27 @@ def test_round_trips_are_those_of_a_planted_codec():
     found = trip_changes(good, other)
     assert found["graph_f1_drop"].low > 0.5
     assert found["round_trip_cosine_drop"].low > 0.5
+
+
+class Pixelwise(PlantedModel):
+    """z is single pixels of the sentence's half: nothing of it survives a shift."""
+
+    def embed(self, latent_BCHW, states_BPD=None):
+        return torch.nn.functional.normalize(latent_BCHW[:, 3:, ::2, ::2].flatten(1), dim=1)
+
+
+def test_retrieval_under_a_shift_is_lost_where_meaning_sits_in_single_pixels():
+    asked = codec_set(8, facts=1, seed=1, split=HELD_OUT)
+    triples = [t._replace(paraphrase=t.anchor) for t in scene_pairs(1, 8, seed=0)]  # both read single pixels
+    found = [look(codec, encode_pairs(codec, triples), asked) for codec in map(codec_of, (PlantedModel, Pixelwise))]
+    assert found[0].found_N.all()
+    assert found[0].found_moved_N.all()
+    assert found[1].found_N.all()
+    assert found[1].found_moved_N.mean() < 0.5
+    changed = changes(*found, found[1])
+    assert changed["recall_drop"].value == 0
+    assert changed["recall_drop_of_shifted"].low > 0.4
+    assert changed["recall_at_1_under_shift"].value < 0.5
 
 
 def test_every_claim_that_fails_has_a_remedy_and_xi_is_lowered_where_something_was_harmed():

@@ -26,10 +26,10 @@ from inscape.metrics.kept_share import mean_difference
 from inscape.metrics.retrieval import TIE, target_ranks
 from inscape.metrics.scene_graph import text_graph_f1
 from inscape.metrics.text import rouge_l
+from inscape.nn.jitter import shift
 from inscape.stats.photographs import STATISTICS, deviations
 from inscape.studies.visual.coding import Reading, embed, embed_sentences, encodable, say
 from inscape.studies.visual.health import latent_health
-from inscape.studies.visual.jitter import transforms
 from inscape.studies.visual.losses import PLAN_SLOPE, SLOPES
 from inscape.studies.visual.meaning_metrics import EncodedPairs, drop
 from inscape.studies.visual.model import TrainedCodec, encode
@@ -57,6 +57,7 @@ __all__ = [
 ]
 
 RESAMPLES = 2000
+SHIFT = 2  # pixels: the plan's
 SHOWN = ("spectral_slope", "gradient_kurtosis", "total_variation", "haar_sparsity", "peakedness")
 COMMON = 0.01  # share of unseen latents that lie as near to a trained one as a copied sample would
 
@@ -79,9 +80,16 @@ def look(codec: TrainedCodec, pairs: EncodedPairs, asked: CodecSet) -> Looks:
     latent = encode(codec.to_latent, list(asked.sentences))
     said = say(codec, latent, Reading())
     exact_S = np.array([a == b for a, b in zip(asked.sentences, said, strict=True)])
-    moved_NZ = embed(codec, transforms(0)["shift"](pairs.anchor_NCHW))
+    moved_NZ = embed(codec, _shifted(pairs.anchor_NCHW))
     found = retrieved(z_NZ, pairs), retrieved(moved_NZ, pairs)
     return Looks(z_NZ, pairs.paraphrase_NZ, pairs.counterfactual_NZ, pairs.edits, *found, exact_S)
+
+
+def _shifted(latent_NCHW: Tensor) -> Tensor:
+    """Each by P3's 2 pixels both ways, in one of the four directions, which are the same for every codec."""
+    generator = torch.Generator().manual_seed(0)
+    corner_2N = SHIFT * (2 * torch.randint(0, 2, (2, len(latent_NCHW)), generator=generator) - 1)
+    return shift(latent_NCHW, *corner_2N.unbind())
 
 
 def retrieved(z_NZ: Float[np.ndarray, "N Z"], pairs: EncodedPairs) -> Bool[np.ndarray, " N"]:
