@@ -2,18 +2,22 @@
 
 Method: every compressor of the list is fitted at every ratio and answers the same held-out questions as the text run.
 Row-wise ones make rows narrower and keep their number; the others put fewer vectors in the place of the context (pooled
-rows; caches of keys and values, pruned as in SnapKV, Li et al. 2024). What is kept is F1 over the text run's F1 on the
-same questions, with an interval over contexts. Truncation stands among them: what cannot beat the first tokens of the
-context at the same number of vectors has kept nothing worth its name.
+rows; pooled contextual states, Li et al. 2025; caches of keys and values, pruned as in SnapKV, Li et al. 2024). Those
+that C1, C2 and C4 trained stand beside them, each at its own ratio, where `trained` names their files. What is kept is
+F1 over the text run's F1 on the same questions, with an interval over contexts. Truncation stands among them: what
+cannot beat the first tokens of the context at the same number of vectors has kept nothing worth its name; and beside
+each point stands what its bits would carry as plain ids (gain_over_equal_bits).
 frontier.json and frontier.csv have every point with its price in bits. A ratio that a compressor cannot keep with this
 model and these contexts is left out for it, and left_out.json says why; one that none of the list can keep is refused.
 
 For each compressor and each of 95, 90 and 80 % the answer is the largest ratio at which so much is kept. Its interval
 goes from the largest ratio at which the whole interval lies above, to the largest at which any of it does; 0 is none.
+Where it reaches the largest ratio that was asked, nobody knows where it ends: its unit then says "right-censored", and
+the figure is a lower bound.
 
 A negative result would mean that nothing that needs no training halves what a model is fed without losing answers.
 
-Cost: quick two minutes on 2 CPU cores once the model is there; each point answers all questions once.
+Cost: quick QUICKCOST on 2 CPU cores once the model is there; each point answers all questions once.
 """
 
 from __future__ import annotations
@@ -26,28 +30,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor
 
-from inscape.compressors.interface import Compressor, row_width, vector_count
-from inscape.compressors.kv_pruning import KvPruning
-from inscape.compressors.linear_inverse import LinearInverse
-from inscape.compressors.mean_pooled import MeanPooled
-from inscape.compressors.pca import Pca
-from inscape.compressors.quantised import Quantised
-from inscape.compressors.random_orthogonal import RandomOrthogonal
-from inscape.compressors.truncation import EqualVectors
-from inscape.core.estimate import Estimate, bootstrap_mean
+from inscape.compressors.controls import EmptyContext
+from inscape.compressors.interface import Compressor
+from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.core.study import Context, Phase
 from inscape.data.questions import Prompt
+from inscape.metrics.kept_share import mean_difference
 from inscape.pretrained.language_model import LanguageModel
 from inscape.studies.prompt_compression.asking import (
+    Asked,
     AskingConfig,
-    Heard,
     QuestionData,
     ask,
     check_asking,
+    check_groups_of,
     context_of,
     ids_of,
     open_model,
@@ -57,23 +57,33 @@ from inscape.studies.prompt_compression.asking import (
 from inscape.studies.prompt_compression.figures import draw_kept
 from inscape.studies.prompt_compression.instrument import replay
 from inscape.studies.prompt_compression.reconstruction import REPLAYED
-from inscape.studies.prompt_compression.scoring import measure_answers, tell
+from inscape.studies.prompt_compression.scoring import (
+    UNIT,
+    alone_of,
+    answered,
+    f1_of_each,
+    groups_of,
+    measure_answers,
+    measure_equal_bits,
+    ratio_honoured,
+    with_other_contexts,
+    without_text_f1,
+)
+from inscape.studies.prompt_compression.ways import (
+    MAKERS,
+    Known,
+    LeftOut,
+    Trained,
+    check_ways,
+    known_of,
+    left_out,
+    load_trained,
+)
 
-__all__ = ["GATE", "LEVELS", "MAKERS", "PHASE", "Config", "Point", "largest_ratio"]
+__all__ = ["GATE", "LEVELS", "PHASE", "Config", "Point", "largest_ratio"]
 
 LEVELS = (0.95, 0.9, 0.8)  # shares of the text run's F1
-
-# By name: a compressor of the ratio, given the ids in front of a context.
-MAKERS: dict[str, Callable[[float, tuple[int, ...]], Compressor]] = {
-    "pca": lambda ratio, _: Pca(ratio, wire="float16"),
-    "pca_int8": lambda ratio, _: Quantised(Pca(ratio, wire="float16"), 8),
-    "linear_inverse": lambda ratio, _: LinearInverse(Pca(ratio, wire="float16")),
-    "random_orthogonal": lambda ratio, _: RandomOrthogonal(ratio, wire="float16"),
-    "mean_pooled": lambda ratio, _: MeanPooled(ratio, wire="float16"),
-    "kv_attention": lambda ratio, prefix: KvPruning(ratio, prefix=prefix),
-    "kv_key_norm": lambda ratio, prefix: KvPruning(ratio, score="key_norm", prefix=prefix),
-    "truncation": lambda ratio, _: EqualVectors(ratio),
-}
+RATIOS, CENSORED = "ratios", "ratios, right-censored"  # units: the second where the largest one asked still holds
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,7 @@ class Config:
     asking: AskingConfig = field(default_factory=AskingConfig)
     train: int = 2000  # training prompts that projections are fitted on
     compressors: tuple[str, ...] = tuple(MAKERS)
+    trained: tuple[str, ...] = ()  # files of compressors that C1, C2 or C4 trained; each is asked at its own ratio
     ratios: tuple[float, ...] = (1.125, 1.5, 2.0, 4.0, 8.0)  # row-wise ones keep those that divide the width
     give_up: float = 0.5  # a compressor that surely keeps less of the F1 than this is not asked at larger ratios
 
@@ -104,6 +115,16 @@ GATE = Gate(
         Criterion("replay_identical", at_least=1, role="control", source="calibrated", why="fed its own rows, the "
                   "model must write what it writes when fed ids"),
         Criterion("text_f1", at_least=0.1, role="control", source="calibrated", why="a share of nothing is no share"),
+        Criterion("gain_of_context", at_least=0.05, role="control", source="calibrated", why="F1 with the context less "
+                  "F1 with an empty one: answers from memory survive any compression"),
+        Criterion("ratio_honoured", at_least=1, role="control", source="calibrated", why="share of prompts, over all "
+                  "points, fed in as few rows or cache positions as the ratio says: what feeds more keeps more"),
+        Criterion("travels_alone", at_least=1, role="control", source="calibrated", why="a receiver that looks at the "
+                  "source was told what nobody sent; at every point"),
+        Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="another context, compressed "
+                  "by the way that decides, must answer no better than an empty one"),
+        Criterion("equal_bits_honoured", at_least=1, role="control", source="calibrated", why="truncation at equal "
+                  "bytes gets the ids that the same bits carry: more would outdo, fewer flatter what it stands beside"),
         Criterion("ratio_keeping_90", at_least=2, source="calibrated", why="the best that needs no training keeps nine "
                   "tenths of F1 at half the numbers, in rows half as wide or in half as many"),
         Criterion("ratio_keeping_90_in_fewer_vectors", at_least=2, source="calibrated", why="the same of those that "
@@ -120,88 +141,63 @@ class Point(NamedTuple):
     scores: dict[str, Estimate]
 
 
-class LeftOut(NamedTuple):
-    """A ratio that a compressor cannot keep."""
+class Material(NamedTuple):
+    """What compressors are fitted on, and what a fit has to know."""
 
-    name: str
-    ratio: float
-    why: str
-
-
-def left_out(lm: LanguageModel, config: Config, prompts: Sequence[Prompt]) -> list[LeftOut]:
-    """What cannot be kept with this model and these contexts. ValueError for a ratio that no compressor can keep."""
-    shortest = min(len(prompt.context_ids) for prompt in prompts)
-    found: list[LeftOut] = []
-    for ratio in config.ratios:
-        missing: list[LeftOut] = []
-        for name in config.compressors:
-            try:
-                if MAKERS[name](ratio, ()).needs_context_only:
-                    vector_count(shortest, ratio)
-                else:
-                    row_width(lm.dimension, ratio)
-            except ValueError as error:
-                missing.append(LeftOut(name, ratio, str(error)))
-        if len(missing) == len(config.compressors):
-            why = "; ".join(dict.fromkeys(one.why for one in missing))
-            raise ValueError(f"ratios: none of {', '.join(config.compressors)} keeps {ratio:g}: {why}")
-        found += missing
-    return found
+    trained: Trained
+    known: Known
+    ids: Mapping[bool, Sequence[Tensor]]  # of training prompts; True: of their contexts alone
+    seed: int
 
 
-def check_model(lm: LanguageModel, config: Config) -> None:
-    """ValueError where one of the compressors cannot read this model's attention or cache, found with one token."""
-    unusable: dict[str, str] = {}
-    for name in config.compressors:
-        made = MAKERS[name](1.0, ())
-        if isinstance(made, KvPruning):
-            try:
-                made.compress(lm, torch.zeros(1, dtype=torch.long, device=lm.device))
-            except ValueError as error:
-                unusable[name] = str(error).partition(";")[0]
-    if unusable:
-        others = [name for name in config.compressors if name not in unusable] or ["pca", "mean_pooled", "truncation"]
-        raise ValueError(
-            f"{' and '.join(unusable)} cannot be asked: {'; '.join(dict.fromkeys(unusable.values()))}; set "
-            f"compressors=[{','.join(others)}]"
-        )
+def fitted(lm: LanguageModel, name: str, ratio: float, material: Material) -> Compressor:
+    """The compressor of this name and ratio, ready to be asked; what was trained before is taken as it is."""
+    if (name, ratio) in material.trained:
+        return material.trained[name, ratio]
+    made = MAKERS[name](ratio, material.known)
+    return made.fit(lm, material.ids[made.needs_context_only], seed=material.seed)
 
 
 def measure_points(
     lm: LanguageModel,
     config: Config,
-    prompts: Sequence[Prompt],
-    train: Sequence[Prompt],
-    text: Heard,
+    asked: Asked,
+    material: Material,
     missing: Sequence[LeftOut],
-    seed: int,
     run: RunDir,
 ) -> list[Point]:
     """Every compressor at every ratio but the missing ones, the ratios rising until it is given up.
 
     They are written to `run` as they come.
     """
-    ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train]}
-    skipped = {(one.name, one.ratio) for one in missing}
+    (prompts, text), asking = asked, config.asking
+    ways = [(name, ratio) for name in config.compressors for ratio in config.ratios] + list(material.trained)
+    skipped, given_up = {(one.name, one.ratio) for one in missing}, set[str]()
     points: list[Point] = []
-    for name in config.compressors:
-        for ratio in config.ratios:
-            if (name, ratio) in skipped:
-                continue
-            made = MAKERS[name](ratio, prompts[0].prefix_ids)
-            fitted = made.fit(lm, ids[made.needs_context_only], seed=seed)
-            told = tell(lm, fitted, prompts, config.asking)
-            scores = measure_answers(told.heard, text, prompts)
-            scores["bits_per_token"] = bootstrap_mean([fitted.bits(s) / s.tokens for s in told.sent], "prompts")
-            points.append(Point(name, ratio, scores))
-            write_points(run, points)
-            if scores["f1_kept"].high < config.give_up:
-                break
+    for name, ratio in ways:
+        if (name, ratio) in skipped or name in given_up:
+            continue
+        compressor = fitted(lm, name, ratio, material)
+        told = answered(lm, compressor, prompts, asking)
+        scores = measure_answers(told.heard, text, prompts)
+        bits = [bits / tokens for bits, tokens in zip(told.bits, told.tokens, strict=True)]
+        scores["bits_per_token"] = bootstrap_mean(bits, "prompts")
+        budgets = told.bits if compressor.needs_context_only else []
+        scores |= measure_equal_bits(lm, compressor, prompts, asking, text, told.heard, budgets)
+        scores["ratio_honoured"] = ratio_honoured(lm, compressor, prompts, told.places, told.numbers)
+        scores["travels_alone"] = exact(float(alone_of(lm, compressor, prompts)), 1, "pairs of prompts")
+        points.append(Point(name, ratio, scores))
+        write_points(run, points)
+        if scores["f1_kept"].high < config.give_up:
+            given_up.add(name)
     return points
 
 
 def largest_ratio(points: Iterable[Point], level: float) -> Estimate:
-    """The largest ratio at which F1 over the text run's is at least `level`; see the module's words on its interval."""
+    """The largest ratio at which F1 over the text run's is at least `level`; see the module's words on its interval.
+
+    Its unit is `CENSORED` where the interval ends at the largest ratio of the points: it may end anywhere beyond.
+    """
     points = list(points)
     kept = [(point.ratio, point.scores["f1_kept"]) for point in points]
 
@@ -209,12 +205,66 @@ def largest_ratio(points: Iterable[Point], level: float) -> Estimate:
         return max((ratio for ratio, estimate in kept if side(estimate) >= level), default=0.0)
 
     low, value, high = (largest(side) for side in (lambda e: e.low, lambda e: e.value, lambda e: e.high))
-    return Estimate(value, min(low, value), max(high, value), len(points), "ratios")
+    unit = CENSORED if max(high, value) == max(ratio for ratio, _ in kept) else RATIOS
+    return Estimate(value, min(low, value), max(high, value), len(points), unit)
 
 
-def best(ratios: Iterable[Estimate]) -> Estimate:
-    """That of the way which surely goes farthest."""
-    return max(ratios, key=lambda estimate: (estimate.low, estimate.value, estimate.high))
+def best(ratios: Mapping[str, Estimate]) -> str:
+    """Which way surely goes farthest."""
+    return max(ratios, key=lambda name: (ratios[name].low, ratios[name].value, ratios[name].high))
+
+
+def ratios_kept(by_name: Mapping[str, Sequence[Point]]) -> tuple[dict[str, Estimate], set[tuple[str, float]]]:
+    """Largest ratios of each way and of the best, and the points that decide: those of the best ways at nine tenths.
+
+    The best are among those that need no training. One that keeps too little everywhere decides at its smallest ratio.
+    """
+    metrics: dict[str, Estimate] = {}
+    deciding: set[tuple[str, float]] = set()
+    for level in LEVELS:
+        share = f"ratio_keeping_{round(100 * level)}"
+        found = {name: largest_ratio(points, level) for name, points in by_name.items()}
+        metrics |= {f"{share}_{name}": estimate for name, estimate in found.items()}
+        untrained = {name: estimate for name, estimate in found.items() if name in MAKERS}
+        fewer = {name: e for name, e in untrained.items() if MAKERS[name](2.0, Known()).needs_context_only}
+        for metric, ways in ((share, untrained), (f"{share}_in_fewer_vectors", fewer)):
+            if ways:
+                name = best(ways)
+                metrics[metric] = ways[name]
+                if level == 0.9:
+                    deciding.add((name, ways[name].value or by_name[name][0].ratio))
+    return metrics, deciding
+
+
+def measure_controls(
+    lm: LanguageModel,
+    config: Config,
+    asked: Asked,
+    material: Material,
+    points: Sequence[Point],
+    deciding: Iterable[tuple[str, float]],
+) -> dict[str, Estimate]:
+    """What must hold for the points to be believed; of those that decide, the worst counts."""
+    (prompts, text), asking = asked, config.asking
+    groups, mixed = groups_of(prompts), with_other_contexts(prompts, material.seed)
+    empty = f1_of_each(answered(lm, EmptyContext(), prompts, asking).heard, prompts)
+    shuffled = [
+        f1_of_each(answered(lm, fitted(lm, name, ratio, material), mixed, asking).heard, prompts)
+        for name, ratio in sorted(deciding)
+    ]
+    gains = [mean_difference(each, empty, groups=groups, unit=UNIT) for each in shuffled]
+    each = [point.scores["gain_over_equal_bits"] for point in points if (point.name, point.ratio) in deciding]
+    worst = {
+        name: min((point.scores[name] for point in points), key=lambda estimate: estimate.value)
+        for name in ("ratio_honoured", "travels_alone", "equal_bits_honoured")
+    }
+    return {
+        "replay_identical": replay(lm, prompts[:REPLAYED], text, asking),
+        "gain_of_context": mean_difference(f1_of_each(text, prompts), empty, groups=groups, unit=UNIT),
+        "shuffled_gain": max(gains, key=lambda estimate: estimate.high),
+        "gain_over_equal_bits": min(each, key=lambda estimate: estimate.low),
+        **worst,
+    }
 
 
 def write_points(run: RunDir, points: Sequence[Point]) -> None:
@@ -243,31 +293,54 @@ def say_left_out(run: RunDir, missing: Sequence[LeftOut]) -> str:
     return f" {said}"
 
 
+def label(name: str, points: Sequence[Point]) -> str:
+    """What the picture calls a way: with the largest share of F1 that it still keeps at the largest ratio asked."""
+    held = [level for level in LEVELS if points[-1].scores["f1_kept"].value >= level]
+    return f"{name} (≥ {100 * held[0]:.0f} % to the end)" if held else name
+
+
+def draw(run: RunDir, by_name: Mapping[str, Sequence[Point]], said: str) -> None:
+    """The picture of all ways."""
+    curves = {label(n, points): [(p.ratio, p.scores["f1_kept"]) for p in points] for n, points in by_name.items()}
+    draw_kept(run, "frontier.png", curves, "ratio: numbers of a row, or tokens a vector", "Share of the text "
+              "run's F1 that is left at each ratio, with its 95 % interval over contexts. Where the legend says to the "
+              f"end, the largest ratio asked is only a lower bound of the ratio that can be kept.{said}")  # fmt: skip
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Fit, answer, and say how far each can go."""
     config: Config = context.config
+    trained = load_trained(config.trained)
     lm = open_model(config.asking, context.device)
-    check_model(lm, config)
+    check_ways(lm, config.compressors, trained)
     train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
-    prompts, text = ask(lm, config.data, config.asking, lambda prompts: left_out(lm, config, prompts))
-    missing = left_out(lm, config, prompts)
+
+    def missing_of(prompts: Sequence[Prompt]) -> list[LeftOut]:
+        check_groups_of(prompts)
+        return left_out(lm, config.compressors, config.ratios, trained, prompts)
+
+    asked = ask(lm, config.data, config.asking, missing_of)
+    missing = missing_of(asked.prompts)
     said = say_left_out(context.run, missing)
-    points = measure_points(lm, config, prompts, train, text, missing, context.seed, context.run)
+    ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train]}
+    material = Material(trained, known_of(lm, asked.prompts), ids, context.seed)
+    points = measure_points(lm, config, asked, material, missing, context.run)
     by_name = {name: [p for p in points if p.name == name] for name in dict.fromkeys(p.name for p in points)}
-    curves = {n: [(p.ratio, p.scores["f1_kept"]) for p in of_name] for n, of_name in by_name.items()}
-    draw_kept(context.run, "frontier.png", curves, "ratio: numbers of a row, or tokens a vector", "Share of the text "
-              f"run's F1 that is left at each ratio, with its 95 % interval over contexts.{said}")  # fmt: skip
-    of_text = measure_answers(text, text, prompts)
-    metrics = {"text_f1": of_text["f1"], "text_exact_match": of_text["exact_match"]}
-    metrics["replay_identical"] = replay(lm, prompts[:REPLAYED], text, config.asking)
-    for level in LEVELS:
-        share = f"ratio_keeping_{round(100 * level)}"
-        found = {name: largest_ratio(of_name, level) for name, of_name in by_name.items()}
-        metrics |= {f"{share}_{name}": estimate for name, estimate in found.items()}
-        metrics[share] = best(found.values())
-        if fewer := [found[name] for name in found if MAKERS[name](2.0, ()).needs_context_only]:
-            metrics[f"{share}_in_fewer_vectors"] = best(fewer)
-    return metrics
+    draw(context.run, by_name, said)
+    of_text = measure_answers(asked.text, asked.text, asked.prompts)
+    ratios, deciding = ratios_kept(by_name)
+    return {
+        "text_f1": of_text["f1"],
+        "text_exact_match": of_text["exact_match"],
+        **measure_controls(lm, config, asked, material, points, deciding),
+        **ratios,
+    }
+
+
+def check(config: Config) -> None:
+    """ValueError on files that are not there or cannot be used."""
+    check_asking(config.data, config.asking, config.train, shuffled=True)
+    load_trained(config.trained)
 
 
 PHASE = Phase(
@@ -277,8 +350,9 @@ PHASE = Phase(
     config=Config,
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
+    gate_for=lambda config: without_text_f1(GATE, config.asking),
     run=run,
     needs=("C0",),
-    check=lambda config: check_asking(config.data, config.asking, config.train),
+    check=check,
     failure_means="Nothing that needs no training halves what a model is fed without losing answers.",
 )

@@ -5,18 +5,22 @@ Legend: T tokens, D width of the embedding table, V rows of the table.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from inscape.compressors.interface import Compressed, Compressor
+from inscape.compressors.controls import other_prompt, travels_alone
+from inscape.compressors.interface import Compressed, Compressor, row_width, vector_count
 from inscape.compressors.projection import rows_of
-from inscape.core.estimate import Estimate, bootstrap_mean, proportion
+from inscape.compressors.truncation import EqualBits
+from inscape.core.estimate import Estimate, bootstrap_mean, exact, proportion
+from inscape.core.gate import Gate
 from inscape.core.rundir import RunDir
 from inscape.data.questions import Prompt
-from inscape.metrics.kept_share import kept_share
+from inscape.metrics.kept_share import kept_share, mean_difference
 from inscape.metrics.next_token import sequence_kl
 from inscape.metrics.qa import (
     answer_entity_preservation,
@@ -26,24 +30,40 @@ from inscape.metrics.qa import (
     metric_max_over_references,
     score_answers,
 )
-from inscape.nn.row_generation import continuation_logits
+from inscape.nn.row_generation import CachedPrompt, continuation_logits
 from inscape.pretrained.language_model import LanguageModel
-from inscape.studies.prompt_compression.asking import AskingConfig, Fed, Heard, fed_by, ids_of, listen
+from inscape.studies.prompt_compression.asking import (
+    AskingConfig,
+    Fed,
+    Heard,
+    context_of,
+    fed_by,
+    ids_of,
+    listen,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 __all__ = [
     "UNIT",
+    "Answered",
     "Told",
+    "alone_of",
+    "answered",
     "f1_of_each",
     "groups_of",
     "keep_answers",
     "measure_answers",
     "measure_divergence",
+    "measure_equal_bits",
     "nearest_ids",
+    "places_taken",
+    "ratio_honoured",
     "tell",
     "tokens_recovered",
+    "with_other_contexts",
+    "without_text_f1",
 ]
 
 UNIT = "contexts"  # the independent ones: an article or a scene; questions about one text stand and fall together
@@ -82,6 +102,101 @@ def _is_text(lm: LanguageModel, fed: Fed, prompt: Prompt) -> bool:
     return isinstance(fed, Tensor) and torch.equal(fed, lm.rows(prompt.ids))
 
 
+class Answered(NamedTuple):
+    """What the model answered, and what there is to count of all that it was fed."""
+
+    heard: Heard
+    bits: list[float]  # that travelled for each prompt
+    tokens: list[int]  # of its source
+    places: list[int]  # see `places_taken`
+    numbers: list[int]  # that travelled, whatever the size of each
+
+
+def answered(
+    lm: LanguageModel,
+    compressor: Compressor,
+    prompts: Sequence[Prompt],
+    asking: AskingConfig,
+    text: Heard | None = None,
+) -> Answered:
+    """As `tell`, `asking.batch` prompts of nearly one length at a time: no more caches are held than of those."""
+    count = len(prompts)
+    found = Answered(Heard([[]] * count, [""] * count), [0.0] * count, [0] * count, [0] * count, [0] * count)
+    order = sorted(range(count), key=lambda i: len(prompts[i].ids))
+    for start in range(0, count, asking.batch):
+        some = order[start : start + asking.batch]
+        part = [prompts[i] for i in some]
+        known = Heard([text.ids[i] for i in some], [text.answers[i] for i in some]) if text else None
+        told = tell(lm, compressor, part, asking, known)
+        for i, prompt, fed, sent, ids, answer in zip(some, part, told.fed, told.sent, *told.heard, strict=True):
+            found.heard.ids[i], found.heard.answers[i] = ids, answer
+            found.bits[i], found.tokens[i] = compressor.bits(sent), sent.tokens
+            found.places[i] = places_taken(compressor, prompt, fed)
+            found.numbers[i] = sum(tensor.numel() for tensor in sent.tensors.values())
+        del told, fed, sent  # before the next are made
+    return found
+
+
+def places_taken(compressor: Compressor, prompt: Prompt, fed: Fed) -> int:
+    """Places of the model's window that are fed in the place of what was compressed: rows, or a cache's positions.
+
+    Counted on what the model is fed, whatever the compressor says of it; of layers that hold several numbers the most.
+    """
+    if isinstance(fed, CachedPrompt):
+        count = max(layer.keys.shape[-2] for layer in fed.cache.layers) + len(fed.rows_SD)
+    else:
+        count = len(fed)
+    beside = len(prompt.prefix_ids) + len(prompt.suffix_ids)
+    return count - beside if compressor.needs_context_only else count
+
+
+def ratio_honoured(
+    lm: LanguageModel, compressor: Compressor, prompts: Sequence[Prompt], places: Sequence[int], numbers: Sequence[int]
+) -> Estimate:
+    """Share of prompts for which no more is fed, or sent, than the ratio allows; of every one, so exact.
+
+    Contexts: floor(T / ratio) places, no more and no fewer. Row-wise: as many rows as tokens, and D / ratio numbers a
+    row with one more at most (a scale, or a norm). places: see `places_taken`; numbers: that travelled.
+    """
+    if compressor.needs_context_only:
+        wanted = [vector_count(len(prompt.context_ids), compressor.ratio) for prompt in prompts]
+        kept = [taken == count for taken, count in zip(places, wanted, strict=True)]
+    else:
+        most = row_width(lm.dimension, compressor.ratio) + 1
+        rows = [len(prompt.ids) for prompt in prompts]
+        kept = [p == r and n <= r * most for p, r, n in zip(places, rows, numbers, strict=True)]
+    return exact(sum(kept) / len(kept), len(kept), "prompts")
+
+
+def alone_of(lm: LanguageModel, compressor: Compressor, prompts: Sequence[Prompt]) -> bool:
+    """`travels_alone` on the first prompt and the first one of another group, cut to one length."""
+    first = prompts[0]
+    other = next(p for p in prompts if p.question.group != first.question.group)
+    part = context_of if compressor.needs_context_only else ids_of
+    one_T, other_T = part(lm, first), part(lm, other)
+    length = min(len(one_T), len(other_T))
+    return travels_alone(compressor, lm, one_T[:length], other_T[:length])
+
+
+def with_other_contexts(prompts: Sequence[Prompt], seed: int) -> list[Prompt]:
+    """Each prompt with the context of another one, of another article or scene; what it asks stays its own.
+
+    None becomes longer than the longest there is: what would is cut at the end of its context.
+    """
+    most = max(len(prompt.ids) for prompt in prompts)
+    mixed = []
+    for prompt, i in zip(prompts, other_prompt(groups_of(prompts), seed), strict=True):
+        context = prompts[i].context_ids[: most - len(prompt.prefix_ids) - len(prompt.suffix_ids)]
+        ids = prompt.prefix_ids + context + prompt.suffix_ids
+        mixed.append(prompt._replace(ids=ids, context_stop=prompt.context_start + len(context)))
+    return mixed
+
+
+def without_text_f1(gate: Gate, asking: AskingConfig) -> Gate:
+    """Where the model's own answers are the gold ones, the text run is right by definition, and is not asked for."""
+    return Gate(c for c in gate.criteria if c.metric != "text_f1") if asking.gold == "own" else gate
+
+
 def groups_of(prompts: Sequence[Prompt]) -> list[str]:
     """What each prompt's question was drawn with."""
     return [prompt.question.group for prompt in prompts]
@@ -116,6 +231,41 @@ def measure_answers(heard: Heard, text: Heard, prompts: Sequence[Prompt]) -> dic
         "same_answers": proportion(same, len(prompts), "prompts"),
         "grounding": mean_over_questions(grounded, groups=groups, unit=UNIT),
         "entity_preservation": mean_over_questions(preserved, groups=groups, unit=UNIT),
+    }
+
+
+def measure_equal_bits(
+    lm: LanguageModel,
+    compressor: Compressor,
+    prompts: Sequence[Prompt],
+    asking: AskingConfig,
+    text: Heard,
+    heard: Heard,
+    bits: Sequence[float] = (),
+) -> dict[str, Estimate]:
+    """The baseline at equal bytes: the context's first tokens, as many as the compressor's bits carry as plain ids.
+
+    bits: of each context, where they are known already; else it is compressed once more. equal_bits_honoured is the
+    share of prompts whose truncation is what it is called: not one id more than those bits carry, and not one fewer.
+    """
+    cut = answered(lm, EqualBits(compressor), prompts, asking, text)
+    contexts = [context_of(lm, prompt) for prompt in prompts]
+    budgets = bits or [compressor.bits(compressor.compress(lm, context_T)) for context_T in contexts]
+
+    def price(ids: int) -> int:
+        return 8 * math.ceil(ids * math.log2(lm.vocab_size) / 8)
+
+    honoured = [
+        price(kept) <= budget and (kept == len(context_T) or price(kept + 1) > budget)
+        for kept, budget, context_T in zip(cut.places, budgets, contexts, strict=True)
+    ]
+    scores, groups = measure_answers(cut.heard, text, prompts), groups_of(prompts)
+    gain = mean_difference(f1_of_each(heard, prompts), f1_of_each(cut.heard, prompts), groups=groups, unit=UNIT)
+    return {
+        "equal_bits_f1": scores["f1"],
+        "equal_bits_f1_kept": scores["f1_kept"],
+        "gain_over_equal_bits": gain,
+        "equal_bits_honoured": exact(sum(honoured) / len(honoured), len(honoured), "prompts"),
     }
 
 

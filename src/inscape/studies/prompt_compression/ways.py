@@ -1,0 +1,134 @@
+"""The ways of compressing that C3 sets side by side: by name, or trained before and read from files.
+
+A way that fits nothing, or what can be fitted in closed form, is made for each ratio; one that was trained has the
+ratio that it was trained for. `left_out` says which ratios a model and its contexts do not allow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from inscape.compressors.interface import Compressor, row_width, vector_count
+from inscape.compressors.kv_pruning import KvPruning
+from inscape.compressors.linear_inverse import LinearInverse
+from inscape.compressors.mean_pooled import MeanPooled
+from inscape.compressors.pca import Pca
+from inscape.compressors.quantised import Quantised
+from inscape.compressors.random_orthogonal import RandomOrthogonal
+from inscape.compressors.stored import load_compressor
+from inscape.compressors.truncation import EqualVectors
+from inscape.data.questions import Prompt
+from inscape.pretrained.language_model import LanguageModel
+
+__all__ = ["MAKERS", "Known", "LeftOut", "Trained", "check_ways", "known_of", "left_out", "load_trained"]
+
+
+class Known(NamedTuple):
+    """What a way may have to know to be made."""
+
+    prefix: tuple[int, ...] = ()  # ids in front of a context
+    layers: int = 1  # of the model
+
+
+# By name: a compressor of the ratio.
+MAKERS: dict[str, Callable[[float, Known], Compressor]] = {
+    "pca": lambda ratio, _: Pca(ratio, wire="float16"),
+    "pca_int8": lambda ratio, _: Quantised(Pca(ratio, wire="float16"), 8),
+    "pca_int4": lambda ratio, _: Quantised(Pca(ratio, wire="float16"), 4),
+    "linear_inverse": lambda ratio, _: LinearInverse(Pca(ratio, wire="float16")),
+    "random_orthogonal": lambda ratio, _: RandomOrthogonal(ratio, wire="float16"),
+    "pooled_rows": lambda ratio, _: MeanPooled(ratio, wire="float16"),
+    "mean_pooled_states": lambda ratio, known: MeanPooled(ratio, layer=known.layers, wire="float16"),
+    "kv_attention": lambda ratio, known: KvPruning(ratio, prefix=known.prefix),
+    "kv_key_norm": lambda ratio, known: KvPruning(ratio, score="key_norm", prefix=known.prefix),
+    "truncation": lambda ratio, _: EqualVectors(ratio),
+}
+Trained = Mapping[tuple[str, float], Compressor]  # by name and ratio
+
+
+def known_of(lm: LanguageModel, prompts: Sequence[Prompt]) -> Known:
+    """What this model and these prompts, which all begin alike, tell."""
+    return Known(prompts[0].prefix_ids, int(lm.model.config.get_text_config().num_hidden_layers))
+
+
+def load_trained(files: Sequence[str]) -> Trained:
+    """Compressors that C1, C2 or C4 saved, by "trained_" and their kind, and by ratio, rising.
+
+    ValueError in one line for a file that holds no compressor, and for two of one kind and one ratio.
+    """
+    found: dict[tuple[str, float], Compressor] = {}
+    for file in files:
+        compressor = load_compressor(Path(file))
+        key = (f"trained_{compressor.kind}", compressor.ratio)  # type: ignore[attr-defined] - each names its kind
+        if not math.isfinite(compressor.ratio):
+            raise ValueError(f"trained: {file} holds {compressor.name}, which has no ratio; leave it out")
+        if key in found:
+            raise ValueError(f"trained: {file} is another {compressor.name} at ratio {compressor.ratio:g}; name one")
+        found[key] = compressor
+    return dict(sorted(found.items()))
+
+
+class LeftOut(NamedTuple):
+    """A ratio that a compressor cannot keep."""
+
+    name: str
+    ratio: float
+    why: str
+
+
+def left_out(
+    lm: LanguageModel, names: Sequence[str], ratios: Sequence[float], trained: Trained, prompts: Sequence[Prompt]
+) -> list[LeftOut]:
+    """What cannot be kept with this model and these contexts. ValueError for a ratio that no compressor can keep."""
+    shortest = min(len(prompt.context_ids) for prompt in prompts)
+    asked = {(name, ratio): MAKERS[name](ratio, Known()) for ratio in ratios for name in names}
+    found: list[LeftOut] = []
+    for (name, ratio), made in {**asked, **trained}.items():
+        try:
+            if made.needs_context_only:
+                vector_count(shortest, ratio)
+            else:
+                row_width(lm.dimension, ratio)
+        except ValueError as error:
+            found.append(LeftOut(name, ratio, str(error)))
+    for ratio in ratios:
+        missing = [one for one in found if one.ratio == ratio and one.name in names]
+        if len(missing) == len(names):
+            why = "; ".join(dict.fromkeys(one.why for one in missing))
+            raise ValueError(f"ratios: none of {', '.join(names)} keeps {ratio:g}: {why}")
+    return found
+
+
+def check_ways(lm: LanguageModel, names: Sequence[str], trained: Trained) -> None:
+    """ValueError where one cannot read this model's attention or cache, or was trained for a model of another shape."""
+    unusable: dict[str, str] = {}
+    for name in names:
+        made = MAKERS[name](1.0, Known())
+        if isinstance(made, KvPruning):
+            try:
+                made.compress(lm, torch.zeros(1, dtype=torch.long, device=lm.device))
+            except ValueError as error:
+                unusable[name] = str(error).partition(";")[0]
+    if unusable:
+        others = [name for name in names if name not in unusable] or ["pca", "pooled_rows", "truncation"]
+        raise ValueError(
+            f"{' and '.join(unusable)} cannot be asked: {'; '.join(dict.fromkeys(unusable.values()))}; set "
+            f"compressors=[{','.join(others)}]"
+        )
+    for (name, ratio), made in trained.items():
+        ids_T = torch.zeros(math.ceil(ratio), dtype=torch.long, device=lm.device)
+        try:
+            rows_MD = made.inject(lm, made.compress(lm, ids_T)).rows_MD
+            fits = rows_MD is None or rows_MD.shape[1] == lm.dimension
+        except (ValueError, RuntimeError, KeyError, AttributeError):  # what a row, or a layer, of another model gives
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"trained: {name} at ratio {ratio:g} was made for another model than {lm.name}; name files of runs "
+                "with the same asking.model"
+            )

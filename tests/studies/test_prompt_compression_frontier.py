@@ -1,0 +1,356 @@
+"""C3 and what it shares with C4 in planted and empty worlds: each cheat is caught by its own control, and the ways that
+are set side by side are what they are called."""
+
+import gc
+import json
+import weakref
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from inscape.compressors import kv_pruning, truncation
+from inscape.compressors.controls import Replay
+from inscape.compressors.interface import Injected
+from inscape.compressors.kv_pruning import KvPruning
+from inscape.compressors.mean_pooled import MeanPooled
+from inscape.compressors.memory_tokens import MemoryTokens
+from inscape.compressors.pca import Pca
+from inscape.compressors.truncation import EqualVectors
+from inscape.core.estimate import Estimate, exact
+from inscape.core.gate import Outcome
+from inscape.core.rundir import RunDir
+from inscape.core.runner import Request, run_study
+from inscape.core.standing import judge
+from inscape.core.study import SMOKE
+from inscape.studies import study
+from inscape.studies.prompt_compression import asking, frontier, reconstruction, scoring, sequences, ways
+from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
+from inscape.studies.prompt_compression.frontier import Point, largest_ratio
+
+STUDY = study("prompt-compression")
+CONFIG = AskingConfig(model="tiny", questions=12, new_tokens=8, gold="own", batch=4)
+
+
+def ran(root: Path, code: str, *overrides: str) -> RunDir:
+    request = Request(preset=SMOKE, device="cpu", root=root, overrides=overrides)
+    return run_study(STUDY, [STUDY.phase(code)], request, lambda line: None, lambda run: None)[0]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of C0 to build on."""
+    root = tmp_path_factory.mktemp("runs")
+    ran(root, "C0")
+    return root
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple:
+    """The tiny model, its held-out prompts and the text run."""
+    lm = asking.open_model(CONFIG, "cpu")
+    return lm, *asking.ask(lm, QuestionData(), CONFIG)
+
+
+def controls(run: RunDir) -> dict[str, Outcome]:
+    """What each control of the run said."""
+    return {f.criterion.metric: f.outcome for f in judge(run).findings if f.criterion.role == "control"}
+
+
+# --- the gates on metrics ------------------------------------------------------------------------------------------
+
+NINE = {
+    "replay_identical": (1, 0.9),
+    "text_f1": (0.8, 0.05),
+    "gain_of_context": (0.5, 0.0),
+    "ratio_honoured": (1, 0.99),
+    "travels_alone": (1, 0),
+    "shuffled_gain": (0.0, 0.2),
+    "equal_bits_honoured": (1, 0.99),
+}
+OF_C3 = NINE | {"ratio_keeping_90": (2, 1.5), "ratio_keeping_90_in_fewer_vectors": (4, 0)}
+OF_C4 = NINE | {
+    "tokens_per_vector": (4.1, 3.9),
+    "f1_kept": (0.95, 0.5),
+    "gain_over_truncation": (0.1, -0.1),
+    "loss_over_first": (0.4, 1.0),
+}
+
+
+@pytest.mark.parametrize(("gate", "worlds"), [(frontier.GATE, OF_C3), (sequences.GATE, OF_C4)])
+def test_every_criterion_has_a_world_that_passes_and_one_that_does_not(gate, worlds) -> None:
+    planted = {name: exact(good, 9, "contexts") for name, (good, _) in worlds.items()}
+    assert gate.judge(planted).outcome is Outcome.PASS
+    assert set(worlds) == {criterion.metric for criterion in gate.criteria}
+    for criterion in gate.criteria:
+        bad = Outcome.INVALID if criterion.role == "control" else Outcome.FAIL
+        _, empty = worlds[criterion.metric]
+        assert gate.judge(planted | {criterion.metric: exact(empty, 9, "contexts")}).outcome is bad
+        unmeasured = {name: e for name, e in planted.items() if name != criterion.metric}
+        assert gate.judge(unmeasured).outcome is not Outcome.PASS
+
+
+@pytest.mark.parametrize("code", ["C3", "C4"])
+def test_the_text_runs_f1_is_asked_for_only_where_it_can_be_wrong(code) -> None:
+    phase = STUDY.phase(code)
+    own, given = (phase.gate_of(phase.config(asking=AskingConfig(gold=gold))) for gold in ("own", "given"))
+    assert {c.metric for c in given.criteria} - {c.metric for c in own.criteria} == {"text_f1"}
+    assert given == phase.gate
+
+
+# --- cheats, each caught by a control ------------------------------------------------------------------------------
+
+
+def test_a_pruner_that_keeps_every_position_is_caught(root, monkeypatch) -> None:
+    monkeypatch.setattr(kv_pruning, "vector_count", lambda tokens, ratio: tokens)
+    run = ran(root, "C3", "ratios=[2.0]", "compressors=[kv_attention]")
+    metrics = run.read_json(RunDir.METRICS)
+    assert metrics["ratio_keeping_90_in_fewer_vectors"]["value"] == 2, "by what it says of itself it halves the context"
+    assert metrics["ratio_honoured"]["value"] == 0
+    assert controls(run)["ratio_honoured"] is Outcome.INVALID
+
+
+def test_rows_wider_than_their_ratio_are_caught(world) -> None:
+    lm, prompts, _ = world
+    pca = Pca(4.0, wire="float16").fit(lm, [asking.ids_of(lm, p) for p in prompts], seed=0)
+    told = scoring.answered(lm, pca, prompts, CONFIG)
+    assert scoring.ratio_honoured(lm, pca, prompts, told.places, told.numbers).value == 1
+    wide = scoring.answered(lm, Pca(2.0).fit(lm, [asking.ids_of(lm, p) for p in prompts], seed=0), prompts, CONFIG)
+    assert scoring.ratio_honoured(lm, pca, prompts, wide.places, wide.numbers).value == 0
+
+
+@pytest.mark.parametrize("name", list(ways.MAKERS))
+def test_every_way_feeds_what_its_ratio_says(name, world) -> None:
+    lm, prompts, _ = world
+    ids = {False: [asking.ids_of(lm, p) for p in prompts], True: [asking.context_of(lm, p) for p in prompts]}
+    material = frontier.Material({}, ways.known_of(lm, prompts), ids, 0)
+    way = frontier.fitted(lm, name, 4.0, material)
+    told = scoring.answered(lm, way, prompts[:5], CONFIG)
+    assert scoring.ratio_honoured(lm, way, prompts[:5], told.places, told.numbers).value == 1
+    if way.needs_context_only:
+        assert told.places == [len(p.context_ids) // 4 for p in prompts[:5]]
+    assert scoring.alone_of(lm, way, prompts)
+
+
+def test_a_way_that_knows_the_questions_by_heart_is_caught(root, monkeypatch) -> None:
+    """Whatever context is sent, it feeds the one that it first saw with the question: as good as the text, from none.
+
+    It tells prompts by their last tokens, since the name of what is asked for stands there."""
+    known: dict[tuple[int, ...], torch.Tensor] = {}
+    latest: list[torch.Tensor] = []
+    compress = Pca.compress
+
+    def by_heart(self, lm, ids_T):
+        latest[:] = [known.setdefault(tuple(ids_T[-40:].tolist()), ids_T)]
+        return compress(self, lm, ids_T)
+
+    monkeypatch.setattr(Pca, "compress", by_heart)
+    monkeypatch.setattr(Pca, "inject", lambda self, lm, sent: Injected(lm.table_VD[latest[0]]))
+    run = ran(root, "C3", "ratios=[2.0]", "compressors=[pca]")
+    assert run.read_json(RunDir.METRICS)["ratio_keeping_90_pca"]["value"] == 2
+    assert controls(run)["shuffled_gain"] is Outcome.INVALID
+    assert run.read_json(RunDir.METRICS)["shuffled_gain"]["low"] > 0.1
+
+
+def test_a_receiver_that_looks_at_the_source_is_caught(root, monkeypatch) -> None:
+    compress, inject, seen = KvPruning.compress, KvPruning.inject, []
+
+    def watching(self, lm, ids_T, question=None):
+        seen[:] = [compress(self, lm, ids_T, question)]
+        return seen[0]
+
+    monkeypatch.setattr(KvPruning, "compress", watching)
+    monkeypatch.setattr(KvPruning, "inject", lambda self, lm, sent: inject(self, lm, seen[0]))
+    run = ran(root, "C3", "ratios=[2.0]", "compressors=[kv_key_norm,truncation]")
+    assert controls(run)["travels_alone"] is Outcome.INVALID
+    points = {row["compressor"]: row["travels_alone"]["value"] for row in run.read_json("frontier.json")}
+    assert points == {"kv_key_norm": 0, "truncation": 1}
+
+
+def test_a_model_that_answers_without_its_context_is_caught(root, monkeypatch) -> None:
+    monkeypatch.setattr(frontier, "EmptyContext", Replay)  # as if an empty context were answered as the whole one is
+    run = ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]")
+    assert run.read_json(RunDir.METRICS)["gain_of_context"]["value"] == 0
+    assert controls(run)["gain_of_context"] is Outcome.INVALID
+
+
+@pytest.mark.parametrize("kept", ["too many", "too few"])
+def test_truncation_at_equal_bytes_that_is_none_is_caught(kept, root, monkeypatch) -> None:
+    within = truncation.tokens_within
+    monkeypatch.setattr(
+        truncation,
+        "tokens_within",
+        lambda bits, rows, tokens: tokens if kept == "too many" else max(0, within(bits, rows, tokens) - 1),
+    )
+    run = ran(root, "C3", "ratios=[4.0]", "compressors=[truncation]")
+    assert run.read_json(RunDir.METRICS)["equal_bits_honoured"]["value"] < 0.5
+    assert controls(run)["equal_bits_honoured"] is Outcome.INVALID
+
+
+def test_truncation_at_equal_bytes_gets_what_the_bits_carry(world) -> None:
+    lm, prompts, text = world
+    way = EqualVectors(4.0)
+    told = scoring.answered(lm, way, prompts, CONFIG)
+    same = scoring.measure_equal_bits(lm, way, prompts, CONFIG, text, told.heard, told.bits)
+    assert same["equal_bits_honoured"].value == 1
+    assert same["gain_over_equal_bits"].value == 0, "ids at their own price"
+    whole = scoring.measure_equal_bits(lm, Replay(), prompts, CONFIG, text, told.heard)
+    assert whole["equal_bits_honoured"].value == whole["equal_bits_f1_kept"].value == 1, "rows carry every id"
+    assert whole["gain_over_equal_bits"].value < 0
+
+
+# --- C1 and C4 -----------------------------------------------------------------------------------------------------
+
+
+def test_truncation_at_equal_bytes_is_measured_whatever_baselines_are_asked_for(root) -> None:
+    run = ran(root, "C1", "baselines=[]")
+    metrics = run.read_json(RunDir.METRICS)
+    assert {"equal_bits_f1", "equal_bits_f1_kept", "gain_over_equal_bits"} <= set(metrics)
+    assert controls(run)["equal_bits_honoured"] is Outcome.PASS
+    assert any(c.metric == "equal_bits_honoured" for c in STUDY.phase("C2").gate.criteria)
+
+
+def test_vectors_that_are_fed_twice_are_caught(root, monkeypatch) -> None:
+    inject = MemoryTokens.inject
+    monkeypatch.setattr(
+        MemoryTokens, "inject", lambda self, lm, sent: Injected(inject(self, lm, sent).rows_MD.repeat(2, 1))
+    )
+    run = ran(root, "C4")
+    found = controls(run)
+    assert run.read_json(RunDir.METRICS)["ratio_honoured"]["value"] == 0
+    assert (found["ratio_honoured"], found["tokens_per_vector"]) == (Outcome.INVALID, Outcome.INVALID)
+
+
+def test_more_vectors_than_the_claim_is_about_are_no_evidence_for_it(root) -> None:
+    found = controls(ran(root, "C4", "ratio=2.0"))
+    assert (found["ratio_honoured"], found["tokens_per_vector"]) == (Outcome.PASS, Outcome.INVALID)
+
+
+# --- another context under one's own question ----------------------------------------------------------------------
+
+
+def test_another_context_stands_under_ones_own_question(world) -> None:
+    _, prompts, _ = world
+    mixed = scoring.with_other_contexts(prompts, 0)
+    contexts = {p.context_ids: p.question.group for p in prompts}
+    longest = max(len(p.ids) for p in prompts)
+    for own, other in zip(prompts, mixed, strict=True):
+        assert (other.prefix_ids, other.suffix_ids, other.question) == (own.prefix_ids, own.suffix_ids, own.question)
+        (group,) = {g for ids, g in contexts.items() if ids[: len(other.context_ids)] == other.context_ids}
+        assert group != own.question.group
+        assert len(other.ids) <= longest
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def test_no_more_caches_are_held_than_are_answered_at_once(world, monkeypatch) -> None:
+    lm, prompts, _ = world
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most, fed_by = [], scoring.fed_by
+
+    def counted(*given):
+        fed, sent = fed_by(*given)
+        alive.add(fed.cache)
+        gc.collect()
+        most.append(len(alive))
+        return fed, sent
+
+    monkeypatch.setattr(scoring, "fed_by", counted)
+    way = KvPruning(2.0, prefix=prompts[0].prefix_ids)
+    told = scoring.answered(lm, way, prompts, CONFIG)
+    assert max(most) == CONFIG.batch < len(prompts)
+    whole = scoring.tell(lm, way, prompts, CONFIG)
+    assert max(most) >= len(prompts), "what keeps all of them is seen by this count"
+    assert told.heard == whole.heard
+    assert told.bits == [way.bits(sent) for sent in whole.sent]
+
+
+# --- ways ----------------------------------------------------------------------------------------------------------
+
+
+def test_pooled_rows_and_pooled_states_are_what_they_are_called(world) -> None:
+    lm, prompts, _ = world
+    known = ways.known_of(lm, prompts)
+    rows, states = (ways.MAKERS[name](4.0, known) for name in ("pooled_rows", "mean_pooled_states"))
+    assert isinstance(rows, MeanPooled)
+    assert isinstance(states, MeanPooled)
+    assert (rows.layer, states.layer) == (0, 2)
+    assert "mean_pooled" not in ways.MAKERS
+
+
+def test_four_bits_a_number_are_half_of_eight(world) -> None:
+    lm, prompts, _ = world
+    ids = [asking.ids_of(lm, p) for p in prompts]
+    each = {name: ways.MAKERS[name](2.0, ways.Known()).fit(lm, ids, seed=0) for name in ("pca_int8", "pca_int4")}
+    bits = {name: way.bits(way.compress(lm, ids[0])) / len(ids[0]) for name, way in each.items()}
+    assert bits == {"pca_int8": 16 * 8 + 16, "pca_int4": 16 * 4 + 16}
+
+
+def test_trained_compressors_stand_beside_the_others_and_decide_nothing(root) -> None:
+    files = [ran(root, "C1", "ratio=4").path / reconstruction.ADAPTER, ran(root, "C4").path / sequences.COMPRESSOR]
+    before = [file.read_bytes() for file in files]
+    run = ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]", f"trained=[{files[0]},{files[1]}]")
+    points = [(row["compressor"], row["ratio"]) for row in run.read_json("frontier.json")]
+    assert points == [("truncation", 2), ("trained_adapter", 4), ("trained_memory_tokens", 4)]
+    metrics = run.read_json(RunDir.METRICS)
+    assert {"ratio_keeping_80_trained_adapter", "ratio_keeping_80_trained_memory_tokens"} <= set(metrics)
+    assert metrics["ratio_keeping_80"] == metrics["ratio_keeping_80_truncation"]
+    assert metrics["ratio_honoured"]["value"] == 1
+    assert [file.read_bytes() for file in files] == before
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (["missing"], "missing.safetensors holds no compressor"),
+        (["pca", "same"], "same.safetensors is another pca at ratio 2; name one"),
+        (["empty"], "empty context, which has no ratio"),
+        (["wide"], "trained_pca at ratio 4 was made for another model than tiny"),
+    ],
+)
+def test_files_that_cannot_be_asked_are_refused_in_one_line(files, line, root, tmp_path, world) -> None:
+    lm, prompts, _ = world
+    ids = [asking.ids_of(lm, p) for p in prompts]
+    pca = Pca(2.0).fit(lm, ids, seed=0)
+    table_VD = torch.cat((lm.table_VD, lm.table_VD), 1)
+    twice = SimpleNamespace(table_VD=table_VD, device=lm.device, vocab_size=lm.vocab_size, dimension=2 * lm.dimension)
+    wide = Pca(4.0).fit(twice, ids, seed=0)
+    made = {"pca": pca, "same": pca, "empty": frontier.EmptyContext(), "wide": wide}
+    for name, each in made.items():
+        each.save(tmp_path / f"{name}.safetensors")
+    named = ",".join(str(tmp_path / f"{name}.safetensors") for name in files)
+    before = set(root.rglob("*"))
+    with pytest.raises(ValueError, match=line) as caught:
+        ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]", f"trained=[{named}]")
+    assert "\n" not in str(caught.value)
+    assert set(root.rglob("*")) == before
+
+
+# --- how far -------------------------------------------------------------------------------------------------------
+
+
+def points_of(*kept: tuple[float, float, float, float]) -> list[Point]:
+    return [Point("x", ratio, {"f1_kept": Estimate(value, low, high, 9, "c")}) for ratio, low, value, high in kept]
+
+
+def test_a_ratio_that_holds_to_the_end_is_a_lower_bound_and_says_so() -> None:
+    falling = points_of((2, 0.96, 0.97, 1), (4, 0.5, 0.6, 0.7))
+    holding = points_of((2, 0.96, 0.97, 1), (4, 0.92, 0.97, 1))
+    perhaps = points_of((2, 0.96, 0.97, 1), (4, 0.5, 0.8, 0.91))
+    assert largest_ratio(falling, 0.9).unit == "ratios"
+    assert largest_ratio(holding, 0.9).unit == "ratios, right-censored"
+    assert (largest_ratio(holding, 0.9).value, largest_ratio(holding, 0.9).low) == (4, 4)
+    assert largest_ratio(perhaps, 0.9).unit == "ratios, right-censored", "the interval's end is not known"
+    assert largest_ratio(perhaps, 0.9).value == 2
+    assert largest_ratio(points_of((2, 0.1, 0.2, 0.3)), 0.9).unit == "ratios"
+    assert frontier.label("x", holding) == "x (≥ 95 % to the end)"
+    assert frontier.label("x", falling) == "x"
+
+
+def test_the_picture_says_which_ratios_are_lower_bounds(root) -> None:
+    run = ran(root, "C3", "ratios=[1.0]", "compressors=[truncation]")
+    caption = json.loads((run.figures / "captions.json").read_text())["frontier.png"]
+    assert "only a lower bound" in caption
+    assert run.read_json(RunDir.METRICS)["ratio_keeping_95_truncation"]["unit"] == "ratios, right-censored"
