@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tiny_models import ARCHITECTURES, JOINED
+from tiny_models import ARCHITECTURES, UNKNOWN
 from torch import nn
 
 from inscape.nn.audio_tokens import AudioTokens
 from inscape.nn.fusion import KINDS, Fusion, FusionConfig
 
 TOY = FusionConfig(layers=(1, 2), rank=4, alpha=8.0, heads=2, head_width=8)
-# Models whose queries are not apart can hear in two ways only.
-CASES = [(k, a) for k in KINDS for a in ARCHITECTURES if a not in JOINED or k in ("prefix", "gated_cross_attention")]
+# Models whose queries cannot be told can hear in two ways only.
+CASES = [(k, a) for k in KINDS for a in ARCHITECTURES if a not in UNKNOWN or k in ("prefix", "gated_cross_attention")]
 
 
 def made(kind: str, model: Any, **changes: Any) -> Fusion:

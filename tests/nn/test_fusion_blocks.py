@@ -7,9 +7,11 @@ import pytest
 import torch
 from fusion_worlds import awake, clips, counted, logits, prompts
 from tiny_models import tiny_model
+from torch import nn
 from torch.nn import functional
 
 from inscape.nn.audio_tokens import AudioTokens
+from inscape.nn.decoder_layers import decoder_layers
 from inscape.nn.fusion_blocks import projections_of
 
 
@@ -152,8 +154,63 @@ def test_keys_and_values_are_computed_once_in_a_block(kind: str):
     assert keys == values == [5, *text]
 
 
-def test_layers_whose_maps_are_one_have_no_projections():
-    assert projections_of(tiny_model("gpt2").transformer.h[0], 4) is None
+def split_by_hand(architecture: str, joined: torch.Tensor) -> list[torch.Tensor]:
+    """Queries, keys and values out of what the one map gives, as each model's own code has it."""
+    if architecture == "gpt_neox":
+        return [part.flatten(-2) for part in joined.unflatten(-1, (4, 24)).chunk(3, dim=-1)]
+    keys = 32 if architecture == "gpt2" else 16
+    return list(joined.split([32, keys, keys], dim=-1))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "place", "name"),
+    [
+        ("gpt2", "transformer.h.0.attn", "c_attn"),
+        ("gpt_neox", "gpt_neox.layers.0.attention", "query_key_value"),
+        ("phi3", "model.layers.0.self_attn", "qkv_proj"),
+    ],
+)
+@torch.no_grad()
+def test_a_joined_map_is_told_apart_as_the_model_does(architecture: str, place: str, name: str):
+    model, seen = tiny_model(architecture), []
+    attention = model.get_submodule(place)
+    maps = projections_of(model.get_submodule(place.rpartition(".")[0]), 4)
+    assert maps is not None
+    assert (maps.heads, maps.key_heads, maps.width) == (4, 2 if architecture == "phi3" else 4, 8)
+    x = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(4))
+    handle = maps.query.register_forward_hook(lambda module, args, output: seen.append(output))
+    joined = getattr(attention, name)(x)
+    handle.remove()
+    found = [part(x) for part in (maps.query, maps.key, maps.value)]
+    for part, wanted in zip(found, split_by_hand(architecture, joined), strict=True):
+        torch.testing.assert_close(part, wanted)
+    torch.testing.assert_close(seen[0], found[0])
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "phi3"])
+@torch.no_grad()
+def test_what_zero_init_adds_behind_the_out_map_is_measured(architecture: str):
+    """The meter's added state is what the out map makes of what was added before it."""
+    model, given = tiny_model(architecture), prompts()
+    fusion = awake("zero_init_attention", model, layers=(2,))
+    layer = projections_of(decoder_layers(model)[1], 4)
+    assert layer is not None
+    outs: list[torch.Tensor] = []
+    handle = layer.out.register_forward_hook(lambda module, args, output: outs.append(output))
+    model(**given)
+    with fusion.attached(model, clips(), measure=True) as attached:
+        model(**given)
+        measured = attached.measurements()[2].added_rms
+    handle.remove()
+    wanted = (outs[1] - outs[0]).square().mean(-1).sqrt().mean()
+    assert measured == pytest.approx(float(wanted), rel=1e-3)
+
+
+def test_layers_whose_joined_map_is_not_known_have_no_projections():
+    assert projections_of(decoder_layers(tiny_model("mpt"))[0], 4) is None
+    attention = nn.Module()
+    attention.query_key_value, attention.dense = nn.Linear(32, 48), nn.Linear(32, 32)  # as Falcon's, of one key head
+    assert projections_of(attention, 4) is None
     maps = projections_of(tiny_model("llama").model.layers[0], 4)
     assert maps is not None
     assert (maps.heads, maps.key_heads, maps.width) == (4, 2, 8)

@@ -11,8 +11,9 @@ import torch
 from inscape.pretrained.tiny_language_model import tiny_language_model
 
 APART = ("llama", "opt", "qwen2", "qwen3", "llava")  # q_proj, k_proj and v_proj are linear maps of their own
-JOINED = ("gpt2", "gpt_neox")
-ARCHITECTURES = APART + JOINED
+JOINED = ("gpt2", "gpt_neox", "phi3")  # the three are one map
+UNKNOWN = ("mpt",)  # they are one map that is not known
+ARCHITECTURES = APART + JOINED + UNKNOWN
 VOCABULARY = 64
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -45,6 +46,11 @@ def _made(architecture: str) -> Any:
         return t.GPT2LMHeadModel(t.GPT2Config(vocab_size=VOCABULARY, **sizes, bos_token_id=None, eos_token_id=None))
     if architecture == "gpt_neox":
         return t.GPTNeoXForCausalLM(t.GPTNeoXConfig(**SIZES, intermediate_size=48, initializer_range=0.3))
+    if architecture == "phi3":
+        return t.Phi3ForCausalLM(t.Phi3Config(**SIZES, **GROUPED))
+    if architecture == "mpt":
+        sizes = {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64, "initializer_range": 0.3}
+        return t.MptForCausalLM(t.MptConfig(vocab_size=VOCABULARY, **sizes))
     if architecture == "opt":
         return t.OPTForCausalLM(t.OPTConfig(**SIZES, ffn_dim=48, word_embed_proj_dim=32, init_std=0.3))
     if architecture == "qwen2":

@@ -44,6 +44,7 @@ from inscape.nn.fusion_blocks import (
     projections_of,
     straight_clamp,
 )
+from inscape.nn.fusion_joined import matrix_of
 from inscape.nn.fusion_meter import Measurement, Meter
 from inscape.nn.fusion_prefix import PrefixReader
 
@@ -53,7 +54,10 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Attached", "Fusion", "FusionConfig"]
 
 KINDS = ("prefix", "gated_cross_attention", "zero_init_attention", "lora_cross_attention")
-ON_OWN_MAPS = ("zero_init_attention", "lora_cross_attention")  # of the layer: these need them apart
+ON_OWN_MAPS = (
+    "zero_init_attention",
+    "lora_cross_attention",
+)  # of the layer: these have to tell queries, keys and values
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Fusion(nn.Module):
     """All that is trained between projector and model: one block for each chosen layer, or the one gate of prefix.
 
     strength multiplies every gate and may be set between any two passes; 0 shuts it off. ValueError if a layer does
-    not exist, or the kind needs a layer's q_proj, k_proj and v_proj and the model has them in one.
+    not exist, or the kind needs a layer's maps of queries, keys and values and cannot tell them in this model.
     """
 
     def __init__(self, config: FusionConfig, model: nn.Module) -> None:
@@ -300,7 +304,7 @@ class Attached:
             if added:
                 added_BTI, weight_BHKT = added.pop()
                 with torch.no_grad():
-                    added_BTD = nn.functional.linear(added_BTI, maps.out.weight.to(added_BTI.dtype))
+                    added_BTD = nn.functional.linear(added_BTI, matrix_of(maps.out).to(added_BTI.dtype))
                 self._measure(number, state_of(output), added_BTD, self._fusion.gain * block.gate_value(), weight_BHKT)
 
         hooks = [maps.query.register_forward_hook(catch), maps.out.register_forward_pre_hook(add)]
@@ -336,7 +340,10 @@ def _block(config: FusionConfig, model: nn.Module, layer: nn.Module) -> nn.Modul
     maps = projections_of(layer, text_config(model).num_attention_heads)
     if maps is None:
         others = " or ".join(kind for kind in KINDS if kind not in ON_OWN_MAPS)
-        raise ValueError(f"{config.kind} needs q_proj, k_proj, v_proj; {type(model).__name__} has none: use {others}")
+        raise ValueError(
+            f"{config.kind} needs q_proj, k_proj, v_proj, or the three in one as GPT-2, GPT-NeoX or Phi-3 have them; "
+            f"{type(model).__name__} has neither: use {others}"
+        )
     if config.kind == "zero_init_attention":
         return ZeroInitAttention(maps)
     residual = (config.residual_init, config.residual_max)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inscape.nn.attention import FeedForward, attention_weights, init_linear, padding_bias
+from inscape.nn.fusion_joined import joined_maps_of
 from inscape.nn.lora import LowRankMap
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ class Heard(NamedTuple):
 
 
 def projections_of(layer: nn.Module, heads: int) -> Projections | None:
-    """The maps called q_proj, k_proj, v_proj and o_proj or out_proj of a layer; None where queries are not apart."""
+    """The maps called q_proj, k_proj, v_proj and o_proj or out_proj of a layer, or the parts of one that are known to
+    `fusion_joined`; None where there are neither.
+    """
     for part in layer.modules():
         query, key, value = (getattr(part, name, None) for name in ("q_proj", "k_proj", "v_proj"))
         out = getattr(part, "o_proj", None) or getattr(part, "out_proj", None)
@@ -94,6 +97,8 @@ def projections_of(layer: nn.Module, heads: int) -> Projections | None:
             key_heads = key.out_features // width  # type: ignore[union-attr]
             query_norm, key_norm = getattr(part, "q_norm", None), getattr(part, "k_norm", None)
             return Projections(query, key, value, out, query_norm, key_norm, heads, key_heads, width)
+        if (joined := joined_maps_of(part, heads)) is not None:
+            return Projections(*joined[:4], None, None, heads, joined.key_heads, joined.width)
     return None
 
 
