@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inscape.data.sounds import world
 from inscape.data.sounds.world import (
     ATTRIBUTES,
     COUNTS,
@@ -182,6 +183,27 @@ def test_f1_by_hand():
     assert attribute_f1("two loud clicks, then a long rising tone", scene) == pytest.approx(1 / 7)
     assert attribute_f1("two loud clicks together with a long rising tone", scene) == pytest.approx(6 / 7)
     assert attribute_f1("a dog barks", scene) == 0.0
+
+
+def test_attributes_that_are_left_out_are_missed_and_the_rest_counts():
+    scene = parse_caption("a long rising tone, then two loud clicks")
+    with pytest.raises(ValueError, match="is no event with all its attributes"):
+        parse_caption("a rising tone, then two clicks")
+    assert attribute_f1("a rising tone, then two clicks", scene) == pytest.approx(2 * 5 / (5 + 7))
+    assert attribute_f1("a rising tone, then two quiet clicks", scene) == pytest.approx(2 * 5 / (6 + 7))
+    assert attribute_f1("a rising tone", scene) == pytest.approx(2 * 2 / (2 + 7))
+    assert attribute_f1("two clicks", scene) == 0.0, "they are not what comes first"
+    assert attribute_f1("a loud rising tone", scene) == 0.0, "no such tone is in the world"
+    both = parse_caption("a long rising tone together with two loud clicks")
+    assert attribute_f1("two clicks", both) == attribute_f1("a rising tone", both) == pytest.approx(2 * 2 / (2 + 7))
+
+
+@given(any_scene, st.integers(0, WORDINGS - 1))
+def test_what_a_whole_caption_states_is_its_scene(scene: SoundScene, wording: int):
+    relation, said = world._parsed(caption(scene, wording), world._stated_by_phrase())
+    assert relation == scene.relation
+    whole = [frozenset((n, getattr(e, n)) for n in ("kind", "count", *world.KINDS[e.kind])) for e in scene.events]
+    assert said == whole or (relation == "while" and said[::-1] == whole)
 
 
 def test_f1_takes_the_better_order_where_there_is_none():

@@ -2,8 +2,8 @@
 
 Captions of recordings are opinions: a model may be right and score nothing. Here a scene is one group of equal sounds
 (an event), or two events one after the other ("then") or at the same time ("while"), and a caption states all of it
-and nothing else. `parse_caption` is the exact inverse of `caption`, so that a generated caption can be marked attribute
-by attribute, in any wording. `synthesis.py` makes the sound.
+and nothing else. `parse_caption` is the exact inverse of `caption`, in any wording; `attribute_f1` marks a generated
+caption attribute by attribute, and takes one that leaves some out. `synthesis.py` makes the sound.
 
 An event has exactly the attributes of its kind, and each has two values that lie far apart in sound:
     tone: length, pitch        rising tone, falling tone: length        buzz, noise burst: length, loudness
@@ -14,10 +14,11 @@ held-out clip holds two events that no training clip puts together. Scenes of on
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import permutations, product
+from itertools import combinations, permutations, product
+from typing import TypeVar
 
 import numpy as np
 
@@ -190,15 +191,33 @@ def captions(scene: SoundScene) -> tuple[str, ...]:
     return tuple(caption(scene, wording) for wording in range(WORDINGS))
 
 
+def _phrases(event: Event, values: tuple[str, ...]) -> Iterator[str]:
+    """Every way to say an event with these of its values, in any order."""
+    nouns = [noun[event.count > 1] for noun in _NOUNS[event.kind]]
+    for order in permutations(_VALUE_WORDS[value] for value in values):
+        yield from map(" ".join, product(_COUNT_WORDS[event.count], *order, nouns))
+
+
 @cache
 def _events_by_phrase() -> dict[str, Event]:
-    """Every way to say every event, the adjectives in any order."""
+    """Every way to say every event, with all its attributes."""
     found: dict[str, Event] = {}
     for event in EVENTS:
-        nouns = [noun[event.count > 1] for noun in _NOUNS[event.kind]]
-        for order in permutations(_VALUE_WORDS[value] for value in _values(event)):
-            for words in product(_COUNT_WORDS[event.count], *order, nouns):
-                assert found.setdefault(" ".join(words), event) is event, f"two events are said {' '.join(words)!r}"
+        for phrase in _phrases(event, _values(event)):
+            assert found.setdefault(phrase, event) is event, f"two events are said {phrase!r}"
+    return found
+
+
+@cache
+def _stated_by_phrase() -> dict[str, frozenset[tuple[str, object]]]:
+    """What every way to say an event states of it, attributes left out: "two clicks" says kind and count."""
+    found: dict[str, frozenset[tuple[str, object]]] = {}
+    for event in EVENTS:
+        owned = KINDS[event.kind]
+        for names in (some for count in range(len(owned) + 1) for some in combinations(owned, count)):
+            stated = frozenset((name, getattr(event, name)) for name in ("kind", "count", *names))
+            for phrase in _phrases(event, tuple(getattr(event, name) for name in names)):
+                assert found.setdefault(phrase, stated) == stated, f"two things are said {phrase!r}"
     return found
 
 
@@ -221,41 +240,55 @@ def parse_caption(text: str) -> SoundScene:
 
     Capitals, commas, stops and spaces are forgiven, words are not: each event needs all its attributes.
     """
+    relation, events = _parsed(text, _events_by_phrase())
+    return SoundScene(*events, relation=relation)
+
+
+Said = TypeVar("Said")
+
+
+def _parsed(text: str, known: Mapping[str, Said]) -> tuple[str | None, list[Said]]:
+    """The relation, and what is known of each phrase in it; ValueError where no template fits."""
     bare = _bare(text)
-    known = _events_by_phrase()
     odd: list[str] = []
     for relation, pattern in _patterns() if len(bare) <= _LONGEST else ():
         if found := pattern.fullmatch(bare):
             phrases = [found[slot] for slot in sorted(found.groupdict())]
             unknown = [phrase for phrase in phrases if phrase not in known]
             if not unknown:
-                return SoundScene(*(known[phrase] for phrase in phrases), relation=relation)
+                return relation, [known[phrase] for phrase in phrases]
             odd.append(min(unknown, key=len))
     reason = f"{min(odd, key=len)!r} is no event with all its attributes" if odd else f"{len(bare)} characters"
     raise ValueError(f"not a sound caption: {reason}; expected such as {caption(SoundScene(EVENTS[0]))!r}")
 
 
-def _attributes(scene: SoundScene, *, swapped: bool = False) -> set[tuple[int, str, object]]:
+Stated = frozenset[tuple[str, object]]  # (attribute, value) of one event
+
+
+def _attributes(events: list[Stated], relation: str | None, *, swapped: bool = False) -> set[tuple[int, str, object]]:
     """(slot, attribute, value); the relation is an attribute of the second event."""
-    found: set[tuple[int, str, object]] = {(1, "relation", scene.relation)} if scene.relation else set()
-    for slot, event in enumerate(scene.events):
-        found |= {(slot ^ swapped, name, getattr(event, name)) for name in ("kind", "count", *KINDS[event.kind])}
-    return found
+    found: set[tuple[int, str, object]] = {(1, "relation", relation)} if relation else set()
+    return found | {(slot ^ swapped, *each) for slot, stated in enumerate(events) for each in stated}
 
 
 def attribute_f1(predicted_caption: str, scene: SoundScene) -> float:
     """F1, in [0, 1], over the attributes (event, attribute, value) of a caption; 0 where it does not parse.
 
-    Where either scene has no order ("while"), its events count in the order that fits better.
+    A caption may leave attributes out, as "a rising tone, then two clicks" does: they are missed, and what it states
+    counts. Where either scene has no order ("while"), its events count in the order that fits better.
     """
     try:
-        predicted = parse_caption(predicted_caption)
+        relation, said = _parsed(predicted_caption, _stated_by_phrase())
     except ValueError:
         return 0.0  # by definition: a caption of another language says nothing of this scene
-    true = _attributes(scene)
-    orders = (False, True) if "while" in (predicted.relation, scene.relation) else (False,)
-    said = [_attributes(predicted, swapped=order) for order in orders]
-    return max(2 * len(true & one) / (len(true) + len(one)) for one in said)
+    whole = [
+        frozenset((name, getattr(event, name)) for name in ("kind", "count", *KINDS[event.kind]))
+        for event in scene.events
+    ]
+    true = _attributes(whole, scene.relation)
+    orders = (False, True) if "while" in (relation, scene.relation) else (False,)
+    stated = [_attributes(said, relation, swapped=order) for order in orders]
+    return max(2 * len(true & one) / (len(true) + len(one)) for one in stated)
 
 
 # ------------------------------------------------------------------------------------------------- splits and draws
