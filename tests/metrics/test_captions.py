@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inscape.core.estimate import proportion
 from inscape.metrics.bleu import bleu
 from inscape.metrics.captions import (
     coco_rouge_l,
@@ -211,6 +212,17 @@ def test_nonsense_is_refused(candidates, of_clips, groups, message):
     with pytest.raises(ValueError, match=message) as refusal:
         measure_captions(candidates, of_clips, frequencies=None, groups=groups)
     assert "\n" not in str(refusal.value)
+
+
+def test_of_groups_too_none_stuck_is_no_certainty():
+    said = [f"a dog barks {i}" for i in range(40)]
+    groups = [i // 4 for i in range(40)]
+    found, wilson = degenerate_share(said, groups=groups, unit="recordings"), proportion(0, 10, "recordings")
+    assert (found.value, found.n, found.unit) == (0, 10, "recordings")
+    assert found.high == pytest.approx(wilson.high)
+    assert found.high > 0.2
+    some = degenerate_share(["" if i < 20 else each for i, each in enumerate(said)], groups=groups, unit="recordings")
+    assert some.low <= proportion(5, 10, "recordings").low < 0.5 < some.high
 
 
 def test_one_text_is_no_list_of_captions():

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -102,12 +103,18 @@ def spider(
 def degenerate_share(
     candidates: Sequence[str], *, groups: Sequence[Hashable] | None = None, unit: str = "clips"
 ) -> Estimate:
-    """Share of captions that are stuck, as `degenerate` finds; with Wilson's interval, of groups a bootstrap one."""
+    """Share of captions that are stuck, as `degenerate` finds; with Wilson's interval.
+
+    Of groups a bootstrap one, and no narrower than Wilson's of as many groups: where none is stuck a bootstrap would
+    claim certainty.
+    """
     check_groups(groups, len(candidates))
     stuck = [bool(degenerate(caption)) for caption in _listed(candidates)]
     if groups is None:
         return proportion(sum(stuck), len(stuck), unit)
-    return mean_over_questions([float(is_stuck) for is_stuck in stuck], groups=groups, unit=unit)
+    found = mean_over_questions([float(is_stuck) for is_stuck in stuck], groups=groups, unit=unit)
+    wilson = proportion(round(found.value * found.n), found.n, unit)
+    return replace(found, low=min(found.low, wilson.low), high=max(found.high, wilson.high))
 
 
 def distinct_share(
