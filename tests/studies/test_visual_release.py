@@ -15,17 +15,17 @@ from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoderConfig
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, load_codec, save_codec
 from inscape.studies.visual.paraphrasing import meaning_of
-from inscape.studies.visual.release import limits, main
+from inscape.studies.visual.release import card, limits, main
 from inscape.studies.visual.sources import DataConfig, open_source
 
 GATE = Gate([Criterion("found", at_least=0.5), Criterion("found", at_least=0.9, source="calibrated")])
 
 
-def finished(root, phase, inputs, metrics):
+def finished(root, phase, inputs, metrics, **env):
     run = RunDir.create(root, "visual", phase, "small", "0a1b2c3d", 0)
     asked = {"format": 1, "study": "visual", "phase": phase, "preset": "small", "seed": 0, "device": "cpu"}
     asked |= {"overrides": {}, "remedies": [], "despite_gate": None, "git_commit": "c0ffee", "fingerprint": "0a1b2c3d"}
-    run.write_json(RunDir.ENV, asked | {"inputs": {code: str(of.path) for code, of in inputs.items()}})
+    run.write_json(RunDir.ENV, asked | env | {"inputs": {code: str(of.path) for code, of in inputs.items()}})
     run.write_json(RunDir.GATE, GATE.to_json())
     run.write_json(RunDir.METRICS, {name: estimate.to_json() for name, estimate in metrics.items()})
     run.write_json(RunDir.VERDICT, GATE.judge(metrics).to_json())
@@ -50,6 +50,51 @@ def test_the_card_tells_gates_and_figures_and_the_weights_load(tmp_path):
     for name, value in shipped.model.state_dict().items():
         assert torch.allclose(value, model.state_dict()[name], atol=2e-3, rtol=2e-3), name
     assert (tmp_path / "visual-small.safetensors").stat().st_size < 0.6 * (last.path / CODEC_WEIGHTS).stat().st_size
+
+
+@pytest.fixture
+def ladder(tmp_path):
+    """Makes P4 and P5 with changes of what P4 was asked for; returns P5."""
+    tokenizer = open_source(DataConfig()).tokenizer
+    sizes = LatentEncoderConfig(vocab=tokenizer.vocab_size, d=16, layers=1, heads=2, ffn=16, head="light", coarse=4)
+    model = LatentCodec(sizes, LatentCodecConfig(d=16, heads=2, ffn=16, patch=8, reader_layers=0, decoder_layers=1))
+
+    def make(**env):
+        good = {"found": exact(1.0, 9, "scenes")}
+        first = finished(tmp_path / "runs", "P4", {"P0": finished(tmp_path / "runs", "P0", {}, good)}, good, **env)
+        last = finished(tmp_path / "runs", "P5", {"P4": first}, good)
+        save_codec(TrainedCodec(model, tokenizer), last.path / CODEC_WEIGHTS)
+        return last
+
+    return make
+
+
+def commands(text):
+    return re.findall(r"^      (.*)$", text, re.M)
+
+
+def test_the_card_has_a_command_for_each_run_that_made_the_weights(ladder):
+    plain = [f"inscape run visual.{phase} --preset small --seed 0" for phase in ("P0", "P4", "P5")]
+    text = card(ladder())
+    assert commands(text) == plain
+    assert "| P0 |" not in text, "its gate is about the corpus"
+    changed = ladder(
+        overrides={"training.fit.lr": 0.001, "others": "a b.txt"},
+        remedies=[1, 0],
+        about={"remedies": ["let the encoder move", "train longer"]},
+    )
+    asked = f"{plain[1]} training.fit.lr=0.001 'others=a b.txt' --remedy  # taken: train longer; let the encoder move"
+    assert commands(card(changed)) == [plain[0], asked, plain[2]]
+
+
+def test_no_card_is_made_of_a_run_that_was_pushed_past_a_gate(ladder, tmp_path, capsys):
+    last = ladder(despite_gate="to see")
+    assert main([str(last.path), "--out", str(tmp_path / "weights")]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        r"release: \S+ was pushed past a shut gate \(to see\); give a run whose gates were open\n", said
+    )
+    assert not (tmp_path / "weights").exists()
 
 
 def test_the_card_says_which_sentences_are_mostly_not_read_back():

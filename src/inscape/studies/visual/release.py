@@ -6,6 +6,7 @@ python -m inscape.studies.visual.release RUN --out src/inscape/weights
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,13 +36,18 @@ SHOWN = (
 
 
 def card(run: RunDir) -> str:
-    """The model card, in Markdown: data, recipe, commits, gates, limits."""
-    env = run.read_json(RunDir.ENV)
+    """The model card, in Markdown: data, recipe, commits, gates, limits.
+
+    ValueError if a run of the ladder was pushed past a shut gate.
+    """
+    env, ladder = run.read_json(RunDir.ENV), _ladder(run)
     parameters = sum(p.numel() for p in load_codec(run.path).model.parameters())
     rows = []
-    for step in _ladder(run):
-        verdict = judge(step)
+    for step in ladder:
         made = step.read_json(RunDir.ENV)
+        if made["phase"] == "P0":  # it looks at the corpus, and trains nothing
+            continue
+        verdict = judge(step)
         commit = str(made.get("git_commit", "unknown"))[:12]
         commit += " and changes that were not committed" if made.get("git_dirty") else ""
         outcomes = f"{verdict.outcome_of('plan')} | {verdict.outcome_of('calibrated')}"
@@ -61,7 +67,10 @@ training split leaves out 5.6 % of the combinations of colour, shape and relatio
     codec = VisualCodec.from_pretrained()
     codec.decode(codec.encode(["a red ball is on the blue block"]))
 
-* Recipe: `inscape run visual --preset {env["preset"]} --seed {env["seed"]}`, phases P1 to P5
+* Recipe, a command a phase, each at its commit below:
+
+{chr(10).join(f"      {_command(step)}" for step in ladder)}
+
 * Weights: {parameters:,} parameters, float16 of the running average after P5; made by
   `python -m inscape.studies.visual.release`
 * Licence: Apache-2.0, as the package
@@ -96,13 +105,27 @@ grammar, which does not make it what was said.
 
 
 def _ladder(run: RunDir) -> list[RunDir]:
-    """The runs that this one builds on, P1 first, and itself."""
+    """The runs that this one builds on, P0 first, and itself; ValueError if one was pushed past a shut gate."""
     found, at = [run], run
     while inputs := at.read_json(RunDir.ENV)["inputs"]:
         at = RunDir.open(next(iter(inputs.values())))
-        if at.read_json(RunDir.ENV)["phase"] != "P0":
-            found.insert(0, at)
+        found.insert(0, at)
+    for step in found:
+        if why := step.read_json(RunDir.ENV)["despite_gate"]:
+            raise ValueError(f"{step.path} was pushed past a shut gate ({why}); give a run whose gates were open")
     return found
+
+
+def _command(step: RunDir) -> str:
+    """What was typed for a run, its remedies in words behind it."""
+    env = step.read_json(RunDir.ENV)
+    words = ["inscape", "run", f"{env['study']}.{env['phase']}", "--preset", env["preset"], "--seed", str(env["seed"])]
+    words += [f"{key}={value}" for key, value in env["overrides"].items()]
+    if not env["remedies"]:
+        return shlex.join(words)
+    why = env.get("about", {}).get("remedies", [])
+    taken = "; ".join(why[i] if i < len(why) else f"number {i}" for i in env["remedies"])
+    return f"{shlex.join([*words, '--remedy'])}  # taken: {taken}"
 
 
 def release(run: RunDir, folder: Path) -> Path:
