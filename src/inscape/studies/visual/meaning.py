@@ -136,6 +136,8 @@ GATE = Gate(
                       "a bag of words cannot tell swaps apart")
             for edit in EDITS
         ),
+        Criterion("told_apart_near_worst", at_least=0.97, source="calibrated", why="the lowest edit where the "
+                  "counterfactual is as near in words as can be: of 200 scenes an interval cannot show more"),
         *(
             Criterion(f"{name}_in_photo_band", at_least=0.8, source="calibrated", why="still a picture, as in P1")
             for name in BANDED
