@@ -272,9 +272,11 @@ MEASURED = {"metrics.json", "verdict.json", "report.html"}
 TRAINED = {"log.jsonl"} | {
     f"checkpoints/step_N/{name}" for name in ("model.safetensors", "ema.safetensors", "optim.safetensors", "state.json")
 }
-LATENTS = {"evaluation_summary.json", "figures/captions.json"} | {
+LATENTS = {"evaluation_summary.json", "figures/captions.json", "metrics.csv"} | {
     f"figures/{name}.png"
     for name in (
+        "steps/step_N_montage",
+        "steps/step_N_spectra",
         "channel_covariance",
         "channel_montage",
         "gradient_histograms",
