@@ -300,6 +300,7 @@ STRUCTURE = (
 ADAPTER = {f"training/{name}" for name in TRAINED} | {
     "adapter.safetensors",
     "answers.json",
+    "questions.json",
     "training/diagnostics.jsonl",
 }
 HORIZONS = ("direction_by_horizon", "likelihood_by_horizon", "worst_frames")
@@ -358,7 +359,8 @@ OWN_FILES = {  # what a phase writes beside what every run has
     | {f"latents_0/{name}" for name in ("latents_index.parquet", "plan.json", "verification.json")}
     | {f"latents_0/shards/00000.{name}" for name in ("energy.npy", "json", "latents.npy")}
     | {"representations.csv", "figures/captions.json", "figures/representations.png"},
-    "prompt-compression.C0": {"answers.json", "ledger.json", "figures/captions.json", "figures/ledger.png"},
+    "prompt-compression.C0": {"answers.json", "questions.json"}
+    | {"ledger.json", "figures/captions.json", "figures/ledger.png"},
     "prompt-compression.C1": ADAPTER,
     "prompt-compression.C2": ADAPTER,
     "prompt-compression.C3": {"frontier.json", "frontier.csv", "figures/captions.json", "figures/frontier.png"},
@@ -387,7 +389,7 @@ OWN_FILES = {  # what a phase writes beside what every run has
     }
     | {"figures/captions.json", "figures/fixes.png"},
     "prompt-compression.C4": {f"training/{name}" for name in TRAINED}
-    | {"answers.json", "sequence_compressor.safetensors"},
+    | {"answers.json", "questions.json", "teacher.json", "sequence_compressor.safetensors"},
 }
 
 

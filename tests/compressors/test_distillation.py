@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from planted_recall import examples, random_model
 from torch import Tensor, nn
 
+from inscape.compressors import teaching_examples
 from inscape.compressors.distillation import (
     DistillationConfig,
     Objective,
@@ -26,6 +27,7 @@ from inscape.compressors.teaching_examples import (
     batch_of,
     questions_together,
 )
+from inscape.core.rundir import RunDir
 from inscape.pretrained.language_model import LanguageModel
 from inscape.train import FitConfig
 
@@ -205,6 +207,44 @@ def test_the_teacher_answers_for_itself():
         ids = torch.tensor([before.prefix + before.context + before.suffix])
         told = lm.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=3, do_sample=False)
         assert list(after.answer) == told[0, ids.shape[1] :].tolist()
+
+
+def test_the_teacher_ends_where_the_line_ends():
+    lm = random_model()
+    whole = answered_by_teacher(lm, UNEVEN, max_new_tokens=6, stop_ids=())
+    ended = answered_by_teacher(lm, UNEVEN, max_new_tokens=6, stop_ids=(), until=lambda ids: len(ids) == 2)
+    assert [len(example.answer) for example in whole] == [6] * len(UNEVEN)
+    assert [example.answer for example in ended] == [example.answer[:2] for example in whole]
+
+
+def test_what_the_teacher_said_is_not_asked_again(tmp_path, monkeypatch):
+    lm, told = random_model(), {"max_new_tokens": 3, "stop_ids": [17]}
+    whole = answered_by_teacher(lm, UNEVEN, **told)
+    generate, asked = teaching_examples.generate_rows, []
+
+    def counted(lm, rows, **named):
+        if len(asked) == stop_after:
+            raise KeyboardInterrupt
+        asked.append(len(rows))
+        return generate(lm, rows, **named)
+
+    monkeypatch.setattr(teaching_examples, "generate_rows", counted)
+    monkeypatch.setattr(teaching_examples, "TOGETHER", 2)
+    run, stop_after = RunDir(tmp_path), 1
+    with pytest.raises(KeyboardInterrupt):
+        answered_by_teacher(lm, UNEVEN, run=run, **told)
+    stop_after = 99
+    assert answered_by_teacher(lm, UNEVEN, run=run, **told) == whole
+    assert asked == [2, 1], "the first two were kept"
+    assert answered_by_teacher(lm, UNEVEN, run=run, **told) == whole
+    assert asked == [2, 1], "all of them"
+    for other, more in ((UNEVEN[::-1], told), (UNEVEN, told | {"max_new_tokens": 2})):
+        asked.clear()
+        answered_by_teacher(lm, other, run=run, **more)
+        assert asked == [2, 1], "other examples, or other limits, are asked anew"
+    asked.clear()
+    answered_by_teacher(lm._replace(name="another"), UNEVEN, run=run, **told)
+    assert asked == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -240,8 +240,12 @@ def test_ridge_shrinks_and_directions_without_variance_carry_nothing() -> None:
 def test_a_ratio_is_honoured_or_refused_in_one_line() -> None:
     assert [row_width(576, ratio) for ratio in (1, 2, 8, 72, 576)] == [576, 288, 72, 8, 1]
     for ratio in (0.5, 5, 7.5, 577, math.inf, math.nan):
-        with pytest.raises(ValueError, match=r"does not divide rows of 576 numbers; allowed: 1, 2, 3.*576$"):
+        with pytest.raises(ValueError, match=r"not divide rows of 576 numbers; allowed: 1, 2, 3.*576, or 576 over"):
             row_width(576, ratio)
+    for ratio, nearest, width in ((5, 4.8, 120), (1.1, 1.125, 512), (1.45, 1.44, 400), (577, 576, 1)):
+        with pytest.raises(ValueError, match=rf"the nearest is {nearest} \(576 / {width}\)$"):
+            row_width(576, ratio)
+        assert row_width(576, nearest) == width, "what is named is taken"
     assert [vector_count(tokens, 4) for tokens in (4, 7, 8, 100)] == [1, 1, 2, 25]
     for tokens, ratio in ((3, 4), (3, 0.5), (3, math.nan)):
         with pytest.raises(ValueError, match="cannot be"):

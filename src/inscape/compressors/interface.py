@@ -137,8 +137,14 @@ def row_width(dimension: int, ratio: float) -> int:
     """d = D / ratio, the numbers a row has after row-wise compression. ValueError unless that is a whole number."""
     width = round(dimension / ratio) if math.isfinite(ratio) and ratio >= 1 else 0
     if width < 1 or width * ratio != dimension:
-        allowed = ", ".join(str(n) for n in range(1, dimension + 1) if dimension % n == 0)
-        raise ValueError(f"ratio {ratio:g} does not divide rows of {dimension} numbers; allowed: {allowed}")
+        written = [(float(f"{dimension / d:g}"), d) for d in range(dimension, 0, -1)]
+        allowed = [(each, d) for each, d in written if each * d == dimension]
+        whole = ", ".join(f"{each:g}" for each, _ in allowed if each.is_integer())
+        nearest, d = min(allowed, key=lambda each: abs(each[0] - ratio))
+        raise ValueError(
+            f"ratio {ratio:g} does not divide rows of {dimension} numbers; allowed: {whole}, or {dimension} over any "
+            f"whole number; the nearest is {nearest:g} ({dimension} / {d})"
+        )
     return width
 
 

@@ -8,6 +8,8 @@ Legend: B prompts of a batch, N padded length of a prompt.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,9 +24,12 @@ from inscape.nn.row_generation import generate_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from inscape.core.rundir import RunDir
+    from inscape.nn.row_generation import Until
     from inscape.pretrained.language_model import LanguageModel
 
 __all__ = [
+    "ANSWERS",
     "Example",
     "ExampleBatch",
     "answered_by_teacher",
@@ -33,6 +38,8 @@ __all__ = [
     "questions_together",
 ]
 
+ANSWERS = "teacher.json"  # in a run: the teacher's answers, in ids
+TOGETHER = 512  # examples that the teacher answers before what it said is kept: a few minutes of two CPU cores
 BUCKET = 16  # batches that are sorted by length together: more waste less padding and mix less
 
 
@@ -91,9 +98,27 @@ def batch_members(
 
 
 def answered_by_teacher(
-    lm: LanguageModel, examples: Sequence[Example], *, max_new_tokens: int, stop_ids: Collection[int]
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    *,
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    until: Until | None = None,
+    run: RunDir | None = None,
 ) -> list[Example]:
-    """The examples with the model's own greedy answers to the whole text in place of theirs; see `generate_rows`."""
-    rows = [lm.rows(example.prefix + example.context + example.suffix) for example in examples]
-    answers = generate_rows(lm, rows, max_new_tokens=max_new_tokens, stop_ids=stop_ids)
+    """The examples with the model's own greedy answers to the whole text in place of theirs; see `generate_rows`.
+
+    run: keeps what was answered so far, so that a run that is resumed asks for the rest alone. What is kept counts only
+    for the same examples, model (by its name) and limits.
+    """
+    asked = [lm.name, str(lm.dtype), max_new_tokens, sorted(stop_ids), [example[:3] for example in examples]]
+    about = {"sha256": hashlib.sha256(json.dumps(asked).encode()).hexdigest()}
+    kept = run.read_json(ANSWERS) if run is not None else None
+    answers: list[list[int]] = kept["answers"] if kept is not None and kept["sha256"] == about["sha256"] else []
+    for start in range(len(answers), len(examples), TOGETHER):
+        some = examples[start : start + TOGETHER]
+        rows = [lm.rows(example.prefix + example.context + example.suffix) for example in some]
+        answers += generate_rows(lm, rows, max_new_tokens=max_new_tokens, stop_ids=stop_ids, until=until)
+        if run is not None:
+            run.write_json(ANSWERS, about | {"answers": answers})
     return [example._replace(answer=tuple(ids)) for example, ids in zip(examples, answers, strict=True)]

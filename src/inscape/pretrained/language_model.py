@@ -90,8 +90,15 @@ class LanguageModel(NamedTuple):
             found.update(named if isinstance(named, list | tuple) else () if named is None else (named,))
         return tuple(sorted(found))
 
+    @property
+    def begin_ids(self) -> tuple[int, ...]:
+        """What the tokenizer puts before a text of its own accord: a sign of the beginning, or nothing."""
+        plain, whole = self.encode("a"), list(self.tokenizer("a", verbose=False)["input_ids"])
+        found = (start for start in range(len(whole)) if whole[start : start + len(plain)] == plain)
+        return tuple(whole[: next(found, 0)])
+
     def encode(self, text: str) -> list[int]:
-        """Ids of the text, with no sign added before or after it."""
+        """Ids of the text, with no sign added before or after it; see `begin_ids`."""
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:

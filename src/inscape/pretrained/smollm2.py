@@ -31,7 +31,10 @@ __all__ = ["WHEEL", "Wheel", "cache_folder", "smollm2_folder"]
 
 STALE = 3600.0  # seconds after which a temporary folder belongs to a process that was killed
 MODEL = "model.gguf"
-INSTEAD = "or use a local folder, or a Hugging Face id, of any causal language model instead of smollm2"
+INSTEAD = (
+    "or use a local folder, or a Hugging Face id, of any causal language model instead of smollm2: "
+    "asking.model=FOLDER, in audio-fusion data.model=FOLDER"
+)
 
 
 class Wheel(NamedTuple):

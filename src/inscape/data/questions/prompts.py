@@ -46,11 +46,17 @@ class Prompt(NamedTuple):
 
 
 def build_prompt(
-    question: Question, encode: Callable[[str], Sequence[int]], *, max_tokens: int, on_long: str = "truncate"
+    question: Question,
+    encode: Callable[[str], Sequence[int]],
+    *,
+    max_tokens: int,
+    on_long: str = "truncate",
+    begin: Sequence[int] = (),
 ) -> Prompt:
     """The prompt of a question in at most `max_tokens` tokens.
 
-    encode: text -> ids, adding no special tokens. max_tokens: the model's window less what it is to write. on_long:
+    encode: text -> ids, adding no special tokens. begin: ids in front of all text, such as the sign of the beginning
+    that a model has learned with; part of the prefix. max_tokens: the model's window less what it is to write. on_long:
     "truncate" cuts the end of a context that does not fit, "refuse" is a ValueError. The space after "Context:" belongs
     to the context, since tokenizers join a space with the word behind it. ValueError, one line: a blank question or
     context; question and cues alone leave no room for a token of context; another word for on_long.
@@ -61,10 +67,11 @@ def build_prompt(
         if not getattr(question, name).strip():
             raise ValueError(f"question {question.id!r} has an empty {name}; there is nothing to ask")
     cue = CONTEXT_CUE.rstrip()
-    prefix = tuple(encode(cue))
+    said = tuple(encode(cue))
+    prefix = (*begin, *said)
     context = tuple(encode(f"{CONTEXT_CUE.removeprefix(cue)}{question.context}"))
     suffix = tuple(encode(f"\n{QUESTION_CUE}{question.question}\n{ANSWER_CUE}"))
-    if not (prefix and context and suffix):
+    if not (said and context and suffix):
         raise ValueError(f"question {question.id!r}: the tokenizer gives no ids for a part of its prompt")
     room = max_tokens - len(prefix) - len(suffix)
     if room < 1:

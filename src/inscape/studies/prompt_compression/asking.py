@@ -8,16 +8,19 @@ Legend: T tokens of a prompt, D width of the embedding table.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inscape.compressors.controls import check_groups
 from inscape.compressors.interface import Compressed, Compressor
+from inscape.core.rundir import RunDir
 from inscape.data.questions import Prompt, Question, build_prompt, draw_scene_questions, squad_subset
 from inscape.data.questions.prompts import answer_of
 from inscape.data.questions.squad import names_a_file, never_trained_on
@@ -45,6 +48,7 @@ __all__ = [
     "fed_by",
     "held_out_questions",
     "ids_of",
+    "keep_questions",
     "listen",
     "listen_to_text",
     "open_model",
@@ -161,6 +165,16 @@ def _is_file(path: str) -> bool:
     return bool(path) and names_a_file(path)
 
 
+def keep_questions(run: RunDir, data: QuestionData, asking: AskingConfig, train: Sequence[Prompt]) -> None:
+    """What was trained on and what is asked about, by number and hash, as questions.json; whatever counts as right."""
+
+    def told(questions: Sequence[Question]) -> dict[str, Any]:
+        return {"questions": len(questions), "sha256": hashlib.sha256(json.dumps(questions).encode()).hexdigest()}
+
+    held_out = held_out_questions(data, asking.questions)
+    run.write_json("questions.json", {"train": told([p.question for p in train]), "held_out": told(held_out)})
+
+
 def open_model(asking: AskingConfig, device: str) -> LanguageModel:
     """The frozen language model, its linear maps packed for reading."""
     lm = open_language_model(asking.model, device=pick_device(device), dtype=asking.dtype)
@@ -175,7 +189,7 @@ def prompts_of(lm: LanguageModel, questions: Sequence[Question], asking: AskingC
     error.
     """
     room = min(asking.max_tokens, lm.window) - asking.new_tokens
-    prompts = [build_prompt(question, lm.encode, max_tokens=room) for question in questions]
+    prompts = [build_prompt(question, lm.encode, max_tokens=room, begin=lm.begin_ids) for question in questions]
     long = [prompt for prompt in prompts if prompt.dropped]
     if not long:
         return prompts

@@ -18,6 +18,7 @@ Cost: quick about a minute on 2 CPU cores once the model is there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,7 @@ from inscape.studies.prompt_compression.asking import (
     check_asking,
     held_out_questions,
     ids_of,
+    keep_questions,
     open_model,
     prompts_of,
     training_questions,
@@ -84,6 +86,19 @@ class Config:
             raise ValueError(f"widths={self.widths} are out of range; allowed: one or more numbers from 1 on")
 
 
+OFFICIAL = (  # answer, gold answers, F1 and exact match by the official script of SQuAD 1.1
+    ("The red ball.", ("a red ball",), 1.0, 1.0),
+    ("red red red", ("red ball",), 0.4, 0.0),  # of sets 2 / 3
+    ("red ball red ball", ("red ball",), 2 / 3, 0.0),  # of sets 1
+    ("ball", ("ball ball ball ball",), 0.4, 0.0),  # the gold answer is a multiset too
+    ("benched", ("fined and benched", "benched"), 1.0, 1.0),  # of the first alone 1 / 2
+    ("two red", ("red", "two red balls", "blue"), 0.8, 0.0),
+    ("everything green there is", ("green",), 0.4, 0.0),  # it holds the answer
+    ("", ("red",), 0.0, 0.0),
+    ("", ("the",), 0.0, 1.0),  # no word is shared, and nothing differs
+    ("blue cube", ("red ball",), 0.0, 0.0),
+)
+
 TEXT_F1 = Criterion("text_f1", at_least=0.1, source="calibrated", why="a model that cannot answer from the text has "
                     "nothing to lose")  # fmt: skip
 
@@ -97,6 +112,8 @@ GATE = Gate(
                   "returns new tokens only: cutting the prompt's length off them leaves every answer empty"),
         Criterion("id_equivalence", at_least=1, role="control", source="calibrated", why="a projected row is a "
                   "function of its id; a receiver with the table reads every token, whatever the width"),
+        Criterion("score_official", at_least=1, role="control", source="calibrated", why="answers with known official "
+                  "scores, scored as runs are: words counted as a set, or one gold answer alone, are other scores"),
         TEXT_F1,
         Criterion("gain_of_context", at_least=0.05, source="calibrated", why="F1 with the context less F1 without: "
                   "answers from memory survive any compression"),
@@ -117,6 +134,17 @@ def replay(lm: LanguageModel, prompts: Sequence[Prompt], text: Heard, asking: As
         for prompt, ids in zip(prompts, text.ids, strict=False)
     ]
     return exact(sum(same) / len(same), len(same), "prompts")
+
+
+def score_official() -> Estimate:
+    """Share of the answers of OFFICIAL that score as SQuAD's official script has it, by each way runs are scored."""
+    right = 0
+    for answer, gold, f1, exact_match in OFFICIAL:
+        prompt = Prompt((), 0, 0, Question("", "", "", gold, ""))
+        scores = score_answers([answer], [gold])
+        given = (scores.f1.value, scores.exact_match.value, *f1_of_each(Heard([[]], [answer]), [prompt]))
+        right += all(math.isclose(one, other) for one, other in zip(given, (f1, exact_match, f1), strict=True))
+    return exact(right / len(OFFICIAL), len(OFFICIAL), "answers")
 
 
 def questions_cut(lm: LanguageModel, prompts: Sequence[Prompt]) -> Estimate:
@@ -205,6 +233,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     metrics = {
         "replay_identical": replay(lm, prompts[: config.replayed], text, config.asking),
         "questions_cut": questions_cut(lm, prompts),
+        "score_official": score_official(),
         "nothing_written": exact(1 - written / len(given), len(given), "prompts"),
         **id_equivalence(lm, prompts, train, widths),
         **{f"text_{name}": value for name, value in measure_answers(text, text, prompts).items()},
@@ -220,6 +249,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     context.run.write_json("ledger.json", costs)
     draw_ledger(context.run, costs)
     keep_answers(context.run, prompts, {"text": text.answers, "empty": empty.answers})
+    keep_questions(context.run, config.data, config.asking, train)
     return metrics
 
 

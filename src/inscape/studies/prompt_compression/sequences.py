@@ -6,8 +6,8 @@ low-rank adapters (Hu et al. 2021), so that the same model without adapters, fed
 foretells what it would have foretold from the text (PISCO, Louis et al. 2025). Its teacher's answers are its own greedy
 ones to the text, or the gold ones.
 
-Beside it: the context's first tokens at the same number of vectors, pooled rows that nobody trained, another context's
-vectors, and no context at all.
+Beside it: the context's first tokens at the same number of vectors and at the same bits, pooled rows that nobody
+trained, another context's vectors under one's own question, and no context at all.
 
 A negative result would mean that so few vectors do not hold what a question may ask, or that so little training does
 not find how to write them.
@@ -30,11 +30,12 @@ from inscape.compressors.teaching_examples import Example, answered_by_teacher
 from inscape.compressors.truncation import EqualVectors
 from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.core.gate import Criterion, Gate
+from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.questions import Prompt
 from inscape.metrics.kept_share import mean_difference
 from inscape.nn.lora import linear_sizes
-from inscape.pretrained.language_model import LanguageModel
+from inscape.pretrained.language_model import LanguageModel, line_is_over
 from inscape.stopping import part_of
 from inscape.studies.prompt_compression.asking import (
     Asked,
@@ -45,20 +46,27 @@ from inscape.studies.prompt_compression.asking import (
     check_asking,
     check_contexts,
     check_groups_of,
+    keep_questions,
     open_model,
     prompts_of,
     training_questions,
 )
 from inscape.studies.prompt_compression.instrument import replay
-from inscape.studies.prompt_compression.reconstruction import REPLAYED, loss_over_first, shuffled
+from inscape.studies.prompt_compression.reconstruction import REPLAYED, loss_over_first
 from inscape.studies.prompt_compression.scoring import (
     UNIT,
+    alone_of,
     f1_of_each,
     groups_of,
     keep_answers,
     measure_answers,
     measure_divergence,
+    measure_equal_bits,
+    places_taken,
+    ratio_honoured,
     tell,
+    with_other_contexts,
+    without_text_f1,
 )
 
 __all__ = ["COMPRESSOR", "GATE", "PHASE", "Config"]
@@ -110,8 +118,18 @@ GATE = Gate(
         Criterion("replay_identical", at_least=1, role="control", source="calibrated", why="fed its own rows, the "
                   "model must write what it writes when fed ids"),
         Criterion("text_f1", at_least=0.1, role="control", source="calibrated", why="a share of nothing is no share"),
+        Criterion("gain_of_context", at_least=0.05, role="control", source="calibrated", why="F1 with the context less "
+                  "F1 with an empty one: answers from memory survive any compression"),
+        Criterion("tokens_per_vector", at_least=4, role="control", source="calibrated", why="counted on what is fed: "
+                  "the claims are about a quarter of the vectors, and more of them keep more"),
+        Criterion("ratio_honoured", at_least=1, role="control", source="calibrated", why="share of contexts in whose "
+                  "place as few rows are fed as the ratio says"),
+        Criterion("travels_alone", at_least=1, role="control", source="calibrated", why="a receiver that looks at the "
+                  "source was told what nobody sent"),
         Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="another context's vectors "
                   "must answer no better than none"),
+        Criterion("equal_bits_honoured", at_least=1, role="control", source="calibrated", why="truncation at equal "
+                  "bytes gets the ids that the same bits carry: more would outdo, fewer flatter what it stands beside"),
     )
 )  # fmt: skip
 
@@ -152,16 +170,19 @@ def check_usable(prompts: Sequence[Prompt], config: Config) -> None:
     check_groups_of(prompts)
 
 
-def examples_of(lm: LanguageModel, prompts: Sequence[Prompt], config: Config) -> list[Example]:
-    """Prompts with the answers that teach, those without one left out; too short contexts as well."""
+def examples_of(lm: LanguageModel, prompts: Sequence[Prompt], config: Config, run: RunDir) -> list[Example]:
+    """Prompts with the answers that teach, those without one left out; too short contexts as well.
+
+    The teacher's own end where those end that are compared with them, and are kept in `run`.
+    """
     examples = [
         Example(p.prefix_ids, p.context_ids, p.suffix_ids, tuple(lm.encode(p.question.answers[0])))
         for p in prompts
         if len(p.context_ids) >= config.ratio
     ]
     if config.teacher == "own":
-        asking = config.asking
-        examples = answered_by_teacher(lm, examples, max_new_tokens=asking.new_tokens, stop_ids=lm.end_ids)
+        told = {"max_new_tokens": config.asking.new_tokens, "stop_ids": lm.end_ids, "until": line_is_over(lm)}
+        examples = answered_by_teacher(lm, examples, run=run, **told)
     return [example for example in examples if example.answer]
 
 
@@ -171,10 +192,13 @@ def measure(
     """What the gate asks, and the answers by the name of who gave them."""
     (prompts, text), asking = asked, config.asking
     groups, told = groups_of(prompts), tell(lm, trained, prompts, asking)
+    bits, tokens = [trained.bits(sent) for sent in told.sent], [sent.tokens for sent in told.sent]
+    numbers = [sum(tensor.numel() for tensor in sent.tensors.values()) for sent in told.sent]
+    places = [places_taken(trained, prompt, fed) for prompt, fed in zip(prompts, told.fed, strict=True)]
     beside = {
         "truncated": tell(lm, EqualVectors(config.ratio), prompts, asking).heard,
         "pooled_rows": tell(lm, MeanPooled(config.ratio), prompts, asking).heard,
-        "shuffled": shuffled(lm, told, prompts, asking, seed),
+        "shuffled": tell(lm, trained, with_other_contexts(prompts, seed), asking).heard,
         "empty": tell(lm, EmptyContext(), prompts, asking).heard,
     }
 
@@ -185,11 +209,15 @@ def measure(
         **measure_answers(told.heard, text, prompts),
         "text_f1": measure_answers(text, text, prompts)["f1"],
         **{f"{name}_f1": measure_answers(heard, text, prompts)["f1"] for name, heard in beside.items()},
+        **measure_equal_bits(lm, trained, prompts, asking, text, told.heard, bits),
         "gain_over_truncation": gain(told.heard, beside["truncated"]),
+        "gain_of_context": gain(text, beside["empty"]),
         "shuffled_gain": gain(beside["shuffled"], beside["empty"]),
         "next_token_kl": measure_divergence(lm, told.fed, text, prompts),
-        "bits_per_token": bootstrap_mean([trained.bits(sent) / sent.tokens for sent in told.sent], "prompts"),
-        "tokens_per_vector": bootstrap_mean([sent.tokens / sent.vectors for sent in told.sent], "prompts"),
+        "bits_per_token": bootstrap_mean([b / t for b, t in zip(bits, tokens, strict=True)], "prompts"),
+        "tokens_per_vector": bootstrap_mean([t / max(1, p) for t, p in zip(tokens, places, strict=True)], "prompts"),
+        "ratio_honoured": ratio_honoured(lm, trained, prompts, places, numbers),
+        "travels_alone": exact(float(alone_of(lm, trained, prompts)), 1, "pairs of prompts"),
         "replay_identical": replay(lm, prompts[:REPLAYED], text, asking),
     }
     answers = {name: heard.answers for name, heard in beside.items()}
@@ -204,13 +232,14 @@ def run(context: Context) -> Mapping[str, Estimate]:
     questions = training_questions(config.data, config.train, context.seed, config.per_context)
     train = prompts_of(lm, questions, config.asking)
     asked = ask(lm, config.data, config.asking, lambda prompts: check_usable(prompts, config))
-    examples = examples_of(lm, train, config)
+    examples = examples_of(lm, train, config, context.run)
     with part_of(context.run, "training") as part:
         trained = untrained(config, layers).distilled(lm, examples, config.training, seed=context.seed, run=part)
         falls = loss_over_first(part)
     trained.save(context.run.path / COMPRESSOR)
     metrics, answers = measure(lm, trained, config, asked, context.seed)
     keep_answers(context.run, asked.prompts, answers)
+    keep_questions(context.run, config.data, config.asking, train)
     return metrics | {"loss_over_first": falls, "examples": exact(len(examples), len(examples), "questions")}
 
 
@@ -221,6 +250,7 @@ PHASE = Phase(
     config=Config,
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
+    gate_for=lambda config: without_text_f1(GATE, config.asking),
     run=run,
     needs=("C0",),
     remedies=REMEDIES,
