@@ -654,6 +654,11 @@ def test_a_run_compares_every_variant_with_the_whole(whole: RunDir):
     assert {row["variant"] for row in rows} == {"full", "again", "anew", "noise_grid"}
     row = next(r for r in rows if (r["variant"], r["metric"]) == ("noise_grid", "rouge_l"))
     assert float(row["loss"]) == pytest.approx(metrics["loss_of_rouge_l_in_noise_grid"]["value"], abs=1e-5)
+    told = next(r for r in rows if (r["variant"], r["metric"]) == ("again", "told_apart_colour"))
+    assert float(told["low"]) <= float(told["value"]) <= float(told["high"])
+    assert float(told["loss_low"]) <= float(told["loss"]) <= float(told["loss_high"])
+    costs = {row["metric"] for row in rows if row["variant"] == "anew" and not row["low"]}
+    assert {"parameters", "seconds_a_step", "trained_a_second", "encoded_a_second", "decoded_a_second"} <= costs
     assert not list(whole.path.rglob("checkpoints/*"))
 
 
