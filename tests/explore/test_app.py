@@ -169,6 +169,18 @@ def test_what_cannot_be_drawn_is_refused(client: TestClient, sampling: TestClien
     assert "there is no latent prior beside these weights" in refused(client, "sample")["error"]
 
 
+@pytest.mark.parametrize("spoilt", [b"no safetensors", None])
+def test_a_prior_that_is_damaged_or_gone_names_no_path_of_this_machine(spoilt: bytes | None, tmp_path: Path):
+    codec = sampling_codec(tmp_path)
+    (prior,) = tmp_path.glob("*prior.safetensors")
+    prior.unlink() if spoilt is None else prior.write_bytes(spoilt)
+    with TestClient(build_app(codec, tmp_path / "runs"), base_url="http://127.0.0.1:8765") as client:
+        assert refused(client, "sample") == {
+            "error": "the latent prior beside these weights cannot be drawn from; start the page again to see why",
+            "field": "",
+        }
+
+
 def test_each_field_names_itself(client: TestClient):
     assert refused(client, "encode", sentence="")["field"] == "sentence"
     assert refused(client, "compare", first=SENTENCE, second=" ")["field"] == "second"

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sampling_codec import sampling_weights
 
 from inscape.cli import main
 from inscape.explore import server
@@ -103,3 +104,16 @@ def test_what_cannot_be_is_refused_in_one_line(
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert said in err
+
+
+def test_a_prior_that_is_damaged_is_refused_before_the_page_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(server.uvicorn, "Server", lambda _: pytest.fail("it must not be served"))
+    weights = sampling_weights(tmp_path)
+    (prior,) = tmp_path.glob("*prior.safetensors")
+    prior.write_bytes(b"no safetensors")
+    assert main(["explore", "--port", "0", "--weights", str(weights)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert prior.name in err

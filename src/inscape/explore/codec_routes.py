@@ -29,6 +29,7 @@ __all__ = ["CodecAnswers", "codec_routes"]
 
 MOST_STEPS = 33  # of an interpolation
 DRAWN_STEPS, MOST_DRAWN_STEPS = 30, 100  # from noise to a latent
+NO_DRAWING = "the latent prior beside these weights cannot be drawn from; start the page again to see why"
 MOST_SHOWN = 20  # paraphrases at a time
 ROUNDS = 2  # of samples: 12 for each that is asked for
 
@@ -230,8 +231,8 @@ class CodecAnswers:
     def _sample_all(self, items: list[tuple[int, int]]) -> Sequence[Any]:
         try:
             return [self._codec.sample(1, steps, seed).latents[0].as_subclass(Tensor) for steps, seed in items]
-        except ValueError as error:
-            return [Refused(str(error)) for _ in items]
+        except ValueError as error:  # of a prior that cannot be read it names the file, which is no visitor's business
+            return [Refused(NO_DRAWING if self._codec.samples else str(error)) for _ in items]
 
     def _told(self, sentence: str, row: list[Candidate], n: int) -> dict[str, Any]:
         few = f"{len(row)} of the {n} paraphrases asked for were found" if len(row) < n else ""
