@@ -14,7 +14,8 @@
 #     MODEL_CONFIG=phase1 LR_PROJECTOR=1e-3 LR_ADAPTER=5e-4 NUM_EPOCHS=20 sbatch scripts/phase1_training.sh
 #
 #     MODEL_CONFIG    phase1, or baseline (which the plan also calls full)
-#     LR_PROJECTOR, LR_ADAPTER, NUM_EPOCHS, TRAIN_BS, GRADIENT_ACCUMULATION_STEPS    as the plan has them
+#     LR_PROJECTOR, LR_ADAPTER, NUM_EPOCHS, TRAIN_BS, GRADIENT_ACCUMULATION_STEPS    as the plan has them; with two
+#                     different rates quick and small take AdamW, as the plan, instead of Muon
 #     SOUNDS, CAPTIONS, HELD_OUT_CAPTIONS    folder of audio, and CSV files as AudioCaps'; without them the sound world
 #     PRESET    full; quick tries the script out
 #     OUT       where runs are kept: runs
@@ -94,6 +95,10 @@ own=()
 [ "$model" = phase1 ] || own+=("model=$model")
 [ -z "${LR_PROJECTOR:-}" ] || own+=("$model.lr_projector=$LR_PROJECTOR")
 [ -z "${LR_ADAPTER:-}" ] || own+=("$model.lr_adapter=$LR_ADAPTER")
+# quick and small take Muon, which knows one learning rate: with two of them it is the plan's own optimizer.
+if [ "${LR_PROJECTOR:-}" != "${LR_ADAPTER:-}" ] && { [ "$preset" = quick ] || [ "$preset" = small ]; }; then
+    own+=("training.fit.optimizer=adamw")
+fi
 [ -z "${NUM_EPOCHS:-}" ] || own+=("training.epochs=$NUM_EPOCHS")
 [ -z "${TRAIN_BS:-}" ] || own+=("training.batch=$TRAIN_BS")
 [ -z "${GRADIENT_ACCUMULATION_STEPS:-}" ] || own+=("training.fit.accumulate=$GRADIENT_ACCUMULATION_STEPS")

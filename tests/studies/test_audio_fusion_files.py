@@ -13,7 +13,10 @@ from test_audio_fusion import STUDY, outcomes, ran, value
 
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
-from inscape.studies.audio_fusion import connectivity
+from inscape.core.runner import Request, run_study
+from inscape.core.study import SMOKE
+from inscape.studies.audio_fusion import connectivity, sounds
+from inscape.studies.audio_fusion.kept_data import describe_split
 from inscape.studies.audio_fusion.measures import class_named as named
 from inscape.studies.audio_fusion.measures import clip_mean, exact_share, share
 from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, clips_of, open_sounds
@@ -122,6 +125,62 @@ def test_broken_files_are_set_aside_counted_and_listed(tmp_path) -> None:
     assert sorted(Path(each["path"]).name for each in listed) == ["1-r10-A.wav", "4-r40-B.wav"]
     assert all(each["reason"] for each in listed)
     assert open_sounds(run, "held_out").size == 7
+
+
+def test_clips_whose_file_is_missing_are_listed_and_counted(tmp_path) -> None:
+    overrides = caption_tables(tmp_path)
+    for name in ("train3_0.wav", "test1_10.wav"):
+        (tmp_path / "audio" / name).unlink()
+    (tmp_path / "audio" / "train4_0.wav").write_bytes(b"no audio")
+    run = ran(tmp_path / "runs", "identity", overrides=overrides)["identity"]
+    assert value(run, "set_aside") == 3
+    listed = {Path(each["path"]).name: each["reason"] for each in run.read_json("quarantine.json")}
+    assert {name for name, reason in listed.items() if reason == "does not exist"} == {"train3_0", "test1_10"}
+    assert listed.keys() == {"train3_0", "test1_10", "train4_0.wav"}
+
+
+def test_clips_that_are_cut_are_counted_and_said(tmp_path, capsys) -> None:
+    overrides = caption_tables(tmp_path)
+    whole = ran(tmp_path / "runs", "identity", overrides=overrides)["identity"]
+    assert value(whole, "cut_share") == 0
+    assert "were cut" not in capsys.readouterr().err
+    seconds_S = np.zeros(RATE) + 0.1 * np.random.default_rng(5).normal(size=RATE)
+    for i in range(3):
+        soundfile.write(tmp_path / "audio" / f"test{i}_0.wav", np.roll(seconds_S, 100 * i) * (i + 1) / 4, RATE)
+    run = ran(tmp_path / "runs", "identity", overrides=overrides)["identity"]
+    assert value(run, "cut_share") == pytest.approx(3 / 30)
+    assert run.read_json("data.json")["held_out"]["cut"] == 3
+    assert "3 of 30 clips are longer than data.seconds=0.5 and were cut" in capsys.readouterr().err
+
+
+def test_clips_that_are_not_watched_are_trained_on(tmp_path, monkeypatch) -> None:
+    folder = class_folder(tmp_path / "sounds")
+    data = SoundConfig(path=str(folder))
+    splits = {split: {c.clip_id for c in sounds._listed(data, split)} for split in sounds.SPLITS}
+    assert [len(splits[split]) for split in sounds.SPLITS] == [22, 2, 8]
+    monkeypatch.setattr(sounds, "WATCHED_OF_FILES", 1)
+    fewer = {split: {c.clip_id for c in sounds._listed(data, split)} for split in sounds.SPLITS}
+    assert [len(fewer[split]) for split in sounds.SPLITS] == [23, 1, 8]
+    assert fewer["train"] | fewer["validation"] == splits["train"] | splits["validation"]
+    assert not fewer["train"] & fewer["validation"]
+
+
+def test_the_sounds_of_a_run_have_digests_that_later_phases_keep(tmp_path) -> None:
+    runs = ran(tmp_path, "identity", "connectivity", "fixes")
+    kept = runs["identity"].read_json("data.json")
+    assert kept["train"]["clips"] == 32
+    assert runs["connectivity"].read_json("data.json") == runs["fixes"].read_json("data.json") == kept
+    assert ran(tmp_path, "identity")["identity"].read_json("data.json") == kept
+    request = Request(preset=SMOKE, device="cpu", root=tmp_path, seed=1)
+    (other,) = run_study(STUDY, [STUDY.phase("identity")], request, lambda line: None, lambda run: None)
+    for split, each in other.read_json("data.json").items():
+        assert each["captions_sha256"] != kept[split]["captions_sha256"]
+        assert each["features_sha256"] != kept[split]["features_sha256"]
+    clips = runs["identity"].read_json("clips_train.json")
+    clips["captions"][0][0] += "!"
+    changed = describe_split(clips, runs["identity"].path / "features_train.npy")
+    assert changed["captions_sha256"] != kept["train"]["captions_sha256"]
+    assert changed["features_sha256"] == kept["train"]["features_sha256"]
 
 
 def test_a_split_of_broken_files_is_answered_with_the_first_reason_and_a_list(tmp_path) -> None:

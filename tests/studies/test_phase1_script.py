@@ -10,6 +10,7 @@ import pytest
 
 from inscape.core.config import with_overrides
 from inscape.studies import study
+from inscape.studies.audio_fusion.identity import check_rates
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "phase1_training.sh"
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -54,6 +55,25 @@ def test_the_plans_variables_reach_the_config() -> None:
     assert config.model == "baseline"
     assert (config.baseline.lr_projector, config.baseline.lr_adapter) == (3e-4, 2e-4)
     assert (config.training.epochs, config.training.batch, config.training.fit.accumulate) == (7, 2, 64)
+
+
+@pytest.mark.parametrize("preset", ["quick", "small", "full"])
+@pytest.mark.parametrize(
+    "rates", [{"LR_PROJECTOR": "1e-3", "LR_ADAPTER": "5e-4"}, {"LR_ADAPTER": "5e-4"}, {"LR_PROJECTOR": "1e-3"}]
+)
+def test_two_learning_rates_are_possible_in_every_preset(preset: str, rates: dict[str, str]) -> None:
+    *_, last = commands(PRESET=preset, **rates)
+    phase = study("audio-fusion").phase("phase1")
+    config = with_overrides(phase.preset(preset), [word for word in last[3:] if "=" in word])
+    check_rates(config)
+    assert config.training.fit.optimizer == "adamw"
+
+
+def test_one_learning_rate_leaves_the_presets_optimizer() -> None:
+    *_, last = commands(PRESET="quick", LR_PROJECTOR="1e-3", LR_ADAPTER="1e-3")
+    config = with_overrides(study("audio-fusion").phase("phase1").preset("quick"), [w for w in last[3:] if "=" in w])
+    check_rates(config)
+    assert config.training.fit.optimizer == "muon"
 
 
 def test_a_corpus_goes_to_every_phase_and_a_stopped_run_is_continued() -> None:

@@ -79,6 +79,7 @@ class LoadedClips(NamedTuple):
     waveform_NS: Float[np.ndarray, "N S"]  # float32, zeros after the end of a shorter clip
     length_N: Int[np.ndarray, " N"]  # samples before that end
     quarantined: tuple[Quarantined, ...]
+    cut: int = 0  # how many of the clips were longer, by more than a hundredth
 
 
 def read_audiocaps(table: Path | str, folder: Path | str | None) -> Manifest:
@@ -163,6 +164,7 @@ def load_clips(clips: Sequence[SoundClip], rate: int, seconds: float) -> LoadedC
         raise ValueError(f"rate is {rate} Hz and seconds {seconds}; allowed: a rate above 0, and above 0 to 3600 s")
     samples = round(rate * seconds)
     kept, waves, lengths, quarantined = [], [], [], []
+    cut = 0
     for clip in clips:
         if clip.path is None:
             quarantined.append(Quarantined(clip.clip_id, "has no file"))
@@ -176,8 +178,9 @@ def load_clips(clips: Sequence[SoundClip], rate: int, seconds: float) -> LoadedC
         kept.append(clip)
         waves.append(wave_S)
         lengths.append(min(len(read), samples))
+        cut += len(read) > 1.01 * samples
     waveform_NS = np.stack(waves) if waves else np.zeros((0, samples), np.float32)
-    return LoadedClips(tuple(kept), waveform_NS, np.array(lengths, dtype=np.int64), tuple(quarantined))
+    return LoadedClips(tuple(kept), waveform_NS, np.array(lengths, dtype=np.int64), tuple(quarantined), cut)
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:

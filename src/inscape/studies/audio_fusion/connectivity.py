@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase, Remedy
@@ -28,7 +30,7 @@ from inscape.studies.audio_fusion.listener import (
     ListenerConfig,
     save_listener,
 )
-from inscape.studies.audio_fusion.measures import exact_share, gate_0_difference, gradient_norms, layer_figures
+from inscape.studies.audio_fusion.measures import exact_share, gate_0_difference, gradient_norms, layer_figures, numbers
 from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, clips_of, others
 from inscape.studies.audio_fusion.training import TrainingConfig
 from inscape.studies.audio_fusion.trial import (
@@ -108,11 +110,11 @@ def run(context: Context) -> Mapping[str, Estimate]:
     few = bench.train.first(config.clips)
     trained = train_trial(bench._replace(train=few), config.listener, config.training, context.run, context.seed)
     save_listener(trained.listener, config.listener, bench.encoder, context.run.path / LISTENER)
-    norms = gradient_norms(bench.lm, trained)
+    norms = gradient_norms(bench.lm, trained.last, trained.batch)
     layers = layer_figures(bench.lm, trained.listener, trained.batch)
-    context.run.write_json("layers.json", layers)
+    context.run.write_json("layers.json", numbers(layers | norms))
     return by_heart(bench, trained.listener, few) | {
-        "smallest_gradient_norm": exact(min(norms.values()), 1, "training"),
+        "smallest_gradient_norm": exact(float(np.min([*norms.values()])), 1, "training"),
         "gate_0_difference": gate_0_difference(bench.lm, trained.listener, few, bench.language.prompt),
         **bench_controls(bench),
         "loss_over_first": loss_over_first(trained.losses),

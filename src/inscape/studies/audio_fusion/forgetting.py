@@ -87,6 +87,11 @@ def perplexity_ratio(heard: list[float], frozen: list[float]) -> Estimate:
     return Estimate(math.exp(found.value), math.exp(found.low), math.exp(found.high), found.n, "texts")
 
 
+def largest_ratio(heard: list[float], frozen: list[float]) -> Estimate:
+    """Of each text's perplexity over the frozen model's the largest; not measured where one is no number."""
+    return exact(math.exp(np.max(np.subtract(heard, frozen))), len(frozen), "texts")
+
+
 def with_other_sounds(bench: Bench, listener: Listener, own: np.ndarray, kind: str) -> dict[str, Estimate]:
     """What the captions of a variant lose when other clips are heard; `own`: CIDEr of each clip with its own sound."""
     held_out = bench.held_out
@@ -113,7 +118,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         listener = train_trial(bench, config.listener, training, context.run, context.seed, part=kind).listener
         losses = text_losses(bench.lm, listener, texts, bench.held_out, batch)
         silent = text_losses(bench.lm, listener, texts, bench.held_out, batch, silent=True)
-        without.append(exact(math.exp(max(a - b for a, b in zip(silent, frozen, strict=True))), len(texts), "texts"))
+        without.append(largest_ratio(silent, frozen))
         cider = cider_by(bench, listener)
         gain[kind] = cider - deaf
         metrics |= {
@@ -127,7 +132,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
         }
         if kind in HEARD_BY_EAR:
             metrics |= with_other_sounds(bench, listener, cider, kind)
-    metrics["ratio_without_audio"] = max(without, key=lambda each: each.value)
+    metrics["ratio_without_audio"] = exact(float(np.max([each.value for each in without])), len(texts), "texts")
     found = {kind: (metrics[f"perplexity_ratio_{kind}"], metrics[f"cider_{kind}"]) for kind in RETENTIONS}
     draw_retention(context.run, found)
     return metrics | bench_controls(bench)

@@ -31,6 +31,7 @@ from inscape.nn.fusion import Fusion, FusionConfig
 from inscape.pretrained.language_model import LanguageModel, line_is_over
 from inscape.studies.audio_fusion.kept_encoder import KeptEncoder, check_same_encoder
 from inscape.studies.audio_fusion.language import begin_ids
+from inscape.studies.audio_fusion.memory import in_batches
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of, statistics_of
 
 __all__ = [
@@ -181,16 +182,19 @@ def write_captions(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[str]:
-    """A caption for each of `count` clips: greedy, or sampled at a temperature above 0. Only new words are returned."""
-    written: list[str] = []
+    """A caption for each of `count` clips: greedy, or sampled at a temperature above 0. Only new words are returned.
+
+    batch: clips side by side, fewer where memory does not suffice.
+    """
     asked, _ = caption_ids(lm, prompt, [])
     draw = torch.Generator().manual_seed(seed)
-    for first in range(0, count, batch):
-        last = min(count, first + batch)
+
+    def some(first: int, last: int) -> list[str]:
         with hearing(lm, listener, heard(first, last)):
             new = _write(lm, asked, last - first, new_tokens, temperature, draw)
-        written += [lm.decode(ids).strip().split("\n")[0].strip() for ids in new]
-    return written
+        return [lm.decode(ids).strip().split("\n")[0].strip() for ids in new]
+
+    return in_batches(count, batch, some)
 
 
 def _write(
@@ -234,17 +238,18 @@ def log_probabilities(
 ) -> list[float]:
     """Log probability of each whole caption behind the prompt, in nats, its end included."""
     asked, ids = caption_ids(lm, prompt, captions)
-    found: list[float] = []
-    for first in range(0, len(captions), batch):
-        some = ids[first : first + batch]
-        ids_BN, counted_BN = side_by_side(asked, some)
-        ids_BN, counted_BN = ids_BN.to(lm.device), counted_BN.to(lm.device)
-        with hearing(lm, listener, heard(first, first + len(some))):
+
+    def some(first: int, last: int) -> list[float]:
+        ids_BN, counted_BN = (each.to(lm.device) for each in side_by_side(asked, ids[first:last]))
+        with hearing(lm, listener, heard(first, last)):
             states_BND = caption_states(lm, ids_BN)
+        found = []
         for states_ND, ids_N, counted_N in zip(states_BND, ids_BN, counted_BN, strict=True):
             logits_MV = lm.model.get_output_embeddings()(states_ND[:-1][counted_N[1:]]).float()
             found.append(-float(nn.functional.cross_entropy(logits_MV, ids_N[counted_N], reduction="sum")))
-    return found
+        return found
+
+    return in_batches(len(captions), batch, some)
 
 
 def side_by_side(asked: Sequence[int], captions: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ Legend: B batch, T frames, F features, N tokens.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ from inscape.studies.audio_fusion.listener import (
     write_captions,
 )
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of, others
-from inscape.studies.audio_fusion.training import CaptionBatch, Trained, caption_loss
+from inscape.studies.audio_fusion.training import CaptionBatch, caption_loss
 
 __all__ = [
     "LISTENING",
@@ -61,6 +62,8 @@ __all__ = [
     "logit_difference",
     "measure_listening",
     "measure_spider",
+    "numbers",
+    "open_gates",
     "prefers_right_clip",
     "scores",
     "share",
@@ -69,6 +72,7 @@ __all__ = [
 UNIT = "clips"
 CONSTANTS = 200  # training captions of which the best constant one is chosen
 COMPARED = 16  # clips whose logits are compared
+OPEN = 0.1  # how far a gate is opened at least where it is measured what comes through
 PERCENT = 100.0  # CIDEr as the tables of papers give it
 
 LISTENING = (
@@ -237,14 +241,26 @@ def gate_0_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, pro
         off = logit_difference(lm, listener, sounds, prompt, heard=True)
     finally:
         listener.fusion.strength = strength
-    return exact(max(closed.value, off.value), closed.n, UNIT)
+    return exact(float(np.max([closed.value, off.value])), closed.n, UNIT)  # what is no number stays none
+
+
+def _gates(listener: Listener) -> list[torch.nn.Parameter]:
+    found = [p for name, p in listener.fusion.named_parameters() if "gate" in name.rpartition(".")[2]]
+    assert found, "a fusion without a gate"
+    return found
+
+
+@torch.no_grad()
+def open_gates(listener: Listener) -> None:
+    """Make every gate positive, at least `OPEN`: what a shut one lets through tells nothing of it."""
+    for gate in _gates(listener):
+        gate.copy_(gate.abs().clamp_min(OPEN))
 
 
 @contextmanager
 def _gates_at_0(listener: Listener) -> Iterator[None]:
     """Within, every gate parameter is 0, and the hooks are in place as ever: what they add is what is measured."""
-    gates = [p for name, p in listener.fusion.named_parameters() if "gate" in name.rpartition(".")[2]]
-    assert gates, "a fusion without a gate"
+    gates = _gates(listener)
     kept = [gate.detach().clone() for gate in gates]
     try:
         with torch.no_grad():
@@ -261,7 +277,7 @@ def _gates_at_0(listener: Listener) -> Iterator[None]:
 def half_gate_share(lm: LanguageModel, listener: Listener, batch: CaptionBatch) -> float:
     """What the first layer is given with all gates half as far open, over what it is given with them as they are.
 
-    A half, where a gate does what it says; 1 behind a norm, which undoes it.
+    A half, where a gate does what it says; 1 behind a norm, which undoes it; no number where nothing is added.
     """
     fusion, added = listener.fusion, []
     strength = fusion.strength
@@ -290,17 +306,33 @@ def logit_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prom
     return exact(float((plain_BNV - fused_BNV).detach().abs().max()), len(rows), UNIT)
 
 
-def gradient_norms(lm: LanguageModel, trained: Trained) -> dict[str, float]:
-    """Norm of the caption loss's gradient in projector and fusion, at the last weights."""
-    model = trained.last
-    model.zero_grad(set_to_none=True)
-    caption_loss(lm, model, trained.batch).backward()
-    found = {}
-    for part in ("projector", "fusion"):
-        each = [p.grad for p in getattr(model, part).parameters() if p.grad is not None]
-        found[part] = float(torch.stack([g.float().square().sum() for g in each]).sum().sqrt()) if each else 0.0
-    model.zero_grad(set_to_none=True)
-    return found
+def gradient_norms(lm: LanguageModel, listener: Listener, batch: CaptionBatch) -> dict[str, float]:
+    """Norm of the caption loss's gradient: "projector_gradient_norm", "fusion_gradient_norm" and, of each layer that
+    hears, "layer_8_gradient_norm". Where the loss does not reach, 0.
+    """
+    parts = {"projector": listener.projector, "fusion": listener.fusion}
+    parts |= {f"layer_{number}": block for number, block in listener.fusion.blocks.items()}
+    weights = {id(p): p for part in parts.values() for p in part.parameters()}
+    frozen = [p for p in weights.values() if not p.requires_grad]  # an average's: nothing teaches it
+    with torch.enable_grad():
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            loss = caption_loss(lm, listener, batch)
+            found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+    squares = {key: float(g.float().square().sum()) for key, g in zip(weights, found, strict=True) if g is not None}
+    return {
+        f"{name}_gradient_norm": math.sqrt(sum(squares.get(id(p), 0.0) for p in part.parameters()))
+        for name, part in parts.items()
+    }
+
+
+def numbers(found: Mapping[str, float]) -> dict[str, float | None]:
+    """For a JSON file, which has no word for what is no finite number: null."""
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 @torch.no_grad()

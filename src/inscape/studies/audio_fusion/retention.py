@@ -33,6 +33,7 @@ from inscape.data.epochs import drawn, positions_of
 from inscape.pretrained.language_model import LanguageModel
 from inscape.studies.audio_fusion.language import begin_ids, other_texts
 from inscape.studies.audio_fusion.listener import Listener, caption_states, hearing, side_by_side
+from inscape.studies.audio_fusion.memory import in_batches
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = ["RETENTIONS", "Retention", "moved", "text_ids", "text_losses"]
 RETENTIONS = ("none", "soft", "fisher", "nullspace", "full")
 TEXTS = 512  # sentences of other text that training may look at
 GRADIENTS = 16  # gradients of other text: directions that are left alone, and samples of the Fisher information
+READ_AT_ONCE = 64  # texts that the frozen model reads side by side
 PROBE = 0.05  # how far weights are moved before the gradients of other text are taken, as a standard deviation
 FISHER = 1000.0  # weight of fisher's term at retention_weight 1: the information of one text is about a thousandth
 
@@ -65,6 +67,7 @@ class Retention:
         self._fisher: dict[str, Tensor] = {}
         self._anchor: dict[str, Tensor] = {}
         self._basis: dict[str, Tensor] = {}
+        self._frozen: list[Tensor] = []
 
     @classmethod
     def of(
@@ -83,7 +86,8 @@ class Retention:
         if self._kind in ("soft", "full"):
             rows = drawn(self._seed, len(self._texts), positions_of(step, 0, 1, len(batch.ids_BN)))
             text = self._text([self._texts[i] for i in rows], batch.features_BTF, batch.heard_BT)
-            terms["soft"] = self._weight * self._divergence(listener, text)
+            frozen_MD = torch.cat([self._frozen_states()[i] for i in rows])
+            terms["soft"] = self._weight * self._divergence(listener, text, frozen_MD)
         if self._kind in ("fisher", "full"):
             moved = [
                 (self._fisher[name] * (p - self._anchor[name]).square()).sum()
@@ -112,18 +116,33 @@ class Retention:
         ids_BN, own_BN = side_by_side([], ids)
         return _Text(features_BTF, heard_BT, ids_BN.to(self._lm.device), own_BN.to(self._lm.device))
 
-    def _divergence(self, listener: Listener, text: _Text) -> Tensor:
+    @torch.no_grad()
+    def _frozen_states(self) -> list[Tensor]:
+        """What the frozen model makes of every text, (M, D) each, where a next token is told: computed at first use.
+
+        Always in the same batches, so that a training that is continued gets the same to the last bit.
+        """
+        for at in range(0, len(self._texts) if not self._frozen else 0, READ_AT_ONCE):
+            ids_BN, own_BN = side_by_side([], self._texts[at : at + READ_AT_ONCE])
+            states_BND = caption_states(self._lm, ids_BN.to(self._lm.device))
+            lengths = own_BN.sum(1).tolist()
+            self._frozen += [states_ND[: n - 1].clone() for states_ND, n in zip(states_BND, lengths, strict=True)]
+        return self._frozen
+
+    def _divergence(self, listener: Listener, text: _Text, frozen_MD: Tensor) -> Tensor:
         """KL(frozen || hearing) of the next token, nats a token."""
-        places = (slice(None), slice(None, -1)), text.own_BN[:, 1:]
-        with torch.no_grad():
-            frozen_MV = self._log_chances(None, text)[places[0]][places[1]]
-        heard_MV = self._log_chances(listener, text)[places[0]][places[1]]
+        with hearing(self._lm, listener, (text.features_BTF, text.heard_BT)):
+            heard_MD = caption_states(self._lm, text.ids_BN)[:, :-1][text.own_BN[:, 1:]]
+        heard_MV, frozen_MV = (self._log_chances_of(each) for each in (heard_MD, frozen_MD))
         return functional.kl_div(heard_MV, frozen_MV, log_target=True, reduction="batchmean")
 
     def _log_chances(self, listener: Listener | None, text: _Text) -> Tensor:
         with hearing(self._lm, listener, (text.features_BTF, text.heard_BT)):
             states_BND = caption_states(self._lm, text.ids_BN)
-        return self._lm.model.get_output_embeddings()(states_BND).float().log_softmax(-1)
+        return self._log_chances_of(states_BND)
+
+    def _log_chances_of(self, states: Tensor) -> Tensor:
+        return self._lm.model.get_output_embeddings()(states).float().log_softmax(-1)
 
     def _look(self, listener: Listener, sounds: Sounds) -> None:
         """The gradients of other text near the start, in eval mode: their squares' mean, and an orthonormal basis."""
@@ -177,14 +196,15 @@ def text_losses(
 
     silent: the listener is there, and no frame of any clip.
     """
-    ids, found = text_ids(lm, texts), []
+    ids = text_ids(lm, texts)
     reader = Retention(lm, "none", 0.0, ids, 0)
-    for at in range(0, len(ids), batch):
-        some = ids[at : at + batch]
-        features_BTF, mask_BT = batch_of(sounds, np.arange(at, at + len(some)) % sounds.size)
-        text = reader._text(some, features_BTF, torch.zeros_like(mask_BT) if silent else mask_BT)
-        found += _nll(reader._log_chances(listener, text), text.ids_BN, text.own_BN).tolist()
-    return found
+
+    def some(first: int, last: int) -> list[float]:
+        features_BTF, mask_BT = batch_of(sounds, np.arange(first, last) % sounds.size)
+        text = reader._text(ids[first:last], features_BTF, torch.zeros_like(mask_BT) if silent else mask_BT)
+        return _nll(reader._log_chances(listener, text), text.ids_BN, text.own_BN).tolist()
+
+    return in_batches(len(ids), batch, some)
 
 
 def _nll(log_BNV: Tensor, ids_BN: Tensor, own_BN: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 Three sources: the built-in sound world, which needs nothing; a folder with a sub-folder for each class (as ESC-50); a
 folder of audio with captions in CSV files (as AudioCaps). The first phase reads the sounds, sets broken files aside,
-looks for leaks between the splits, and keeps features in its run; every later phase reads those.
+lists missing ones, counts what is cut, looks for leaks between the splits, and keeps features in its run with a digest
+of all of it; every later phase reads those.
 
 Every phase's config has the same `data`, since overrides given to the whole study are given to each of its phases.
 
@@ -11,6 +12,7 @@ Legend: N clips, B batch, T frames, F width of the encoder's features, S samples
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +25,12 @@ from torch import Tensor
 from inscape.core.rundir import RunDir
 from inscape.data.epochs import epoch_order
 from inscape.data.sounds.leaks import audit_leaks
-from inscape.data.sounds.manifests import SoundClip, load_clips, read_audiocaps, read_classes
+from inscape.data.sounds.manifests import Manifest, SoundClip, load_clips, read_audiocaps, read_classes
 from inscape.data.sounds.synthesis import synthesise
 from inscape.data.sounds.world import SoundScene, captions, scenes
 from inscape.extras import load_extra
 from inscape.pretrained.audio_encoders import AUDIO_ENCODERS, check_name, open_audio_encoder
+from inscape.studies.audio_fusion.kept_data import DATA, describe_split
 from inscape.studies.audio_fusion.kept_encoder import KeptEncoder, figures_of, keep_encoder
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ CLIPS, LEAKS, FEATURES, SILENCE = "clips_{}.json", "leaks.json", "features_{}.np
 QUARANTINE = "quarantine.json"
 AT_ONCE = 64  # clips that are in memory as waveforms
 MEASURED = 2000  # clips whose frames give the statistics
-WATCHED = 64  # validation clips of the built-in world
+WATCHED, WATCHED_OF_FILES = 64, 256  # validation clips of the built-in world; most of them of files
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,10 @@ def open_encoder(data: SoundConfig, device: str) -> AudioCodec:
 
 
 def prepare_sounds(data: SoundConfig, run: RunDir, encoder: AudioCodec, *, seed: int) -> dict[str, Any]:
-    """Features and captions of every split into `run`; what is whole already is left. Returns counts for the report.
+    """Features and captions of every split into `run`; what is whole already is left.
+
+    Returns counts for the report: clips that were `set_aside`, missing files among them; that are `heard`; that were
+    `cut` to data.seconds.
 
     ValueError in one line if a split holds no usable clip, or the encoder does not give what it says.
     """
@@ -180,9 +186,16 @@ def prepare_sounds(data: SoundConfig, run: RunDir, encoder: AudioCodec, *, seed:
             _from_files(listed[split], data, encoder, set_aside) if data.path else _of_world(data, split, seed, encoder)
         )
         _keep_split(run, split, source, data, encoder, set_aside)
-    broken = _broken(run)
+    broken = [*_missing(data), *_broken(run)]
     run.write_json(QUARANTINE, broken)
-    return {"set_aside": len(broken)}
+    found = {
+        split: describe_split(run.read_json(CLIPS.format(split)), run.path / FEATURES.format(split)) for split in SPLITS
+    }
+    run.write_json(DATA, found)
+    heard, cut = (sum(each[name] for each in found.values()) for name in ("clips", "cut"))
+    if cut:
+        print(f"{cut} of {heard} clips are longer than data.seconds={data.seconds:g} and were cut", file=sys.stderr)
+    return {"set_aside": len(broken), "heard": heard, "cut": cut}
 
 
 def open_sounds(run: RunDir, split: str) -> Sounds:
@@ -249,6 +262,7 @@ class _Heard(NamedTuple):
     captions: list[tuple[str, ...]]
     labels: list[str]
     sources: Sequence[str] = ()
+    cut: int = 0  # how many of them were longer
 
 
 def _of_world(data: SoundConfig, split: str, seed: int, encoder: AudioCodec) -> Iterator[_Heard]:
@@ -280,20 +294,28 @@ def _shared_scenes(data: SoundConfig, seed: int) -> int:
 
 
 def _listed(data: SoundConfig, split: str) -> list[SoundClip]:
-    """The clips of files of a split: one in sixteen of the training clips is watched and not trained on."""
-    folder = Path(data.path).expanduser()
-    if data.captions:
-        table = data.held_out_captions if split == "held_out" else data.captions
-        found = list(read_audiocaps(Path(table).expanduser(), folder).clips)
-    else:
-        folds = data.held_out_folds if split == "held_out" else data.train_folds
-        found = list(read_classes(folder, folds=folds).clips)
+    """The clips of files of a split: one in sixteen of the training clips, up to a number, is watched instead."""
+    found = list(_manifest(data, split).clips)
     # Folders of classes come in the order of their classes: a part of them has to hold some of each.
     found = [found[i] for i in epoch_order(0, 0, len(found))]
     if split == "held_out":
         return found[: data.held_out]
-    watched = found[::16]
-    return watched[: 4 * WATCHED] if split == "validation" else [c for i, c in enumerate(found) if i % 16][: data.train]
+    watched = range(0, len(found), 16)[:WATCHED_OF_FILES]
+    return [c for i, c in enumerate(found) if (i in watched) == (split == "validation")][: data.train]
+
+
+def _manifest(data: SoundConfig, split: str) -> Manifest:
+    folder = Path(data.path).expanduser()
+    if data.captions:
+        table = data.held_out_captions if split == "held_out" else data.captions
+        return read_audiocaps(Path(table).expanduser(), folder)
+    return read_classes(folder, folds=data.held_out_folds if split == "held_out" else data.train_folds)
+
+
+def _missing(data: SoundConfig) -> list[dict[str, str]]:
+    """Clips that a table of captions names and whose file is not there."""
+    ids = [each for split in ("train", "held_out") for each in _manifest(data, split).missing] if data.captions else []
+    return [{"path": str(Path(data.path) / each), "reason": "does not exist"} for each in ids]
 
 
 def _from_files(
@@ -306,7 +328,7 @@ def _from_files(
             waves = [wave_S[:length] for wave_S, length in zip(loaded.waveform_NS, loaded.length_N, strict=True)]
             captions, labels = [clip.captions for clip in loaded.clips], [clip.label for clip in loaded.clips]
             sources = [clip.source or clip.clip_id for clip in loaded.clips]
-            yield _Heard(encoder.encode(waves), captions, labels, sources)
+            yield _Heard(encoder.encode(waves), captions, labels, sources, loaded.cut)
 
 
 def _keep_split(
@@ -321,6 +343,7 @@ def _keep_split(
     kept = figures_of(encoder)
     most = kept.frames(data.seconds)
     rows, frames, captions, labels, sources = [], [], [], [], []
+    cut = 0
     for heard in source:
         block_BTF = np.zeros((len(heard.features), most, encoder.dimension), dtype=np.float16)
         for i, latent_TF in enumerate(heard.features):
@@ -332,6 +355,7 @@ def _keep_split(
         captions += heard.captions
         labels += heard.labels
         sources += heard.sources
+        cut += heard.cut
     if not captions:
         run.write_json(QUARANTINE, [*_broken(run), *set_aside])
         first = f", the first because: {set_aside[0]['reason']}" if set_aside else ""
@@ -349,6 +373,7 @@ def _keep_split(
             "is_world": not data.path,
             "sources": sources,
             "set_aside": list(set_aside),
+            "cut": cut,
         },
     )
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,12 +32,14 @@ from inscape.studies.audio_fusion.listener import (
     new_listener,
     side_by_side,
 )
+from inscape.studies.audio_fusion.memory import is_no_memory, next_smaller, release_memory
 from inscape.studies.audio_fusion.retention import RETENTIONS, Retention
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of
 from inscape.train import FitConfig, FitResult, fit
 
 __all__ = [
     "CaptionBatch",
+    "Evaluate",
     "Trained",
     "TrainingConfig",
     "caption_batch",
@@ -48,7 +49,6 @@ __all__ = [
 ]
 
 AUDIT = "audit.json"  # beside each training: how many numbers of each part are trained, and how many frozen
-NO_MEMORY = ("can't allocate memory", "DefaultCPUAllocator")  # torch's words for it where there is no GPU
 Evaluate = Callable[[Listener, int], dict[str, float]]
 
 
@@ -182,21 +182,20 @@ def train_listener(
 
 
 def fit_within_memory(attempt: Callable[[int, int], FitResult], batch: int, accumulate: int) -> FitResult:
-    """attempt(batch, accumulate), with half the batch and twice the gathering each time memory runs out."""
+    """attempt(batch, accumulate), with half the batch and twice the gathering each time memory runs out.
+
+    An odd batch is divided by its smallest factor, so that a step has the same clips. ValueError in one line where
+    memory does not suffice for one clip.
+    """
     while True:
         try:
             return attempt(batch, accumulate)
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and not any(each in str(error) for each in NO_MEMORY):
+            if not is_no_memory(error):
                 raise
-            if batch < 2 or batch % 2:
-                raise ValueError(
-                    f"memory does not suffice for {batch} clips at once, which cannot be halved; use a smaller model, "
-                    "fewer audio tokens, shorter clips, or language.dtype=bfloat16"
-                ) from None
-            batch, accumulate = batch // 2, accumulate * 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        smaller = next_smaller(batch)
+        batch, accumulate = smaller, accumulate * (batch // smaller)
+        release_memory()
         print(
             f"out of memory: {batch} clips at once from here on, gathered {accumulate} times a step; "
             f"as many clips a step as before",

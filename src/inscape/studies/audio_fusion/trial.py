@@ -21,6 +21,7 @@ from inscape.pretrained.audio_encoders import check_name
 from inscape.pretrained.language_model import LanguageModel
 from inscape.stopping import part_of
 from inscape.studies.audio_fusion.identity import Config as IdentityConfig
+from inscape.studies.audio_fusion.kept_data import DATA
 from inscape.studies.audio_fusion.kept_encoder import KeptEncoder, kept_encoder
 from inscape.studies.audio_fusion.language import OWN, LanguageConfig, open_language
 from inscape.studies.audio_fusion.listener import Listener, ListenerConfig, of_sounds, save_listener, write_captions
@@ -33,13 +34,14 @@ from inscape.studies.audio_fusion.measures import (
     layer_figures,
     logit_difference,
     measure_listening,
+    numbers,
     prefers_right_clip,
     scores,
 )
 from inscape.studies.audio_fusion.possible import check_possible, surroundings_of
 from inscape.studies.audio_fusion.reranking import reranked_captions
 from inscape.studies.audio_fusion.sounds import LEAKS, SPLITS, Sounds, features_of_silence, open_sounds
-from inscape.studies.audio_fusion.training import Trained, TrainingConfig, caption_batch, train_listener
+from inscape.studies.audio_fusion.training import Evaluate, Trained, TrainingConfig, caption_batch, train_listener
 
 __all__ = [
     "LISTENER",
@@ -56,6 +58,7 @@ __all__ = [
 
 LISTENER = "listener.safetensors"  # in the run
 TRIED = 64  # validation clips that evaluations write of
+SAID, SHOWN = "said.json", 3  # beside a training: of the first of them what was said, by step
 
 
 class Bench(NamedTuple):
@@ -123,15 +126,7 @@ def train_trial(
     bench: Bench, config: ListenerConfig, training: TrainingConfig, run: RunDir, seed: int, part: str = "training"
 ) -> Trained:
     """Train in a folder of `run`; evaluations write captions of validation clips and look at every layer."""
-    few = bench.validation.first(TRIED)
-    frequencies = DocumentFrequencies.of(bench.train.captions)
-
-    def evaluate(listener: Listener, step: int) -> dict[str, float]:
-        said = captions_by(bench, listener, few)
-        watched = caption_batch(bench.lm, few, range(min(8, few.size)), bench.language.prompt)
-        layers = layer_figures(bench.lm, listener, watched)
-        return {"cider": float(scores(said, few, frequencies).mean())} | layers
-
+    run.write_json(DATA, bench.first.read_json(DATA))
     with part_of(run, part) as folder:
         return train_listener(
             bench.lm,
@@ -141,8 +136,24 @@ def train_trial(
             folder,
             prompt=bench.language.prompt,
             seed=seed,
-            evaluate=evaluate if training.fit.eval_every else None,
+            evaluate=_evaluation(bench, folder) if training.fit.eval_every else None,
         )
+
+
+def _evaluation(bench: Bench, folder: RunDir) -> Evaluate:
+    """CIDEr of validation clips, and of every layer its figures and gradient norm; the first captions are kept."""
+    few = bench.validation.first(TRIED)
+    frequencies = DocumentFrequencies.of(bench.train.captions)
+    watched = caption_batch(bench.lm, few, range(min(8, few.size)), bench.language.prompt)
+
+    def evaluate(listener: Listener, step: int) -> dict[str, float]:
+        said = captions_by(bench, listener, few)
+        rows = [{"reference": few.captions[i][0], "said": said[i]} for i in range(min(SHOWN, few.size))]
+        folder.write_json(SAID, (folder.read_json(SAID) or {}) | {str(step): rows})
+        found = layer_figures(bench.lm, listener, watched) | gradient_norms(bench.lm, listener, watched)
+        return {"cider": float(scores(said, few, frequencies).mean())} | found
+
+    return evaluate
 
 
 def judge_trial(
@@ -152,19 +163,19 @@ def judge_trial(
     lm, listener, held_out, asked = bench.lm, trained.listener, bench.held_out, bench.language
     save_listener(listener, config, bench.encoder, run.path / LISTENER)
     judged = by_condition(lm, listener, held_out, bench.train, asked, features_of_silence(bench.first))
-    norms, layers = gradient_norms(lm, trained), layer_figures(lm, listener, trained.batch)
+    norms, layers = gradient_norms(lm, trained.last, trained.batch), layer_figures(lm, listener, trained.batch)
     if asked.candidates > 1:
         best = reranked_captions(lm, listener, of_sounds(held_out), held_out.size, asked, seed)
         judged.captions["reranked"] = best
         judged.cider["reranked"] = scores(best, held_out, DocumentFrequencies.of(held_out.captions))
     keep_captions(run, judged, held_out)
-    run.write_json("layers.json", layers)
+    run.write_json("layers.json", numbers(layers | norms))
     return measure_listening(judged, held_out) | {
         **bench_controls(bench),
         "prefers_right_clip": prefers_right_clip(lm, listener, held_out, asked),
         "gate_0_difference": gate_0_difference(lm, listener, held_out, asked.prompt),
         "silent_difference": logit_difference(lm, listener, held_out, asked.prompt, heard=False),
-        "smallest_gradient_norm": exact(min(norms.values()), 1, "training"),
+        "smallest_gradient_norm": exact(float(np.min([*norms.values()])), 1, "training"),
         "loss_over_first": loss_over_first(trained.losses),
         **{name: exact(value, 1, "training") for name, value in layers.items() if name.endswith(("_ratio", "_gate"))},
         "steps": exact(trained.steps, 1, "training"),
