@@ -131,8 +131,10 @@ def test_the_run_says_what_became_of_the_metrics_of_p5_and_of_retrieval_under_a_
 
 
 @pytest.mark.parametrize("preset", ["quick", "small", "full"])
-def test_the_whole_codec_is_trained_on_under_jitter_as_from_p3_on(preset: str):
-    objective = STUDY.phase("P6").preset(preset).training.objective
+def test_the_codec_is_trained_on_with_p5s_own_terms_and_under_jitter_as_from_p3_on(preset: str):
+    config, before = (STUDY.phase(code).preset(preset) for code in ("P6", "P5"))
+    assert (config.training.objective, config.round_trip) == (before.training.objective, before.round_trip)
+    objective = config.training.objective
     assert objective.invariance >= 0.2, "the plan's beta"
     assert objective.jitter.shift >= 2
     assert objective.jitter.shift_probability >= 0.5
