@@ -56,8 +56,11 @@ GATE = Gate(
     )
 )  # fmt: skip
 
-REMEDIES = (Remedy(("cider", "gain_over_phase1"), {"listener.projector.bottleneck": 4096},
-                   "if not: a bottleneck of 4096 instead of none"),)  # fmt: skip
+REMEDIES = (
+    Remedy(("cider", "gain_over_phase1"),
+           {"listener.projector.bottleneck": lambda width: 2 * width if width else 4096},
+           "if not: a bottleneck of 4096 instead of none; where there is one, twice as wide"),
+)  # fmt: skip
 
 
 def scores_of_phase1(context: Context, bench: Bench) -> np.ndarray:
