@@ -256,8 +256,13 @@ def test_true_counts_are_not_the_plans_claims() -> None:
 def test_each_fix_changes_what_it_says_and_all_make_one_of_the_other(preset) -> None:
     config = STUDY.phase("fixes").preset(preset)
     made = fixes.variants(config.baseline, config.phase1)
-    assert len(made) == 10
-    assert preset == SMOKE or len({json.dumps(to_dict(each)) for each in made.values()}) == 10
+    assert len(made) == 12
+    assert preset == SMOKE or len({json.dumps(to_dict(each)) for each in made.values()}) == 12
+    assert all(
+        each.lr_projector == (config.baseline if name.startswith("only") else config.phase1).lr_projector
+        for name, each in made.items()
+        if name not in ("baseline", "only_rates", "without_rates")
+    ), "the learning rates are a change of their own"
     fixed = config.baseline
     for fix in fixes.FIXES.values():
         fixed = fix(fixed, config.phase1)

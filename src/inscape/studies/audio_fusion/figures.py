@@ -81,7 +81,7 @@ def draw_fixes(run: RunDir, found: Mapping[str, Estimate]) -> None:
     axes.set_yticks(range(len(found)), [name.replace("_", " ") for name in found])
     axes.invert_yaxis()
     axes.set_xlabel("CIDEr-D on held-out clips, percent")
-    _keep(run, "fixes.png", figure, "The plan's two configs, and each of its four fixes alone and taken back.")
+    _keep(run, "fixes.png", figure, "The plan's two configs, and each change between them alone and taken back.")
 
 
 def _keep(run: RunDir, name: str, figure: Figure, caption: str) -> None:
