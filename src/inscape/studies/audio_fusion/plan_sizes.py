@@ -44,10 +44,13 @@ def plan_sizes() -> dict[str, dict[str, int]]:
 
 
 def side_by_side_table(baseline: ListenerConfig, phase1: ListenerConfig) -> list[str]:
-    """The plan's table with the values of two configs, and the counted parameters of its own beside its claims."""
-    rows = [("", "baseline", "phase1")]
-    rows += [(name, *(show(each) for each in (baseline, phase1))) for name, show in ROWS.items()]
-    lines = ["the plan's table, with the values above", *_columns(rows)]
+    """The plan's table, the same with the values of two configs where these differ, and the counted parameters of the
+    plan's own beside its claims.
+    """
+    plan, shown = _table(BASELINE, PHASE1), _table(baseline, phase1)
+    lines = ["the plan's table (preset full)", *plan]
+    if shown != plan:
+        lines += ["the same with the values above, which are not the plan's", *shown]
     try:
         counted = plan_sizes()
     except ValueError as error:  # a package is missing: the table stands without it
@@ -75,6 +78,11 @@ ROWS = {
     "lr projector": lambda each: f"{each.lr_projector:g}",
     "lr adapter": lambda each: f"{each.lr_adapter:g}",
 }
+
+
+def _table(baseline: ListenerConfig, phase1: ListenerConfig) -> list[str]:
+    rows = [("", "baseline", "phase1")]
+    return _columns([*rows, *((name, show(baseline), show(phase1)) for name, show in ROWS.items())])
 
 
 def _columns(rows: list[tuple[str, ...]]) -> list[str]:
