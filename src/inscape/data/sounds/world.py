@@ -14,7 +14,7 @@ held-out clip holds two events that no training clip puts together. Scenes of on
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations, permutations, product
@@ -265,7 +265,9 @@ def _parsed(text: str, known: Mapping[str, Said]) -> tuple[str | None, list[Said
 Stated = frozenset[tuple[str, object]]  # (attribute, value) of one event
 
 
-def _attributes(events: list[Stated], relation: str | None, *, swapped: bool = False) -> set[tuple[int, str, object]]:
+def _attributes(
+    events: Sequence[Stated], relation: str | None, *, swapped: bool = False
+) -> set[tuple[int, str, object]]:
     """(slot, attribute, value); the relation is an attribute of the second event."""
     found: set[tuple[int, str, object]] = {(1, "relation", relation)} if relation else set()
     return found | {(slot ^ swapped, *each) for slot, stated in enumerate(events) for each in stated}
