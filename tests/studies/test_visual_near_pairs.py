@@ -3,6 +3,7 @@
 A z that counts words prefers such a counterfactual to a paraphrase in other words, so it comes out far below chance.
 """
 
+import numpy as np
 import pytest
 import torch
 from planted_codec import MARKS, TOKENS, PlantedModel, planted, signs
@@ -25,7 +26,7 @@ class CountsWords(PlantedModel):
     """z is the sum of a direction for each word: two sentences are as alike as the words that they share."""
 
     def mark(self, text):
-        return sum(signs(word) for word in text.split())
+        return np.sum([signs(word) for word in text.split()], axis=0)
 
     def embed(self, latent_BCHW, states_BPD=None):
         return torch.nn.functional.normalize(latent_BCHW[:, :3, ::8, ::8].flatten(1), dim=1)

@@ -218,7 +218,7 @@ def test_plain_text_has_no_pairs(plain):
 @pytest.mark.parametrize("phase", [meaning, jitter])
 def test_a_packed_tsv_is_judged_as_groups_too(phase):
     def gate(name: str):
-        return phase.gate_for(phase.Config(data=DataConfig(text=name)))
+        return phase.PHASE.gate_for(phase.Config(data=DataConfig(text=name)))
 
     assert gate("a.tsv") == gate("a.tsv.gz") == phase.TEXT_GATE
     assert gate("a.txt") == gate("a.tsv.d/a.xz") == phase.PLAIN_TEXT_GATE

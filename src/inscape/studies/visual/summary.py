@@ -14,7 +14,7 @@ from inscape.train import FitResult
 __all__ = ["METRICS_CSV", "write_summary"]
 
 METRICS_CSV = "metrics.csv"
-COLUMNS = ("kind", "step", "metric", "value", "low", "high", "n", "unit")
+COLUMNS: tuple[str, ...] = ("kind", "step", "metric", "value", "low", "high", "n", "unit")
 
 
 def write_summary(run: RunDir, result: FitResult, source: Source, metrics: Mapping[str, Estimate]) -> None:
