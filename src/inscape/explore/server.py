@@ -10,6 +10,7 @@ import uvicorn
 
 from inscape.codec import VisualCodec, find_weights
 from inscape.explore.app import build_app, hosts_of
+from inscape.studies.visual.latent_prior import load_prior, prior_beside
 
 __all__ = ["LOOPBACK", "PORT", "serve"]
 
@@ -22,7 +23,7 @@ def serve(port: int | None, host: str, weights: Path | None, runs: Path) -> None
     """Serve the page until interrupted. port: 0 for any free one, None for 8765 or, if that is taken, any free one.
 
     ValueError in one line on a port or host that cannot be had, on weights that cannot be read or only encode, on a
-    latent prior beside them that cannot be drawn from, and if `runs` is a file.
+    latent prior beside them that is damaged or another codec's, and if `runs` is a file.
     """
     if not host.strip():  # the system would take it for every address of this machine
         raise ValueError(
@@ -37,8 +38,8 @@ def serve(port: int | None, host: str, weights: Path | None, runs: Path) -> None
         weights = find_weights() if weights is None else weights
         codec = VisualCodec.from_pretrained(weights)
         _ = codec.reading  # an encoder alone is refused here, and not at the first click
-        if codec.samples:
-            codec.sample(1, steps=1)  # and so is a prior that is damaged, or another codec's; it stays loaded
+        if prior := prior_beside(weights):
+            load_prior(prior, codec.trained.model)  # and so is one that is damaged, or another codec's
         torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the other half answers; one sentence is no slower
         app = build_app(codec, runs, about=weights.name, hosts=() if host == LOOPBACK else hosts_of(host))
         shown = f"[{host}]" if ":" in host else host
