@@ -306,7 +306,7 @@ ADAPTER = {f"training/{name}" for name in TRAINED} | {
 HORIZONS = ("direction_by_horizon", "likelihood_by_horizon", "worst_frames")
 LISTENER = TRAINED | {"audit.json"}
 HEARD = {f"training/{name}" for name in LISTENER} | {
-    *("captions.json", "layers.json", "listener.safetensors"),
+    *("captions.json", "data.json", "layers.json", "listener.safetensors"),
     *("figures/captions.json", "figures/conditions.png"),
 }
 OWN_FILES = {  # what a phase writes beside what every run has
@@ -370,24 +370,29 @@ OWN_FILES = {  # what a phase writes beside what every run has
         *(f"language_model/{name}" for name in ("config.json", "generation_config.json", "model.safetensors")),
         *(f"language_model/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
         *(f"language/{name}" for name in TRAINED),
-        *("encoder.json", "kinds.json", "leaks.json", "plan_sizes.json", "quarantine.json"),
+        *("data.json", "encoder.json", "kinds.json", "leaks.json", "plan_sizes.json", "quarantine.json"),
     },
-    "audio-fusion.connectivity": {"layers.json", "listener.safetensors"} | {f"training/{name}" for name in LISTENER},
+    "audio-fusion.connectivity": {"data.json", "layers.json", "listener.safetensors"}
+    | {f"training/{name}" for name in LISTENER},
     "audio-fusion.phase1": HEARD,
     "audio-fusion.phase2": HEARD,
     "audio-fusion.retention": {
         f"{kind}/{name}" for kind in ("none", "soft", "fisher", "nullspace", "full") for name in LISTENER
     }
-    | {"figures/captions.json", "figures/retention.png"},
+    | {"data.json", "figures/captions.json", "figures/retention.png"},
     "audio-fusion.fixes": {
         f"{variant}/{name}"
         for variant in (
             *("baseline", "phase1", "strangers"),
-            *(f"{how}_{fix}" for how in ("only", "without") for fix in ("capacity", "scale", "gate", "warmup")),
+            *(
+                f"{how}_{fix}"
+                for how in ("only", "without")
+                for fix in ("capacity", "scale", "gate", "warmup", "rates")
+            ),
         )
         for name in LISTENER
     }
-    | {"figures/captions.json", "figures/fixes.png"},
+    | {"data.json", "figures/captions.json", "figures/fixes.png"},
     "prompt-compression.C4": {f"training/{name}" for name in TRAINED}
     | {"answers.json", "questions.json", "teacher.json", "sequence_compressor.safetensors"},
 }
