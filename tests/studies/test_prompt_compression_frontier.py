@@ -6,12 +6,13 @@ import json
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
 from inscape.compressors import kv_pruning, truncation
-from inscape.compressors.controls import Replay
+from inscape.compressors.controls import EmptyContext, Replay
 from inscape.compressors.interface import Injected
 from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.mean_pooled import MeanPooled
@@ -24,6 +25,8 @@ from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, run_study
 from inscape.core.standing import judge
 from inscape.core.study import SMOKE
+from inscape.nn.row_generation import CachedPrompt
+from inscape.pretrained.language_model import LanguageModel
 from inscape.studies import study
 from inscape.studies.prompt_compression import asking, frontier, reconstruction, scoring, sequences, ways
 from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
@@ -60,7 +63,7 @@ def controls(run: RunDir) -> dict[str, Outcome]:
 
 # --- the gates on metrics ------------------------------------------------------------------------------------------
 
-NINE = {
+SHARED = {
     "replay_identical": (1, 0.9),
     "text_f1": (0.8, 0.05),
     "gain_of_context": (0.5, 0.0),
@@ -69,8 +72,8 @@ NINE = {
     "shuffled_gain": (0.0, 0.2),
     "equal_bits_honoured": (1, 0.99),
 }
-OF_C3 = NINE | {"ratio_keeping_90": (2, 1.5), "ratio_keeping_90_in_fewer_vectors": (4, 0)}
-OF_C4 = NINE | {
+OF_C3 = SHARED | {"leaked_gain": (0.0, 0.2), "ratio_keeping_90": (2, 1.5), "ratio_keeping_90_in_fewer_vectors": (4, 0)}
+OF_C4 = SHARED | {
     "tokens_per_vector": (4.1, 3.9),
     "f1_kept": (0.95, 0.5),
     "gain_over_truncation": (0.1, -0.1),
@@ -149,8 +152,27 @@ def test_a_way_that_knows_the_questions_by_heart_is_caught(root, monkeypatch) ->
     monkeypatch.setattr(Pca, "inject", lambda self, lm, sent: Injected(lm.table_VD[latest[0]]))
     run = ran(root, "C3", "ratios=[2.0]", "compressors=[pca]")
     assert run.read_json(RunDir.METRICS)["ratio_keeping_90_pca"]["value"] == 2
-    assert controls(run)["shuffled_gain"] is Outcome.INVALID
-    assert run.read_json(RunDir.METRICS)["shuffled_gain"]["low"] > 0.1
+    assert controls(run)["leaked_gain"] is Outcome.INVALID
+    assert run.read_json(RunDir.METRICS)["leaked_gain"]["low"] > 0.1
+
+
+def test_answers_that_are_all_alike_are_caught(root, monkeypatch) -> None:
+    """Whatever context is read, the same is written: right for every question, and from another one's as well."""
+    listen, answered = asking.listen, scoring.answered
+
+    def alike(heard):
+        return heard._replace(answers=["a ball"] * len(heard.answers))
+
+    def answered_alike(lm, way, *given):
+        told = answered(lm, way, *given)
+        return told if isinstance(way, EmptyContext) else told._replace(heard=alike(told.heard))
+
+    monkeypatch.setattr(asking, "listen", lambda *given: alike(listen(*given)))
+    monkeypatch.setattr(frontier, "answered", answered_alike)
+    run = ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]")
+    found = controls(run)
+    assert run.read_json(RunDir.METRICS)["ratio_keeping_90_in_fewer_vectors"]["value"] == 2
+    assert (found["gain_of_context"], found["shuffled_gain"]) == (Outcome.PASS, Outcome.INVALID)
 
 
 def test_a_receiver_that_looks_at_the_source_is_caught(root, monkeypatch) -> None:
@@ -214,7 +236,9 @@ def test_truncation_at_equal_bytes_is_measured_whatever_baselines_are_asked_for(
 def test_vectors_that_are_fed_twice_are_caught(root, monkeypatch) -> None:
     inject = MemoryTokens.inject
     monkeypatch.setattr(
-        MemoryTokens, "inject", lambda self, lm, sent: Injected(inject(self, lm, sent).rows_MD.repeat(2, 1))
+        MemoryTokens,
+        "inject",
+        lambda self, lm, sent: Injected(torch.cat([inject(self, lm, sent).rows_MD] * 2)),  # type: ignore[list-item]
     )
     run = ran(root, "C4")
     found = controls(run)
@@ -252,6 +276,7 @@ def test_no_more_caches_are_held_than_are_answered_at_once(world, monkeypatch) -
 
     def counted(*given):
         fed, sent = fed_by(*given)
+        assert isinstance(fed, CachedPrompt)
         alive.add(fed.cache)
         gc.collect()
         most.append(len(alive))
@@ -316,8 +341,8 @@ def test_files_that_cannot_be_asked_are_refused_in_one_line(files, line, root, t
     pca = Pca(2.0).fit(lm, ids, seed=0)
     table_VD = torch.cat((lm.table_VD, lm.table_VD), 1)
     twice = SimpleNamespace(table_VD=table_VD, device=lm.device, vocab_size=lm.vocab_size, dimension=2 * lm.dimension)
-    wide = Pca(4.0).fit(twice, ids, seed=0)
-    made = {"pca": pca, "same": pca, "empty": frontier.EmptyContext(), "wide": wide}
+    wide = Pca(4.0).fit(cast(LanguageModel, twice), ids, seed=0)
+    made = {"pca": pca, "same": pca, "empty": EmptyContext(), "wide": wide}
     for name, each in made.items():
         each.save(tmp_path / f"{name}.safetensors")
     named = ",".join(str(tmp_path / f"{name}.safetensors") for name in files)

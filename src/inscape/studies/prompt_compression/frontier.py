@@ -25,14 +25,14 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from inscape.compressors.controls import EmptyContext
+from inscape.compressors.controls import EmptyContext, other_prompt
 from inscape.compressors.interface import Compressor
 from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.core.gate import Criterion, Gate
@@ -44,12 +44,14 @@ from inscape.pretrained.language_model import LanguageModel
 from inscape.studies.prompt_compression.asking import (
     Asked,
     AskingConfig,
+    Heard,
     QuestionData,
     ask,
     check_asking,
     check_groups_of,
     context_of,
     ids_of,
+    listen_to_text,
     open_model,
     prompts_of,
     training_questions,
@@ -121,8 +123,10 @@ GATE = Gate(
                   "points, fed in as few rows or cache positions as the ratio says: what feeds more keeps more"),
         Criterion("travels_alone", at_least=1, role="control", source="calibrated", why="a receiver that looks at the "
                   "source was told what nobody sent; at every point"),
-        Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="another context, compressed "
-                  "by the way that decides, must answer no better than an empty one"),
+        Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="what the way that decides "
+                  "makes of another prompt must answer no better than an empty context"),
+        Criterion("leaked_gain", at_most=0.1, role="control", source="calibrated", why="another context under one's "
+                  "own question, compressed by the way that decides, must answer no better than in plain text"),
         Criterion("equal_bits_honoured", at_least=1, role="control", source="calibrated", why="truncation at equal "
                   "bytes gets the ids that the same bits carry: more would outdo, fewer flatter what it stands beside"),
         Criterion("ratio_keeping_90", at_least=2, source="calibrated", why="the best that needs no training keeps nine "
@@ -162,15 +166,18 @@ def measure_points(
     lm: LanguageModel,
     config: Config,
     asked: Asked,
+    empty: Sequence[float],
     material: Material,
     missing: Sequence[LeftOut],
     run: RunDir,
 ) -> list[Point]:
     """Every compressor at every ratio but the missing ones, the ratios rising until it is given up.
 
-    They are written to `run` as they come.
+    They are written to `run` as they come. empty: F1 of each prompt without its context.
     """
     (prompts, text), asking = asked, config.asking
+    groups = groups_of(prompts)
+    others = other_prompt(groups, material.seed)
     ways = [(name, ratio) for name in config.compressors for ratio in config.ratios] + list(material.trained)
     skipped, given_up = {(one.name, one.ratio) for one in missing}, set[str]()
     points: list[Point] = []
@@ -182,6 +189,8 @@ def measure_points(
         scores = measure_answers(told.heard, text, prompts)
         bits = [bits / tokens for bits, tokens in zip(told.bits, told.tokens, strict=True)]
         scores["bits_per_token"] = bootstrap_mean(bits, "prompts")
+        shuffled = f1_of_each(Heard([], [told.heard.answers[i] for i in others]), prompts)
+        scores["shuffled_gain"] = mean_difference(shuffled, empty, groups=groups, unit=UNIT)
         budgets = told.bits if compressor.needs_context_only else []
         scores |= measure_equal_bits(lm, compressor, prompts, asking, text, told.heard, budgets)
         scores["ratio_honoured"] = ratio_honoured(lm, compressor, prompts, told.places, told.numbers)
@@ -240,20 +249,25 @@ def measure_controls(
     lm: LanguageModel,
     config: Config,
     asked: Asked,
+    empty: Sequence[float],
     material: Material,
     points: Sequence[Point],
-    deciding: Iterable[tuple[str, float]],
+    deciding: Collection[tuple[str, float]],
 ) -> dict[str, Estimate]:
     """What must hold for the points to be believed; of those that decide, the worst counts."""
     (prompts, text), asking = asked, config.asking
     groups, mixed = groups_of(prompts), with_other_contexts(prompts, material.seed)
-    empty = f1_of_each(answered(lm, EmptyContext(), prompts, asking).heard, prompts)
-    shuffled = [
-        f1_of_each(answered(lm, fitted(lm, name, ratio, material), mixed, asking).heard, prompts)
+    plain = f1_of_each(listen_to_text(lm, mixed, asking), prompts)
+    leaked = [
+        mean_difference(
+            f1_of_each(answered(lm, fitted(lm, name, ratio, material), mixed, asking).heard, prompts),
+            plain,
+            groups=groups,
+            unit=UNIT,
+        )
         for name, ratio in sorted(deciding)
     ]
-    gains = [mean_difference(each, empty, groups=groups, unit=UNIT) for each in shuffled]
-    each = [point.scores["gain_over_equal_bits"] for point in points if (point.name, point.ratio) in deciding]
+    decides = [point.scores for point in points if (point.name, point.ratio) in deciding]
     worst = {
         name: min((point.scores[name] for point in points), key=lambda estimate: estimate.value)
         for name in ("ratio_honoured", "travels_alone", "equal_bits_honoured")
@@ -261,8 +275,9 @@ def measure_controls(
     return {
         "replay_identical": replay(lm, prompts[:REPLAYED], text, asking),
         "gain_of_context": mean_difference(f1_of_each(text, prompts), empty, groups=groups, unit=UNIT),
-        "shuffled_gain": max(gains, key=lambda estimate: estimate.high),
-        "gain_over_equal_bits": min(each, key=lambda estimate: estimate.low),
+        "shuffled_gain": max((scores["shuffled_gain"] for scores in decides), key=lambda e: e.high),
+        "leaked_gain": max(leaked, key=lambda e: e.high),
+        "gain_over_equal_bits": min((scores["gain_over_equal_bits"] for scores in decides), key=lambda e: e.low),
         **worst,
     }
 
@@ -324,7 +339,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     said = say_left_out(context.run, missing)
     ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train]}
     material = Material(trained, known_of(lm, asked.prompts), ids, context.seed)
-    points = measure_points(lm, config, asked, material, missing, context.run)
+    empty = f1_of_each(answered(lm, EmptyContext(), asked.prompts, config.asking).heard, asked.prompts)
+    points = measure_points(lm, config, asked, empty, material, missing, context.run)
     by_name = {name: [p for p in points if p.name == name] for name in dict.fromkeys(p.name for p in points)}
     draw(context.run, by_name, said)
     of_text = measure_answers(asked.text, asked.text, asked.prompts)
@@ -332,7 +348,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     return {
         "text_f1": of_text["f1"],
         "text_exact_match": of_text["exact_match"],
-        **measure_controls(lm, config, asked, material, points, deciding),
+        **measure_controls(lm, config, asked, empty, material, points, deciding),
         **ratios,
     }
 

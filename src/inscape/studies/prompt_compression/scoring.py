@@ -133,7 +133,8 @@ def answered(
             found.bits[i], found.tokens[i] = compressor.bits(sent), sent.tokens
             found.places[i] = places_taken(compressor, prompt, fed)
             found.numbers[i] = sum(tensor.numel() for tensor in sent.tensors.values())
-        del told, fed, sent  # before the next are made
+            del fed, sent
+        del told  # before the next are made
     return found
 
 
