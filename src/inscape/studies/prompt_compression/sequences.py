@@ -7,7 +7,7 @@ foretells what it would have foretold from the text (PISCO, Louis et al. 2025). 
 ones to the text, or the gold ones.
 
 Beside it: the context's first tokens at the same number of vectors and at the same bits, pooled rows that nobody
-trained, another context's vectors under one's own question, and no context at all.
+trained, another context's vectors, and no context at all.
 
 A negative result would mean that so few vectors do not hold what a question may ask, or that so little training does
 not find how to write them.
@@ -52,7 +52,7 @@ from inscape.studies.prompt_compression.asking import (
     training_questions,
 )
 from inscape.studies.prompt_compression.instrument import replay
-from inscape.studies.prompt_compression.reconstruction import REPLAYED, loss_over_first
+from inscape.studies.prompt_compression.reconstruction import REPLAYED, loss_over_first, shuffled
 from inscape.studies.prompt_compression.scoring import (
     UNIT,
     alone_of,
@@ -65,7 +65,6 @@ from inscape.studies.prompt_compression.scoring import (
     places_taken,
     ratio_honoured,
     tell,
-    with_other_contexts,
     without_text_f1,
 )
 
@@ -198,7 +197,7 @@ def measure(
     beside = {
         "truncated": tell(lm, EqualVectors(config.ratio), prompts, asking).heard,
         "pooled_rows": tell(lm, MeanPooled(config.ratio), prompts, asking).heard,
-        "shuffled": tell(lm, trained, with_other_contexts(prompts, seed), asking).heard,
+        "shuffled": shuffled(lm, told, prompts, asking, seed),
         "empty": tell(lm, EmptyContext(), prompts, asking).heard,
     }
 
