@@ -17,6 +17,7 @@ from inscape.metrics.clustering import (
     entropy_reduction,
     held_out_interval,
     permutation_p,
+    permuted_moments,
     ratio_with_means,
     speaker_spread,
     variance_ratio,
@@ -87,6 +88,7 @@ def test_nothing_to_explain_is_not_measured():
     empty = ClusterSums(3, 1, 2, squares=True).of_parts((0,))
     assert math.isnan(variance_ratio(empty).raw)
     assert math.isnan(permutation_p(empty, PairSpread(0, 0, 0, 0)))
+    assert all(map(math.isnan, permuted_moments(empty, PairSpread(0, 0, 0, 0))))
     assert math.isnan(entropy_reduction(empty).gain)
     each_its_own = variance_ratio(sums_of(np.eye(4), np.arange(4)))
     assert (each_its_own.raw, math.isnan(each_its_own.adjusted)) == (0, True)
@@ -114,6 +116,8 @@ def test_the_moments_of_the_permutation_are_exact(monkeypatch, width):
     (_, a, b), drawn = seen[0], permuted(x, label, 40000, seed=0)
     assert a / (a + b) == pytest.approx(np.mean(drawn), rel=0.01)
     assert a * b / ((a + b) ** 2 * (a + b + 1)) == pytest.approx(np.var(drawn), rel=0.04)
+    moments = permuted_moments(sums_of(x, label), spread_of(x))
+    assert moments == (pytest.approx(np.mean(drawn), rel=0.01), pytest.approx(np.std(drawn), rel=0.02))
 
 
 def test_p_is_the_share_of_permutations_that_explain_as_much():

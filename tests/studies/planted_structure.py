@@ -1,18 +1,28 @@
-"""Runs of A0, A1 and A2 that hold planted latents instead of speech, for the phases that build on them."""
+"""Runs of A0, A1 and A2 that hold planted latents instead of speech, and A3 and A4 on them."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from inscape.core.estimate import Estimate
+from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context
 from inscape.data.latent_store import FORMAT, PLAN, Shard, StoredUtterance, save_shard
+from inscape.data.planted_latents import PlantedSize
 from inscape.data.speech.splits import Splits, write_splits
 from inscape.stats.context_windows import EVAL, HELD_OUT, TRAIN, Utterance
-from inscape.studies.audio_structure import frames
+from inscape.studies.audio_structure import conditioning, frames, structure
 
 RATE = 12.5
+SIZE = PlantedSize(train_speakers=12, eval_speakers=8, bits=4, frames=90, walks=8)
+SCHEMES = conditioning.Config(
+    lags=(1, 4), mean_clusters=32, components=5, score_clusters=32, restarts=2, min_cluster=50
+)
+CONFIG = structure.Config(resamples=200, centred=False)
+Made = tuple[dict[str, RunDir], dict[str, Estimate]]  # the runs of A0 to A4, and A4's metrics
 
 
 def context(config: object, run: Path, **inputs: RunDir) -> Context:
@@ -67,3 +77,37 @@ def sounds(
         energy_T = np.abs(rng.standard_normal(frames)) if loudness_U is None else np.full(frames, loudness_U[i])
         found.append(Utterance(speakers[i], latent_TD.astype(np.float32), energy_T.astype(np.float32), splits[i]))
     return found
+
+
+def structure_of(
+    runs: dict[str, RunDir], root: Path, config: structure.Config = CONFIG, *, drawn: bool = False
+) -> Made:
+    """A4 on these runs; its plots take longer than all the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not drawn:
+            patch.setattr(structure, "draw_structure", lambda *_: None)
+        metrics = dict(structure.run(context(config, root, **runs)))
+    return runs | {"A4": RunDir(root)}, metrics
+
+
+def through(
+    utterances: Iterable[Utterance],
+    root: Path,
+    schemes: conditioning.Config = SCHEMES,
+    config: structure.Config = CONFIG,
+    *,
+    drawn: bool = False,
+) -> Made:
+    """A2, A3 and A4 on these latents."""
+    runs = planted_runs(utterances, root)
+    conditioning.run(context(schemes, root / "A3", **runs))
+    return structure_of(runs | {"A3": RunDir(root / "A3")}, root / "A4", config, drawn=drawn)
+
+
+def missed(metrics: dict[str, Estimate]) -> set[str]:
+    found = structure.GATE.judge(metrics).findings
+    return {f.criterion.metric for f in found if f.outcome is not Outcome.PASS}
+
+
+def outcome(metrics: dict[str, Estimate]) -> Outcome:
+    return structure.GATE.judge(metrics).outcome

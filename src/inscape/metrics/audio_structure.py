@@ -26,6 +26,7 @@ from inscape.metrics.clustering import (
     entropy_reduction,
     held_out_interval,
     permutation_p,
+    permuted_moments,
     ratio_with_means,
     speaker_spread,
     variance_ratio,
@@ -68,6 +69,7 @@ class Row(NamedTuple):
     vr_adjusted: Estimate  # interval over speakers; controls have none
     vr_train_means: Estimate
     p_value: float  # permutation, frames exchanged
+    permuted_std: float  # standard deviation of vr over all permutations; NaN where nothing can be permuted
     entropy: EntropyReduction
     speakers: SpeakerSpread  # of the raw ratio, each speaker with its own means
     speakers_adjusted: SpeakerSpread
@@ -183,6 +185,7 @@ def _row(
         adjusted,
         held_out,
         permutation_p(sums, spread),
+        permuted_moments(sums, spread).std,
         entropy_reduction(sums),
         speaker_spread(np.array([x.raw for x in own])),
         speaker_spread(np.array([x.adjusted for x in own])),

@@ -26,6 +26,7 @@ __all__ = [
     "ClusterDiagnostics",
     "EntropyReduction",
     "PairSpread",
+    "Permuted",
     "SpeakerSpread",
     "SpeakerTerms",
     "VarianceRatio",
@@ -36,6 +37,7 @@ __all__ = [
     "fixed_means",
     "held_out_interval",
     "permutation_p",
+    "permuted_moments",
     "ratio_with_means",
     "residual_square",
     "speaker_spread",
@@ -102,20 +104,24 @@ class PairSpread(NamedTuple):
     fourth: float  # sum ||d||^4
 
 
-def permutation_p(sums: SliceSums, spread: PairSpread) -> float:
-    """Chance that permuted cluster numbers explain as much or more: P(1 - VR* >= 1 - VR).
+class Permuted(NamedTuple):
+    """1 - VR over all permutations of the cluster numbers; NaN where nothing can be permuted."""
 
-    No permutation is drawn: mean and variance of 1 - VR over all N! permutations are known exactly from the sums, and
-    a beta distribution with these two moments gives the tail (exact for isotropic Gaussian targets). `spread` may come
-    from a sample of the targets; it is scaled to this set. Frames are exchanged as if they were independent, so where
-    targets are correlated in time the p-value is too small: intervals over speakers do not share that flaw.
-    NaN where nothing can be permuted (fewer than 4 samples, one cluster, as many clusters as samples, no variance).
+    mean: float
+    std: float
+
+
+def permuted_moments(sums: SliceSums, spread: PairSpread) -> Permuted:
+    """Mean and standard deviation of 1 - VR over all N! permutations, exactly, from the sums alone.
+
+    `spread` may come from a sample of the targets; it is scaled to this set. NaN where nothing can be permuted (fewer
+    than 4 samples, one cluster, as many clusters as samples, no variance).
     Source: Kazi-Aoual, Hitier, Sabatier & Lebreton 1995, "Refined approximations to permutation tests for multivariate
     inference"; the two moments as in Josse, Pages & Husson 2008.
     """
     ratio, n = variance_ratio(sums), sums.n
     if n < 4 or ratio.clusters < 2 or ratio.clusters >= n or not ratio.total > 0 or spread.n < 2:
-        return math.nan
+        return Permuted(math.nan, math.nan)
     groups = ratio.clusters - 1  # the trace of the centred projection on clusters, and its squared norm
     diagonal = float((1.0 / sums.count_K).sum()) - 2 * ratio.clusters / n + 1 / n
     pair = (spread.square - spread.fourth) / (spread.n * (spread.n - 1))  # mean (d_i . d_j)^2 of two targets
@@ -128,11 +134,21 @@ def permutation_p(sums: SliceSums, spread: PairSpread) -> float:
         n * (n + 1) * fourth - (n - 1) * (trace2 + 2 * square)
     )
     variance = (first + second / ((n + 1) * n * (n - 1) * (n - 2) * (n - 3))) / trace2
-    mean = groups / (n - 1)
-    if not 0 < variance < mean * (1 - mean):
+    return Permuted(groups / (n - 1), math.sqrt(max(variance, 0.0)))
+
+
+def permutation_p(sums: SliceSums, spread: PairSpread) -> float:
+    """Chance that permuted cluster numbers explain as much or more: P(1 - VR* >= 1 - VR).
+
+    No permutation is drawn: a beta distribution with the two moments of `permuted_moments` gives the tail (exact for
+    isotropic Gaussian targets). Frames are exchanged as if they were independent, so where targets are correlated in
+    time the p-value is too small: intervals over speakers do not share that flaw. NaN as there.
+    """
+    mean, std = permuted_moments(sums, spread)
+    if not 0 < std**2 < mean * (1 - mean):
         return math.nan
-    weight = mean * (1 - mean) / variance - 1
-    return beta_survival(1 - ratio.raw, mean * weight, (1 - mean) * weight)
+    weight = mean * (1 - mean) / std**2 - 1
+    return beta_survival(1 - variance_ratio(sums).raw, mean * weight, (1 - mean) * weight)
 
 
 class EntropyReduction(NamedTuple):
