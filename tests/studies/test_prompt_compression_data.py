@@ -116,5 +116,10 @@ def test_contexts_that_are_cut_are_counted_aloud_or_refused(capsys) -> None:
     assert 0 < cut < 4
     said = f"{cut} of 6 contexts do not fit with their question into {room} tokens"
     assert capsys.readouterr().err == f"{said} and are cut at their end, as asking.on_long=cut has it\n"
-    with pytest.raises(ValueError, match=rf"{said}: that of question .* tokens too long; set asking.on_long=cut"):
+    with pytest.raises(
+        ValueError, match=rf"{said}: that of question .* tokens too long; set asking.on_long=cut, raise "
+    ):
         asking.prompts_of(lm, questions, AskingConfig(**narrow))
+    endless = [questions[0]._replace(context="A red ball. " * 200)]
+    with pytest.raises(ValueError, match=r"set asking.on_long=cut, take a model of a longer window, or leave it out"):
+        asking.prompts_of(lm, endless, AskingConfig(max_tokens=4096))

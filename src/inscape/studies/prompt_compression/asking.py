@@ -195,9 +195,11 @@ def prompts_of(lm: LanguageModel, questions: Sequence[Question], asking: AskingC
         return prompts
     said = f"{len(long)} of {len(prompts)} contexts do not fit with their question into {room} tokens"
     if asking.on_long == "refuse":
+        wider = f"raise asking.max_tokens (the model's window is {lm.window})"
         raise ValueError(
             f"{said}: that of question {long[0].question.id!r} is {long[0].dropped} tokens too long; set "
-            f"asking.on_long=cut, raise asking.max_tokens (the model's window is {lm.window}), or leave it out"
+            f"asking.on_long=cut, {wider if asking.max_tokens < lm.window else 'take a model of a longer window'}, or "
+            "leave it out"
         )
     print(f"{said} and are cut at their end, as asking.on_long=cut has it", file=sys.stderr)
     return prompts
