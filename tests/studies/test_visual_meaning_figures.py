@@ -203,9 +203,9 @@ def test_edited_scenes_are_crosses_in_the_colour_of_their_scene() -> None:
     assert axes.get_legend_handles_labels()[1] == ["a wording of the scene", "the scene after one edit"]
     np.testing.assert_array_equal(dots.get_offsets(), place_B2[~edited_B])
     np.testing.assert_array_equal(crosses.get_offsets(), place_B2[edited_B])
-    colour_20 = [tuple(colour[:3]) for colour in dots.get_facecolor()]
-    assert len(set(colour_20)) == 20
-    assert colour_20 == [tuple(colour[:3]) for colour in crosses.get_edgecolor()]
+    colour_N3, same_N3 = (np.array(colours)[:, :3] for colours in (dots.get_facecolor(), crosses.get_edgecolor()))
+    assert len(np.unique(colour_N3, axis=0)) == 20
+    np.testing.assert_array_equal(colour_N3, same_N3)
 
 
 def test_the_map_shows_held_out_scenes_in_seven_wordings_and_after_each_edit() -> None:
