@@ -17,12 +17,13 @@ from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.studies.visual.coding import Reading, say
 from inscape.studies.visual.drawing import draw_step
 from inscape.studies.visual.health import trend_values
+from inscape.studies.visual.losses import check_each_process
 from inscape.studies.visual.model import TextToLatent, TrainedCodec, encode
 from inscape.studies.visual.objective import Objective, TrainingTuples, keep_hardest, objective_terms
-from inscape.studies.visual.sources import Mixture, Source
+from inscape.studies.visual.sources import DataConfig, Mixture, Source, check_data
 from inscape.train import FitConfig, FitResult, fit
 
-__all__ = ["Terms", "Training", "new_codec", "train_codec", "with_fresh_parts"]
+__all__ = ["Terms", "Training", "check_training", "new_codec", "train_codec", "with_fresh_parts"]
 
 WATCHED = 48  # validation sentences that an evaluation during training decodes
 
@@ -45,6 +46,13 @@ class Training:
     def families(self, source: Source) -> int:
         """How many scenes a step draws edits of; 0: the source has no edits, or one for each and nothing to choose."""
         return self.batch // 2 if source.has_edits and self.mixture.edited > 1 else 0
+
+
+def check_training(data: DataConfig, training: Training) -> None:
+    """ValueError on data that is not there, and on batches too small for what is asked of them."""
+    check_data(data)
+    if training.objective.image:
+        check_each_process(training.batch, training.objective.dimensions, "training.batch")
 
 
 def new_codec(encoder: TextToLatent, config: LatentCodecConfig, seed: int) -> TrainedCodec:

@@ -31,7 +31,7 @@ from inscape.data.text import TextCorpus
 from inscape.data.text_lines import first_cells
 from inscape.data.tokenizer import normalise
 from inscape.nn.constraint import TokenConstraint
-from inscape.studies.visual.codec_training import Training, train_codec, with_fresh_parts
+from inscape.studies.visual.codec_training import Training, check_training, train_codec, with_fresh_parts
 from inscape.studies.visual.coding import Reading, encodable, say
 from inscape.studies.visual.decoder_drawing import draw_attention, draw_noise
 from inscape.studies.visual.decoding_metrics import (
@@ -50,7 +50,7 @@ from inscape.studies.visual.jitter import kept_criteria, measure_kept
 from inscape.studies.visual.meaning import Measured, check_recipe, facts_of
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
-from inscape.studies.visual.sources import DataConfig, TextSource, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, TextSource, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import one_of_each_group, returned, same_words
 
@@ -213,7 +213,7 @@ def fitting(codec: TrainedCodec, path: Path, count: int, corpus: TextCorpus | No
 
 def check(config: Config) -> None:
     """ValueError on a text that is not there, or is no text of sentences."""
-    check_data(config.data)
+    check_training(config.data, config.training)
     named: dict[str, Path] = {}
     for path in other_texts(config.others):
         if not path.is_file():

@@ -29,7 +29,14 @@ from inscape.nn.coordinates import with_coordinates
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 from inscape.studies.visual.drawing import draw_latents, draw_step
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence, trend_values
-from inscape.studies.visual.losses import Weights, calibrated_terms, gaussian_blur, plan_terms, tokens_held
+from inscape.studies.visual.losses import (
+    Weights,
+    calibrated_terms,
+    check_each_process,
+    gaussian_blur,
+    plan_terms,
+    tokens_held,
+)
 from inscape.studies.visual.model import TextToLatent, encode, save_encoder
 from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
 from inscape.studies.visual.summary import write_summary
@@ -63,6 +70,13 @@ class Config:
         _require(0 <= self.share < 1, "share", self.share, "0 to 1, 1 excluded")
         _require(1 <= self.dimensions < self.batch, "dimensions", self.dimensions, f"1 to the batch, {self.batch}")
         _require(self.held_out >= 40, "held_out", self.held_out, "40 or more sentences")
+
+
+def check(config: Config) -> None:
+    """ValueError on data that is not there, and on batches too small for what is asked of them."""
+    check_data(config.data)
+    if config.recipe == "calibrated":
+        check_each_process(config.batch, config.dimensions, "batch")
 
 
 LAST = 3  # evaluations that must agree
@@ -216,6 +230,6 @@ PHASE = Phase(
     corpus_seeds=(0,),
     remedies=REMEDIES,
     across_seeds=ACROSS_SEEDS,
-    check=lambda config: check_data(config.data),
+    check=check,
     failure_means="The prior can be met without a picture, or the head cannot paint what the prior asks for.",
 )

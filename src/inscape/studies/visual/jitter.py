@@ -28,7 +28,7 @@ from inscape.data.text_lines import is_grouped
 from inscape.nn.jitter import blur, cutout, derangement, shift
 from inscape.studies.visual import meaning_figures
 from inscape.studies.visual.beginning import Beginning, begin_codec
-from inscape.studies.visual.codec_training import Training, train_codec
+from inscape.studies.visual.codec_training import Training, check_training, train_codec
 from inscape.studies.visual.coding import embed
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.meaning import (
@@ -55,7 +55,7 @@ from inscape.studies.visual.meaning_metrics import (
     worst,
 )
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
-from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, Source, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import text_pools
 
@@ -292,6 +292,6 @@ PHASE = Phase(
     seeds=(0, 1, 2),
     corpus_seeds=(0,),
     remedies=REMEDIES,
-    check=lambda config: check_data(config.data),
+    check=lambda config: check_training(config.data, config.training),
     failure_means="Meaning is hidden in single pixels: a code that looks like a picture, and is none.",
 )

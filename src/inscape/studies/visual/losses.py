@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inscape import stats
+from inscape.followers import started_processes
 from inscape.nn.jitter import gaussian_blur
 from inscape.stats import fields
 from inscape.stats.photographs import STATISTICS, deviations
@@ -39,6 +40,7 @@ __all__ = [
     "alignment",
     "between_sentence_share",
     "calibrated_terms",
+    "check_each_process",
     "effective_dimensions",
     "gaussian_blur",
     "plan_terms",
@@ -144,6 +146,20 @@ def plan_terms(latent_BCHW: Float[Tensor, "B C H W"], weights: Weights) -> dict[
         "variance": (variance_BC - 1).square().mean(),
     }
     return {name: getattr(weights, name) * term for name, term in terms.items()}
+
+
+def check_each_process(batch: int, dimensions: float, name: str) -> None:
+    """ValueError where a process has too few sentences for the directions that are asked of their latents.
+
+    batch: sentences a step over all processes, called `name`; latents of B sentences differ along B - 1 directions.
+    """
+    world = started_processes()
+    if batch // world - 1 < dimensions:
+        raise ValueError(
+            f"{name}={batch} over {world} process{'es' if world > 1 else ''} gives each {batch // world} sentences, "
+            f"whose latents differ along {max(0, batch // world - 1)} directions at most; {dimensions:g} are asked "
+            f"for: give {name} of {2 * world * math.ceil((math.ceil(dimensions) + 1) / 2)} or more"
+        )
 
 
 def calibrated_terms(

@@ -28,7 +28,7 @@ from inscape.data.scenes import EDITS
 from inscape.data.text_lines import is_grouped
 from inscape.nn.latent_codec import LatentCodecConfig
 from inscape.studies.visual.beginning import Beginning, begin_codec
-from inscape.studies.visual.codec_training import Terms, Training, new_codec, train_codec
+from inscape.studies.visual.codec_training import Terms, Training, check_training, new_codec, train_codec
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence
 from inscape.studies.visual.losses import Weights, plan_terms
@@ -48,7 +48,7 @@ from inscape.studies.visual.meaning_metrics import (
 )
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_encoder, save_codec
 from inscape.studies.visual.objective import objective_terms
-from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, Source, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import text_meaning
 
@@ -189,8 +189,8 @@ REMEDIES = (
     Remedy(("recall_at_1", "recall_at_5"), {"training.batch": lambda batch: 2 * batch}, "if not: increase batch"),
     Remedy(
         ("recall_at_1", "recall_at_5", "cosine_gap"),
-        {"training.objective.temperature": lambda tau: min(tau, 0.05)},
-        "if not: temperature to 0.05",
+        {"training.objective.temperature": lambda tau: 0.05 if tau > 0.05 else 0.8 * tau},
+        "if not: temperature to 0.05, or lower where it is there",
     ),
     Remedy(
         ("recall_at_1", "recall_at_5", "cosine_gap"),
@@ -324,6 +324,6 @@ PHASE = Phase(
     seeds=(0, 1, 2),
     corpus_seeds=(0,),
     remedies=REMEDIES,
-    check=lambda config: check_data(config.data),
+    check=lambda config: check_training(config.data, config.training),
     failure_means="z is a bag of words: it finds paraphrases and cannot tell who does what to whom.",
 )

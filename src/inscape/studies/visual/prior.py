@@ -39,14 +39,14 @@ from inscape.nn.latent_codec import LatentCodec
 from inscape.nn.unet import UNet, UNetConfig
 from inscape.optimization import FitConfig
 from inscape.stopping import part_of
-from inscape.studies.visual.codec_training import Terms, Training, train_codec
+from inscape.studies.visual.codec_training import Terms, Training, check_training, train_codec
 from inscape.studies.visual.coding import embed
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS, LatentPrior, Noise, denoised, sampled, save_prior
 from inscape.studies.visual.meaning import Measured, facts_of, picture_metrics
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, drop, encode_pairs, scene_pairs, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, fingerprint, load_codec, save_codec
-from inscape.studies.visual.objective import TrainingTuples
+from inscape.studies.visual.objective import TrainingTuples, encode_batch
 from inscape.studies.visual.paraphrasing import meaning_of
 from inscape.studies.visual.prior_drawing import draw_samples
 from inscape.studies.visual.prior_metrics import (
@@ -61,7 +61,7 @@ from inscape.studies.visual.prior_metrics import (
     trip_changes,
 )
 from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
-from inscape.studies.visual.sources import DataConfig, Source, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, Source, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.train import fit
 
@@ -228,7 +228,7 @@ def _named(config: Config) -> Path:
 
 def check(config: Config) -> None:
     """ValueError on a corpus or a codec that is not there, or a codec that was trained with another tokenizer."""
-    check_data(config.data)
+    check_training(config.data, config.training)
     if config.codec and not config.data.text:
         ours, theirs = open_source(config.data).tokenizer, load_codec(_named(config)).tokenizer
         if ours.fingerprint != theirs.fingerprint:
@@ -286,10 +286,12 @@ def terms_with(config: Config, prior: LatentPrior | None, vocab: int) -> Terms:
     process, pull = config.noise.make(), config.pull
 
     def terms(model: LatentCodec, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
-        found = round_trip_terms(model, batch, step, config.training.objective, config.round_trip, vocab)
+        latent_NCHW = encode_batch(model, batch)
+        given = (config.training.objective, config.round_trip, vocab)
+        found = round_trip_terms(model, batch, step, *given, latent_NCHW=latent_NCHW)
         if prior is None:
             return found
-        latent_BCHW = model.encode(batch.sentence_BT)
+        latent_BCHW = latent_NCHW[: len(batch.sentence_BT)]
         level_B = pull.low + (pull.high - pull.low) * torch.rand(len(latent_BCHW), device=latent_BCHW.device)
         return found | {"prior": pull.weight * prior_loss(process, prior.net, latent_BCHW, level_B, None)}
 
@@ -338,11 +340,10 @@ def measure_drawn(
     """Samples of the prior, which has learned latents of `before`, read by the codec that was trained with it."""
     config: Config = context.config
     drawn, (_, C, H, W) = config.drawn, trained.latent_KCHW.shape
-    size = (C, H, W)
     normaliser, generator = trained.prior.net.normaliser, torch.Generator().manual_seed(context.seed)
-    white = torch.randn((drawn.samples, *size), generator=generator)
+    white = torch.randn((drawn.samples, C, H, W), generator=generator)
     mean_C11, std_C11 = (x.cpu()[:, None, None] for x in (normaliser.mean_C, normaliser.std_C))
-    samples = read_samples(codec, sampled(trained.prior, drawn.samples, size, drawn.steps, context.seed))
+    samples = read_samples(codec, sampled(trained.prior, drawn.samples, (C, H, W), drawn.steps, context.seed))
     noise = read_samples(codec, mean_C11 + std_C11 * white)
     held_out = source.held_out(drawn.samples)
     real, unseen = read_samples(codec, encode(codec.to_latent, held_out)), encode(before.to_latent, held_out)

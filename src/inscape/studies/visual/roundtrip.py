@@ -30,7 +30,7 @@ from inscape.data.scenes.pools import codec_set
 from inscape.metrics.scene_graph import score_scenes
 from inscape.metrics.text import copy_rate, mean_rouge_l
 from inscape.nn.constraint import TokenConstraint
-from inscape.studies.visual.codec_training import Training, train_codec
+from inscape.studies.visual.codec_training import Training, check_training, train_codec
 from inscape.studies.visual.coding import Reading
 from inscape.studies.visual.decoding_metrics import free_running
 from inscape.studies.visual.drawing import draw_latents
@@ -40,7 +40,7 @@ from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
 from inscape.studies.visual.paraphrasing import Candidate, best_round_trips, candidates, meaning_of, paraphrases
 from inscape.studies.visual.roundtrip_terms import RoundTrip, round_trip_terms
-from inscape.studies.visual.sources import DataConfig, check_data, open_source
+from inscape.studies.visual.sources import DataConfig, open_source
 from inscape.studies.visual.summary import write_summary
 
 __all__ = ["GATE", "PHASE", "Config"]
@@ -191,7 +191,7 @@ PHASE = Phase(
     seeds=(0, 1, 2),
     corpus_seeds=(0,),
     remedies=REMEDIES,
-    check=lambda config: check_data(config.data),
+    check=lambda config: check_training(config.data, config.training),
     skip=lambda config: "it needs the scene grammar, whose parser says what is right" if config.data.text else "",
     failure_means="The codec can only repeat: V holds the words, and not what they mean.",
 )

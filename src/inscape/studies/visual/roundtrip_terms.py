@@ -68,9 +68,13 @@ def round_trip_terms(
     vocab: int,
     *,
     prior: ImagePrior = calibrated_terms,
+    latent_NCHW: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """All terms of `objective_terms`, then the trip's."""
-    latent_NCHW = encode_batch(model, batch)
+    """All terms of `objective_terms`, then the trip's.
+
+    latent_NCHW: what `encode_batch` gave of the batch, where more than these terms is made of it.
+    """
+    latent_NCHW = encode_batch(model, batch) if latent_NCHW is None else latent_NCHW
     terms = objective_terms(model, batch, step, objective, vocab, prior=prior, latent_NCHW=latent_NCHW)
     sentence_BT = batch.sentence_BT[: round_trip.sentences]
     latent_BCHW = latent_NCHW[: len(sentence_BT)]
