@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from inscape.core.rundir import RunDir
-    from inscape.nn.row_generation import Until
     from inscape.pretrained.language_model import LanguageModel
 
 __all__ = [
@@ -103,7 +102,7 @@ def answered_by_teacher(
     *,
     max_new_tokens: int,
     stop_ids: Collection[int],
-    until: Until | None = None,
+    until: Callable[[list[int]], bool] | None = None,
     run: RunDir | None = None,
 ) -> list[Example]:
     """The examples with the model's own greedy answers to the whole text in place of theirs; see `generate_rows`.
