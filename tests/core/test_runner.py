@@ -188,10 +188,16 @@ def test_without_remedy_none_is_applied(world: MakeWorld, presets: Path) -> None
 
 def test_used_up_remedies_leave_the_gate_shut(world: MakeWorld, presets: Path) -> None:
     presets.write_text(WEAK)
-    w = world(remedies=(REMEDIES[1], REMEDIES[1]))
+    w = world(remedies=(REMEDIES[1], Remedy(("recall",), {"n": 61}, "one more scene")))
     assert len(w.run("P1", remedy=True)) == 3
     assert w.said[-1] == "toy.P1: no remedy is left for recall"
     assert not w.standing()[0]
+
+
+def test_a_remedy_that_the_preset_has_already_is_passed_over(world: MakeWorld, presets: Path) -> None:
+    presets.write_text("quick: {signal: 0.5, n: 60}\n")
+    done = world(remedies=REMEDIES).run("P1", remedy=True)
+    assert [run.read_json(RunDir.ENV)["remedies"] for run in done] == [[], [2]]
 
 
 def test_a_remedy_that_one_seed_needs_is_applied_to_all(world: MakeWorld, presets: Path) -> None:

@@ -126,13 +126,18 @@ def run_phase(
             missed = _missed(judge_across_seeds(phase, attempt))
         if not missed or not request.remedy:
             return done
-        left = [i for i, r in enumerate(phase.remedies) if i not in remedies and missed & set(r.when)]
+        now = with_remedies(phase, base, remedies)
+        left = [
+            i
+            for i, r in enumerate(phase.remedies)
+            if i not in remedies and missed & set(r.when) and r.applied_to(now) != now  # a preset may have it already
+        ]
         if not left:
             say(f"{study.name}.{phase.code}: no remedy is left for {', '.join(sorted(missed))}")
             return done
         remedies.append(left[0])
         remedy = phase.remedies[left[0]]
-        changes = remedy.changes(with_remedies(phase, base, remedies[:-1]))
+        changes = remedy.changes(now)
         say(f"remedy: {', '.join(f'{k}={v}' for k, v in changes.items())} because {remedy.why}")
 
 
