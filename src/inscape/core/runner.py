@@ -362,9 +362,10 @@ def _input(study: Study, code: str, request: Request, seed: int, gate: Standing)
         and env.get(CONTENTS, {}) == contents
     ]
     if not finished:
+        words = [f"--preset {request.preset}", *([] if request.root == Request.root else [f"--out {request.root}"])]
         raise ValueError(
             f"{study.name}.{code} has no finished {request.preset} run to build on; "
-            f"first: {program()} run {study.name}.{code} --preset {request.preset}"
+            f"first: {program()} run {study.name}.{code} {' '.join((*words, *request.corpus))}"
         )
     return max(reversed(finished), key=lambda found: (found[1]["seed"] == seed, _is_declared(*found, runs)))[0]
 

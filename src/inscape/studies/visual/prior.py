@@ -237,7 +237,7 @@ def check(config: Config) -> None:
 
 def copy_of(codec: TrainedCodec) -> TrainedCodec:
     """A codec to train on, so that this one stays as it is."""
-    return TrainedCodec(deepcopy(codec.model), codec.tokenizer)
+    return codec._replace(model=deepcopy(codec.model))
 
 
 class Trained(NamedTuple):
