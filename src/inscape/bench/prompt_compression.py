@@ -85,8 +85,8 @@ def run(
 
 
 def _prompts(lm: LanguageModel, count: int, new_tokens: int) -> list[tuple[int, ...]]:
-    questions = draw_scene_questions(count, seed=0, split="test")
-    return [build_prompt(each, lm.encode, max_tokens=lm.window - new_tokens).ids for each in questions]
+    questions, limit = draw_scene_questions(count, seed=0, split="test"), lm.window - new_tokens
+    return [build_prompt(each, lm.encode, max_tokens=limit, begin=lm.begin_ids).ids for each in questions]
 
 
 def _timed(way: Callable[[], list[list[int]]], device: torch.device) -> tuple[list[list[int]], float]:

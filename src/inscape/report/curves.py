@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeGuard
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion
 
-__all__ = ["Curve", "Interval", "curve", "curves_of", "interval"]
+__all__ = ["NO_CURVE", "Curve", "Interval", "curve", "curves_of", "interval"]
 
 MOST_POINTS = 240
 SPELT_OUT = {"lr": "learning rate", "grad_norm": "norm of the gradient", "rate": "steps per second"}

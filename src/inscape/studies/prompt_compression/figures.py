@@ -16,6 +16,7 @@ __all__ = ["draw_kept", "draw_ledger"]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 DPI = 110
+TICKS = 6  # most ratios that are all named on the axis
 CAPTIONS = "figures/captions.json"
 
 
@@ -29,11 +30,11 @@ def draw_ledger(run: RunDir, costs: Mapping[str, Any]) -> None:
     axes = figure.add_subplot()
     axes.barh(forms, [b["value"] for b in bits], color=COLOURS[0])
     for i, b in enumerate(bits):
-        axes.text(b["value"], i, f" {b['value']:.1f}", va="center")
+        axes.text(b["value"], i, f" {b['value']:,.1f}", va="center")
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel("bits a token of the prompt")
-    axes.margins(x=0.15)
+    axes.set_xlim(right=4 * max((b["value"] for b in bits), default=1))  # room for the longest number
     caption = "What a prompt costs to send: as it is, as a row of so many numbers a token, and as a model's cache"
     _keep(run, "ledger.png", figure, f"{caption}. A row of 512 float16 is 8,192 bits.")
 
@@ -60,6 +61,10 @@ def draw_kept(
     for level in (0.95, 0.9, 0.8):
         axes.axhline(level, color="#bbbbbb", lw=0.7, zorder=0)
     axes.set_xscale("log")
+    ticks = sorted({at for points in known.values() for at, _ in points})
+    if len(ticks) <= TICKS:  # ratios are few, and read better as they are than as powers of ten
+        axes.set_xticks(ticks, [f"{at:g}" for at in ticks])
+        axes.set_xticks([], minor=True)
     axes.set_xlabel(along)
     axes.set_ylabel("F1 over the text run's F1")
     axes.set_ylim(bottom=0)
