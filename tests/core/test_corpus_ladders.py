@@ -221,6 +221,22 @@ def test_contents_of_files_folders_and_what_is_neither(tmp_path: Path) -> None:
     assert contents_of(words)[words[0]] != after[words[0]]
 
 
+def test_weights_that_changed_under_one_name_are_others(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "encoder.tflite").write_bytes(b"1234")
+    words = ("data.codec=lyra:weights", f"data.other=log-mel:{tmp_path / 'weights' / 'encoder.tflite'}")
+    before = contents_of(
+        (*words, "data.codec=log-mel:12.5", "data.codec=mimi:nowhere", "data.codec=:weights"), tmp_path
+    )
+    assert set(before) == set(words)
+    assert contents_of(words, tmp_path, folders=False) == before, "no phase fills a folder of weights"
+    (tmp_path / "weights" / "encoder.tflite").write_bytes(b"12345"[1:])
+    after = contents_of(words, tmp_path)
+    assert all(after[word] != before[word] for word in words), "as many bytes, and other ones"
+    (tmp_path / "lyra:weights").mkdir()
+    assert contents_of(words, tmp_path)[words[0]] != after[words[0]], "a name with a colon is a name first"
+
+
 def test_relative_names_are_meant_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"abc")
     assert contents_of(("data.text=text",)) == {}

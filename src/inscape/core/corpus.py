@@ -1,7 +1,7 @@
 """Which corpus a run is about: the `data.*` overrides, and what the files that they name held when it began."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,7 +29,8 @@ def contents_of(corpus: Sequence[str], folder: Path | str = ".", *, folders: boo
     """A fingerprint of each file or folder that these overrides name, by the override; of what is not here, none.
 
     A file is read whole (SHA-256). Of a folder the names and sizes count, not what is in its files: a folder of sounds
-    may hold more than can be read each time it is asked.
+    may hold more than can be read each time it is asked. What stands behind a kind and a colon, as in
+    data.codec=lyra:FOLDER, are weights, and read whole: weights that were trained further have the size they had.
 
     folder: where relative names are meant from. folders: False leaves them out, as when a run begins, which may be what
     fills them.
@@ -41,11 +42,15 @@ def contents_of(corpus: Sequence[str], folder: Path | str = ".", *, folders: boo
             continue
         try:
             path = Path(folder) / Path(value).expanduser()
+            kind, _, where = value.partition(":")
+            if weights := bool(where) and kind.replace("-", "").isalnum() and not path.exists():
+                path = Path(folder) / Path(where).expanduser()
             if path.is_file():
-                status = path.stat()
-                found[word] = _of_file(str(path.resolve()), status.st_size, status.st_mtime_ns)
-            elif folders and path.is_dir():
-                found[word] = _of_folder(path)
+                found[word] = _of_file(path)
+            elif path.is_dir() and weights:
+                found[word] = _of_folder(path, _of_file)
+            elif path.is_dir() and folders:
+                found[word] = _of_folder(path, _size)
         except (OSError, ValueError, RuntimeError):  # no name of a file: the phase will say so
             continue
     return found
@@ -56,8 +61,13 @@ def changed_contents(then: Mapping[str, str], corpus: Sequence[str], folder: Pat
     return [word for word, now in contents_of(corpus, folder).items() if then.get(word) != now]
 
 
+def _of_file(path: Path) -> str:
+    status = path.stat()
+    return _of_file_as_it_is(str(path.resolve()), status.st_size, status.st_mtime_ns)
+
+
 @lru_cache(maxsize=64)
-def _of_file(path: str, size: int, modified: int) -> str:
+def _of_file_as_it_is(path: str, size: int, modified: int) -> str:
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(BLOCK):
@@ -65,8 +75,12 @@ def _of_file(path: str, size: int, modified: int) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _of_folder(path: Path) -> str:
+def _size(path: Path) -> str:
+    return str(path.stat().st_size)
+
+
+def _of_folder(path: Path, of: Callable[[Path], str]) -> str:
     digest = hashlib.sha256()
     for file in sorted(each for each in path.rglob("*") if each.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{file.stat().st_size}\n".encode(errors="surrogateescape"))
-    return f"names-and-sizes:{digest.hexdigest()}"
+        digest.update(f"{file.relative_to(path).as_posix()}\0{of(file)}\n".encode(errors="surrogateescape"))
+    return f"{'names-and-sizes' if of is _size else 'names-and-contents'}:{digest.hexdigest()}"
