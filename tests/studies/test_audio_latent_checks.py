@@ -1,13 +1,23 @@
 """What a codec's frames hear: of the codecs that need no download, where the answer is known."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from planted_predictions import context, planted_inputs
 
+from inscape.core.gate import Outcome
+from inscape.data import latent_extraction
+from inscape.data.latent_extraction import extract
+from inscape.data.speech.corpus import Utterance
 from inscape.pretrained.codec import open_codec
-from inscape.studies.audio_structure.latent_checks import Hearing, hearing
+from inscape.pretrained.log_mel import LogMel
+from inscape.studies.audio_structure import latents
+from inscape.studies.audio_structure.latent_checks import Hearing, checks_of, hearing, shift_difference
 from inscape.studies.audio_structure.latents import codec_memory
 
 
@@ -60,3 +70,67 @@ def test_a_memory_of_more_than_one_frame_is_said_with_every_prediction(behind: i
     assert [text.startswith("a frame of lyra changes with 22 frames before its own") for text in said] == (
         [True] if behind > 1 else []
     )
+
+
+# --- a latent that knows how late it is -------------------------------------------------------------------------------
+
+
+class Clock(LogMel):
+    """Log-mel, one of whose dimensions is a function of the frame's number."""
+
+    def __init__(self, clock: Callable[[np.ndarray], np.ndarray]) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def encode(self, samples: Any) -> Any:
+        found = [latent_TD.copy() for latent_TD in super().encode(samples)]
+        for latent_TD in found:
+            latent_TD[:, -1] = 3.0 * self.clock(np.arange(len(latent_TD)))
+        return found
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Eight recordings of noise that swells and fades, at 16 kHz."""
+    folder = tmp_path_factory.mktemp("noise")
+    for i in range(8):
+        soundfile.write(folder / f"{i}.wav", speech(LogMel(), 3 + i / 10), 16_000, subtype="FLOAT")
+    return [str(folder / f"{i}.wav") for i in range(8)]
+
+
+CLOCKS = {
+    "counts": lambda t: t / 40,
+    "turns slowly": lambda t: np.sin(t / 15),
+    "turns in two": lambda t: t % 2,
+    "turns in three": lambda t: t % 3,
+    "knows its beginning": lambda t: np.exp(-t / 100) * 6,
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_clock_passes_all_the_other_checks_and_fails_this_one(clock: str, paths: list[str], tmp_path: Path) -> None:
+    codec = Clock(CLOCKS[clock])
+    said = [Utterance(str(i), str(i), Path(path)) for i, path in enumerate(paths)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latent_extraction, "open_codec", lambda *_, **__: codec)
+        store = extract(said, f"log-mel:{clock}", tmp_path / "store").store
+    found = checks_of(
+        codec, store, {u.utterance_id: str(u.path) for u in said}, range(8), compared=4, read_off=8, seed=0
+    )
+    criteria = [c for c in latents.GATE.criteria if c.metric in found]
+    assert [c.metric for c in criteria if c.decide(found[c.metric]) is not Outcome.PASS] == ["shift_difference"]
+
+
+@pytest.mark.parametrize("spec", ["log-mel", "log-mel:12.5", "log-mel:200"])
+def test_a_filterbank_has_no_clock(spec: str, paths: list[str]) -> None:
+    assert shift_difference(open_codec(spec), paths[:4]) < 1e-5
+
+
+@pytest.mark.parametrize("spec", ["tiny-mimi", "tiny-encodec"])
+def test_a_codec_that_remembers_is_compared_where_it_has_forgotten(spec: str, paths: list[str]) -> None:
+    assert shift_difference(open_codec(spec), paths[:4]) < 0.01
+
+
+def test_recordings_of_one_frame_cannot_be_cut(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "short.wav", speech(LogMel(), 0.11), 16_000, subtype="FLOAT")
+    assert math.isnan(shift_difference(open_codec("log-mel:8"), [str(tmp_path / "short.wav")]))

@@ -25,6 +25,7 @@ from inscape.pretrained.log_mel import LogMel
 from inscape.studies.audio_structure import representations
 from inscape.studies.audio_structure.horizons import StatisticsConfig
 from inscape.studies.audio_structure.prediction import TrainConfig
+from inscape.studies.audio_structure.sources import SpeechConfig
 
 SPEAKERS, SECONDS, RATE = 16, 5.0, 16_000
 CODECS = ("log-mel:12.5", "log-mel:50")
@@ -50,6 +51,7 @@ def swinging(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 def small(**changes: Any) -> representations.Config:
     settings: dict[str, Any] = {
+        "data": SpeechConfig(codec=(changes.get("codecs") or CODECS)[0]),
         "codecs": CODECS,
         "hidden": 16,
         "train": TrainConfig(max_steps=20, batch=64, lr=5e-4, max_eval_samples=600, eval_every=0),
@@ -140,7 +142,7 @@ def test_only_recordings_that_all_codecs_took_are_compared(
         latent_extraction, "open_codec", lambda spec, **more: Choosy() if spec == choosy else given(spec, **more)
     )
     asked = context(small(codecs=("log-mel:12.5", choosy)), tmp_path, swinging)
-    stores = [representations.stored(asked, spec, i) for i, spec in enumerate(asked.config.codecs)]
+    stores = [representations.stored(asked, spec, i) for i, spec in enumerate(asked.config.compared)]
     found = representations.opened(asked, stores)
     fewer, more = sorted(len(of.speech.store) for of in found)
     assert fewer < more == SPEAKERS
@@ -168,17 +170,24 @@ class Deaf(LogMel):
 def test_every_store_is_asked_what_a1_asks_of_its_own(
     swinging: Inputs, t4: tuple[RunDir, dict[str, Estimate]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("frames_ahead", 0), ("frames_behind", 1), ("non_finite", 0), ("batch_difference", 0)):
+    for name, value in (
+        ("frames_ahead", 0),
+        ("frames_behind", 1),
+        ("non_finite", 0),
+        ("batch_difference", 0),
+        ("shift_difference", 0),
+    ):
         assert t4[1][name].value == value
     assert t4[1]["loudness_correlation"].low > 0.9
     given, deaf = open_codec, "log-mel:deaf"
     for module in (latent_extraction, representations):
         monkeypatch.setattr(module, "open_codec", lambda spec, **more: Deaf() if spec == deaf else given(spec, **more))
     asked = context(small(codecs=("log-mel:12.5", deaf)), tmp_path, swinging)
-    stores = [representations.stored(asked, spec, i) for i, spec in enumerate(asked.config.codecs)]
+    stores = [representations.stored(asked, spec, i) for i, spec in enumerate(asked.config.compared)]
     found = representations.checked(asked, stores)
     judgements = {c.metric: c.decide(found[c.metric]) for c in representations.GATE.criteria if c.metric in found}
     assert {name for name, outcome in judgements.items() if outcome is not Outcome.PASS} == {
+        "shift_difference",
         "loudness_correlation",
         "frames_ahead",
     }
@@ -234,7 +243,7 @@ def test_settings_out_of_range_are_named(override: str, said: str) -> None:
 
 def test_a_codec_that_is_not_there_is_refused_before_any_run() -> None:
     with pytest.raises(ValueError, match="from a local folder, and none was given"):
-        representations.check(representations.Config(codecs=("log-mel", "lyra")))
+        representations.check(representations.Config(codecs=("lyra",)))
     representations.check(representations.Config())
 
 
@@ -243,5 +252,29 @@ def test_one_latent_under_two_names_is_not_compared_with_itself() -> None:
         representations.check(representations.Config(codecs=("log-mel:12.5", "log-mel", "log-mel:50")))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "compared"),
+    [
+        ([], ("log-mel", "log-mel:12.5")),
+        (["data.codec=log-mel:12.5"], ("log-mel:12.5", "log-mel")),
+        (["data.codec=log-mel:100"], ("log-mel:100", "log-mel:12.5")),
+        (["data.codec=lyra:weights"], ("lyra:weights", "log-mel")),
+        (["data.codec=mimi", "codecs=[log-mel,mimi]"], ("log-mel", "mimi")),
+        (["data.codec=lyra:weights", "codecs=[mimi,encodec]"], ("lyra:weights", "mimi", "encodec")),
+    ],
+)
+def test_what_is_asked_about_is_always_compared(overrides: list[str], compared: tuple[str, ...]) -> None:
+    assert with_overrides(representations.Config(), overrides).compared == compared
+
+
+def test_t4_compares_the_codec_that_was_asked_about(swinging: Inputs, tmp_path: Path) -> None:
+    data = SpeechConfig(codec="log-mel:25")
+    metrics = dict(representations.run(context(small(data=data, codecs=()), tmp_path, swinging)))
+    assert {name for name in metrics if name.startswith("rate_hz")} == {
+        "rate_hz_log_mel_25hz",
+        "rate_hz_log_mel_12_5hz",
+    }
+
+
 def test_full_compares_the_plans_codecs() -> None:
-    assert representations.PHASE.preset("full").codecs == ("mimi", "encodec")
+    assert representations.PHASE.preset("full").compared == ("mimi", "encodec")

@@ -28,7 +28,7 @@ from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase
-from inscape.data.speech.audio_files import Quarantined, read_or_quarantine
+from inscape.data.speech.audio_files import AUDIO_SUFFIXES, Quarantined, read_or_quarantine
 from inscape.data.speech.corpus import Corpus, Utterance, printable
 from inscape.data.speech.splits import SPLIT_FILES, Splits, split_speakers, write_splits
 from inscape.studies.audio_structure.sources import (
@@ -41,10 +41,12 @@ from inscape.studies.audio_structure.sources import (
     check_codec_kind,
     check_speech,
     open_corpus,
+    workers,
 )
 
 __all__ = ["GATE", "PHASE", "PLAN_GATE", "Config"]
 
+READERS = 2  # threads that read, and processes that speak, unless INSCAPE_WORKERS says how many
 READ_HZ = 16_000  # LibriSpeech's own rate, so that its files are decoded and not resampled
 
 
@@ -53,13 +55,9 @@ class Config:
     """What is read."""
 
     data: SpeechConfig = field(default_factory=SpeechConfig)
-    workers: int = 2  # threads that read, and processes that speak
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.workers <= 256:
-            raise ValueError(f"workers={self.workers} is out of range; allowed: 1 to 256")
 
 
+LEAST_TRAIN, LEAST_EVAL = 12, 6  # speakers
 NO_LEAK = Criterion(
     "split_leaks", at_most=0, role="control", source="calibrated", why="a voice, an utterance or a sound that stands "
     "on both sides would make any structure hold across speakers",
@@ -73,10 +71,10 @@ GATE = Gate(
     (
         NO_LEAK,
         USABLE,
-        Criterion("eval_speakers", at_least=6, source="calibrated", why="the least number of voices that, all of one "
-                  "mind, reach 5 % in a two-sided sign test"),
-        Criterion("train_speakers", at_least=12, source="calibrated", why="twice as many to fit on as to test on, or "
-                  "what is fitted is the voices themselves"),
+        Criterion("eval_speakers", at_least=LEAST_EVAL, source="calibrated", why="the least number of voices that, all "
+                  "of one mind, reach 5 % in a two-sided sign test"),
+        Criterion("train_speakers", at_least=LEAST_TRAIN, source="calibrated", why="twice as many to fit on as to test "
+                  "on, or what is fitted is the voices themselves"),
     )
 )  # fmt: skip
 
@@ -96,9 +94,9 @@ def gate_for(config: Config) -> Gate:
     return PLAN_GATE if data.path and (data.train, data.eval) == (200, 51) else GATE
 
 
-def looked_at(utterances: Sequence[Utterance], workers: int) -> tuple[list[Recording], list[Quarantined]]:
+def looked_at(utterances: Sequence[Utterance], threads: int) -> tuple[list[Recording], list[Quarantined]]:
     """What can be used, in the order of the ids, and what was set aside: the second of two equal sounds, too."""
-    with ThreadPoolExecutor(workers) as pool:  # decoding holds no lock
+    with ThreadPoolExecutor(threads) as pool:  # decoding holds no lock
         found = list(pool.map(_look, utterances))
     usable: list[Recording] = []
     set_aside = [f for f in found if isinstance(f, Quarantined)]
@@ -208,8 +206,29 @@ def write_findings(
     return splits
 
 
+def notices(data: SpeechConfig, corpus: Corpus, splits: Splits) -> list[str]:
+    """What the report says of files that were not read, and of too few voices for A0's own gate."""
+    found, own = [], bool(data.path)
+    if own and corpus.other_files:
+        suffixes = ", ".join(sorted(AUDIO_SUFFIXES))
+        found.append(f"{corpus.other_files} other files were not read: what ends in {suffixes} is")
+    if own and corpus.without_speaker:
+        found.append(
+            f"{corpus.without_speaker} audio files were not read: their place or name gives no speaker in the layout "
+            f"{corpus.layout}"
+        )
+    train, test = len(splits.train_speakers), len(splits.eval_speakers)
+    if gate_for(Config(data)) is GATE and (train < LEAST_TRAIN or test < LEAST_EVAL):
+        said = f"{train} train and {test} eval speakers; {LEAST_TRAIN} and {LEAST_EVAL} are wanted, and "
+        count, least = train + test, LEAST_TRAIN + LEAST_EVAL
+        enough = f"of {count} speakers data.train={count - LEAST_EVAL} data.eval={LEAST_EVAL} would be enough"
+        found.append(said + (enough if count >= least else f"{count} speakers are fewer than {least}"))
+    return found
+
+
 def check(config: Config) -> None:
     """ValueError on a corpus that is not there or too small, and on a codec that nobody knows."""
+    workers(default=READERS)
     check_codec_kind(config.data.codec)
     check_speech(config.data)
 
@@ -217,13 +236,16 @@ def check(config: Config) -> None:
 def run(context: Context) -> Mapping[str, Estimate]:
     """Read every recording, set aside what cannot be used, and split the speakers of the others."""
     config: Config = context.config
-    corpus = open_corpus(config.data, context.run, seed=context.seed, workers=config.workers)
-    recordings, set_aside = looked_at(corpus.utterances, config.workers)
+    threads = workers(default=READERS)
+    corpus = open_corpus(config.data, context.run, seed=context.seed, workers=threads)
+    recordings, set_aside = looked_at(corpus.utterances, threads)
     if not recordings:
         raise ValueError(
             f"none of {len(set_aside)} files could be used; the first: {set_aside[0].path}: {set_aside[0].reason}"
         )
     splits = write_findings(context.run, config.data, corpus, recordings, set_aside)
+    for text in notices(config.data, corpus, splits):
+        context.run.append_log({"kind": "notice", "text": text})
     files = len(corpus.utterances) + corpus.without_speaker
     return {
         "split_leaks": exact(split_leaks(context.run.path / SPLITS, recordings), len(recordings), "recordings"),
@@ -233,6 +255,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
         "heldout_utterances": exact(len(splits.heldout_utt_ids), len(recordings), "recordings"),
         "usable_share": exact(len(recordings) / files, files, "files"),
         "set_aside": exact(len(set_aside), files, "files"),
+        "other_files": exact(corpus.other_files, files + corpus.other_files, "files"),
+        "without_speaker": exact(corpus.without_speaker, files, "files"),
         "hours": exact(_hours(recordings), len(recordings), "recordings"),
     }
 

@@ -1,4 +1,5 @@
-"""What is asked of a codec and the latents it gave: of this sound alone, as loud as it is, and of no sound to come.
+"""What is asked of a codec and the latents it gave: of this sound alone, as loud as it is, of no sound to come, and the
+same wherever in a recording it stands.
 
 A1 asks it of its store, T4 of every store that it makes.
 
@@ -21,12 +22,14 @@ from inscape.pretrained.codec import AudioCodec, block_size
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-__all__ = ["Hearing", "batch_difference", "checks_of", "hearing", "loudness_correlation"]
+__all__ = ["Hearing", "batch_difference", "checks_of", "hearing", "loudness_correlation", "shift_difference"]
 
 PIECE_SEC = 2.0
 HEARD_SEC = 12.0  # of a recording; memories of up to half of it are counted in full
 QUIETEST = 1e-4  # energies below this are silence: 80 dB under full scale
 RIDGE = 1e-3  # of the mean variance
+SMALL = 1e-2  # of the largest spread of a dimension: one that spreads less counts as if it spread so
+TINY = float(np.finfo(np.float32).tiny)
 MOVED = 1e-3  # of the latents' spread: less is the kernels' rounding
 
 
@@ -47,7 +50,7 @@ def checks_of(
     read_off: int,
     seed: int,
 ) -> dict[str, Estimate]:
-    """batch_difference, loudness_correlation, frames_ahead and frames_behind of the first utterances of `order`.
+    """batch_difference, shift_difference, loudness_correlation, frames_ahead and frames_behind of the first in `order`.
 
     path_of: where the recording of each utterance id lies. compared: recordings that are encoded again, alone and in a
     batch. read_off: recordings of the readout. Memories are counted in the longest of those compared.
@@ -60,6 +63,7 @@ def checks_of(
     return {
         "batch_difference": exact(batch_difference(codec, [store.latents(i) for i in again], paths), len(again),
                                   "recordings"),
+        "shift_difference": exact(shift_difference(codec, paths), len(again), "recordings"),
         "loudness_correlation": loudness_correlation(store, order[:read_off], seed),
         "frames_ahead": exact(heard.ahead, 1, "codec"),
         "frames_behind": exact(heard.behind, 1, "codec"),
@@ -79,8 +83,39 @@ def batch_difference(codec: AudioCodec, stored: Sequence[np.ndarray], paths: Seq
     pairs = [*zip(batch, alone, strict=True), *zip(stored, alone[: len(whole)], strict=True)]
     if any(one_TD.shape != other_TD.shape for one_TD, other_TD in pairs):
         return np.inf
-    spread = max(float(np.concatenate(alone).std()), float(np.finfo(np.float32).tiny))
+    spread = max(float(np.concatenate(alone).std()), TINY)
     return max(float(np.abs(one_TD - other_TD).max()) for one_TD, other_TD in pairs) / spread
+
+
+def shift_difference(codec: AudioCodec, paths: Sequence[str]) -> float:
+    """How far latents move where the beginning of the recording is cut off: root mean square, in units of spread.
+
+    A latent that holds the number of its frame is foretold by the frames before it, whatever the sound. The recordings
+    in `paths` are encoded again without their first block, and without their first third: no count and no period stays
+    the same under both. Only the second half of what is left is compared: a frame soon after the cut may remember what
+    was cut off, or that nothing came before it. Each dimension counts in units of its own spread, but no less than
+    SMALL of the largest; the larger of the two cuts. NaN where no recording has two frames.
+    """
+    block, frames = block_size(codec), []
+    moved: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for path in paths:
+        samples_S = read_audio(path, codec.sample_rate)
+        whole_TD = codec.encode([samples_S])[0].astype(np.float64)
+        frames.append(whole_TD)
+        for cut, found in zip((1, max(1, len(whole_TD) // 3)), moved, strict=True):
+            if cut >= len(whole_TD):
+                continue
+            rest_TD = codec.encode([samples_S[cut * block :]])[0]
+            if rest_TD.shape != whole_TD[cut:].shape:
+                return math.inf
+            start = len(rest_TD) // 2
+            found.append(rest_TD[start:] - whole_TD[cut:][start:])
+    every_TD = np.concatenate(frames)
+    spread_D = np.maximum(every_TD.std(axis=0), max(SMALL * float(every_TD.std(axis=0).max()), TINY))
+    return max(
+        (math.sqrt(float(np.square(np.concatenate(found) / spread_D).mean())) for found in moved if found),
+        default=math.nan,
+    )
 
 
 def hearing(codec: AudioCodec, samples_S: Float[np.ndarray, " S"], seed: int) -> Hearing:
@@ -95,7 +130,7 @@ def hearing(codec: AudioCodec, samples_S: Float[np.ndarray, " S"], seed: int) ->
     draw, frames = np.random.default_rng(seed), len(samples_S) // block
     noise_S = (samples_S.std() * math.sqrt(3) * draw.uniform(-1, 1, len(samples_S))).astype(np.float32)
     own_TD = codec.encode([samples_S])[0]
-    least = MOVED * max(float(own_TD.std()), float(np.finfo(np.float32).tiny))
+    least = MOVED * max(float(own_TD.std()), TINY)
     ahead = behind = 0
     for cut in (frames * 3 // 7, frames * 4 // 7):
         before_S = np.arange(len(samples_S)) < cut * block

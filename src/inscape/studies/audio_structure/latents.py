@@ -4,7 +4,8 @@ Method: the codec turns each recording into vectors at a fixed rate, in shards t
 was stored is read back and counted. A few recordings are encoded again, alone and in one batch: published models have
 had batches that gave other latents than single recordings (transformers, issue 43377). Last, how loud a frame is, is
 read off its latent by a ridge regression (Hoerl & Kennard 1970) on other recordings: a codec that gives constants, or
-numbers of its own, passes all the rest. And noise takes the place of what comes after a frame: one that moves with it
+numbers of its own, passes all the rest. The same recordings are encoded without their beginning: a latent that holds
+the number of its frame moves. And noise takes the place of what comes after a frame: one that moves with it
 knows its future, and then to predict it is no feat.
 
 A negative result would mean that what later phases measure is a fault of the extraction and no property of speech.
@@ -30,7 +31,7 @@ from inscape.device import pick_device
 from inscape.pretrained.codec import open_codec
 from inscape.studies.audio_structure.latent_checks import checks_of
 from inscape.studies.audio_structure.latent_figures import draw_latents
-from inscape.studies.audio_structure.sources import CORPUS, Recording, SpeechConfig, read_recordings
+from inscape.studies.audio_structure.sources import CORPUS, Recording, SpeechConfig, read_recordings, workers
 
 __all__ = ["GATE", "LATENTS", "OF", "PHASE", "Config", "codec_memory", "latents_sha256", "noted_memory"]
 
@@ -48,7 +49,6 @@ class Config:
 
     data: SpeechConfig = field(default_factory=SpeechConfig)  # A0's
     shards: int = 0  # parts that are written on their own; 0: one for each 256 utterances
-    workers: int = 0  # processes; 0 or 1: this one
     project: bool = True  # mimi: the latent that its decoder expects
     compared: int = 4  # recordings encoded again, alone and in a batch
     read_off: int = 60  # recordings of the readout, half of them to fit it
@@ -57,7 +57,6 @@ class Config:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("shards", 0, 100_000),
-            ("workers", 0, 256),
             ("compared", 2, 64),
             ("read_off", 4, 10_000),
             ("drawn", 1, 8),
@@ -73,6 +72,9 @@ GATE = Gate(
         Criterion("rate_error_hz", at_most=0.5, why="frame rate within 0.5 Hz of the expected"),
         Criterion("batch_difference", at_most=1e-3, source="calibrated", why="kernels for batches differ in the last "
                   "bits, by 1e-6 of the latents' spread; a neighbour or padding that reaches a latent moves it by 1"),
+        Criterion("shift_difference", at_most=0.05, source="calibrated", why="a latent of the sound stays as it is "
+                  "where the recording begins later, once it has forgotten that: rounding leaves 1e-6; the number of a "
+                  "frame in one dimension of 512 moves it by 0.06, and foretells frames of any sound"),
         Criterion("refused_share", at_most=0.05, source="calibrated", why="A0 could read these recordings, so what is "
                   "refused here is the codec's doing"),
         Criterion("loudness_correlation", at_least=0.5, source="calibrated", why="constants, and numbers that have "
@@ -108,6 +110,7 @@ def noted_memory(run: RunDir, codec: str, behind: int) -> Estimate:
 def extracted(context: Context, recordings: Sequence[Recording]) -> Extraction:
     """The latents of the recordings in run/latents; what an interrupted run had done is kept."""
     config: Config = context.config
+    processes = workers(default=1)
     return extract(
         [Utterance(r.utterance_id, r.speaker_id, Path(r.path)) for r in recordings],
         config.data.codec,
@@ -115,13 +118,14 @@ def extracted(context: Context, recordings: Sequence[Recording]) -> Extraction:
         shards=config.shards or None,
         device=str(pick_device(context.device)),
         project=config.project,
-        run=in_processes(config.workers) if config.workers > 1 else None,
+        run=in_processes(processes) if processes > 1 else None,
         on_progress=lambda done, total: context.run.append_log({"kind": "shards", "done": done, "total": total}),
     )
 
 
 def check(config: Config) -> None:
     """ValueError unless the codec is there with its weights and packages."""
+    workers(default=1)
     open_codec(config.data.codec, project=config.project)
 
 

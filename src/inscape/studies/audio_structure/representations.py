@@ -60,8 +60,17 @@ from inscape.studies.audio_structure.sources import SpeechConfig, check_codec_ki
 __all__ = ["GATE", "PHASE", "Config"]
 
 HEADS = ("direction_magnitude", "mixture_density")
-CHECKED = ("non_finite", "rate_error_hz", "batch_difference", "loudness_correlation", "frames_ahead")  # as in A1
+# As in A1.
+CHECKED = (
+    "non_finite",
+    "rate_error_hz",
+    "batch_difference",
+    "shift_difference",
+    "loudness_correlation",
+    "frames_ahead",
+)
 COMPARED, READ_OFF = 4, 60  # recordings, as in A1
+FAST, SLOW = "log-mel", "log-mel:12.5"
 NAIVE_WINDOW = 8  # frames, whatever they last
 
 
@@ -89,7 +98,7 @@ class Config:
     """What is compared, and the head that it is compared with."""
 
     data: SpeechConfig = field(default_factory=SpeechConfig)  # A0's
-    codecs: tuple[str, ...] = ("log-mel:12.5", "log-mel")  # kinds, or kind:where; see inscape.pretrained.codec
+    codecs: tuple[str, ...] = ()  # kinds, or kind:where, that data.codec is compared with; none: a log-mel
     matched: MatchedConfig = field(default_factory=MatchedConfig)
     head: str = "direction_magnitude"  # direction_magnitude | mixture_density
     hidden: int = 1024  # width of the hidden layers
@@ -99,11 +108,21 @@ class Config:
     diag: StatisticsConfig = field(default_factory=StatisticsConfig)
 
     def __post_init__(self) -> None:
-        if len(self.codecs) < 2 or len(set(self.codecs)) < len(self.codecs):
-            raise ValueError(f"codecs={list(self.codecs)} is out of range; allowed: two or more, all different")
-        for codec in self.codecs:
+        if len(self.compared) < 2 or len(set(self.compared)) < len(self.compared):
+            raise ValueError(
+                f"codecs={list(self.codecs)} is out of range, with data.codec={self.data.codec} among them; allowed: "
+                "two or more, all different, or none, for a log-mel"
+            )
+        for codec in self.compared:
             check_codec_kind(codec)
         self.predictor(NAIVE_WINDOW)  # refuses what is out of range
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """What is compared: data.codec, whatever else is named, or beside it a log-mel of another rate."""
+        asked = self.data.codec
+        others = self.codecs or (SLOW if asked.partition(":")[0] == FAST and asked != SLOW else FAST,)
+        return others if asked in others else (asked, *others)
 
     def predictor(self, window: int) -> PredictorConfig:
         """These settings as those of a predictor with a window of so many frames."""
@@ -301,14 +320,14 @@ def least(estimates: Sequence[Estimate]) -> Estimate:
 def check(config: Config) -> None:
     """ValueError unless every codec is there with its weights and packages, is another one, and is not too slow."""
     known: dict[tuple[str, str], str] = {}
-    for spec in config.codecs:
+    for spec in config.compared:
         codec, where = open_codec(spec), spec.partition(":")[2]
         folder = Path(where).expanduser()  # two folders of one name are two codecs, of one name
         place = str(folder.resolve()) if where and folder.is_dir() else where * ("/" in where)
         same = known.setdefault((codec.name, place), spec)
         if same != spec:
             raise ValueError(
-                f"codecs={list(config.codecs)}: {same} and {spec} are one codec, {codec.name}; allowed: two or more, "
+                f"codecs={list(config.compared)}: {same} and {spec} are one codec, {codec.name}; allowed: two or more, "
                 "all different"
             )
         frames_of(config.matched, codec.rate_hz)
@@ -316,7 +335,7 @@ def check(config: Config) -> None:
 
 def run(context: Context) -> Mapping[str, Estimate]:
     """Extract what is not there yet, then train and measure twice for each representation."""
-    stores = [stored(context, spec, i) for i, spec in enumerate(context.config.codecs)]
+    stores = [stored(context, spec, i) for i, spec in enumerate(context.config.compared)]
     checks = checked(context, stores)
     rows = [compared(context, of) for of in opened(context, stores)]
     write(context.run, rows)

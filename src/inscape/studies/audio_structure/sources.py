@@ -6,6 +6,7 @@ opens the corpus and writes down what it found, and the later phases read that.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ __all__ = [
     "open_corpus",
     "read_recordings",
     "read_splits_of",
+    "workers",
 ]
 
 # What A0 writes into its run.
@@ -42,6 +44,7 @@ CORPUS, UTTERANCES, QUARANTINE, SPLITS, SPEECH = (
     "speech",
 )
 AUTO = "auto"
+MOST_WORKERS = 256
 PACKAGES = {"soundfile": "reading audio", "soxr": "resampling audio", "pyarrow": "the tables of audio-structure"}
 
 
@@ -79,6 +82,18 @@ class SpeechConfig:
                 raise ValueError(f"data.{name}={getattr(self, name)!r} is out of range; allowed: {words}")
         if self.download and not self.path:
             raise ValueError(f"data.download={self.download} needs a folder to keep it in: data.path=FOLDER")
+
+
+def workers(default: int) -> int:
+    """How many threads or processes read, speak and extract: INSCAPE_WORKERS, else `default`.
+
+    It is no part of a config, since results do not depend on it, and a run on more cores counts as any other.
+    ValueError unless it is a number from 1 to MOST_WORKERS.
+    """
+    given = os.environ.get("INSCAPE_WORKERS", "").strip() or str(default)
+    if not given.isdecimal() or not 1 <= int(given) <= MOST_WORKERS:
+        raise ValueError(f"INSCAPE_WORKERS={given} is out of range; allowed: 1 to {MOST_WORKERS}")
+    return int(given)
 
 
 class Recording(NamedTuple):
