@@ -325,6 +325,12 @@ def draw(run: RunDir, by_name: Mapping[str, Sequence[Point]], said: str) -> None
               f"end, the largest ratio asked is only a lower bound of the ratio that can be kept.{said}")  # fmt: skip
 
 
+def check(config: Config) -> None:
+    """ValueError on files that are not there or cannot be used."""
+    check_asking(config.data, config.asking, config.train, shuffled=True)
+    load_trained(config.trained)
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
     """Fit, answer, and say how far each can go."""
     config: Config = context.config
@@ -354,12 +360,6 @@ def run(context: Context) -> Mapping[str, Estimate]:
         **measure_controls(lm, config, asked, empty, material, points, deciding),
         **ratios,
     }
-
-
-def check(config: Config) -> None:
-    """ValueError on files that are not there or cannot be used."""
-    check_asking(config.data, config.asking, config.train, shuffled=True)
-    load_trained(config.trained)
 
 
 PHASE = Phase(
