@@ -107,15 +107,21 @@ def test_speech_of_ones_own_needs_no_synthesiser(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("target", "words", "said"),
     [
-        ("A0", "workers=0", "workers=0 is out of range; allowed: 1 to 256"),
         ("A1", "compared=1", "compared=1 is out of range"),
-        ("A1", "workers=-1", "workers=-1 is out of range"),
         ("A2", "window=0", "window=0 is out of range"),
         ("A2", "data.codec=mp3", "codec is 'mp3'"),
         ("T1", "hidden=0", "hidden=0 is out of range"),
         ("T2", "train.amp_dtype=float16", "train.amp_dtype='float16' is out of range; allowed: bfloat16"),
         ("T3", "rollout.p_true=2", "rollout.p_true=2.0 is out of range"),
-        ("T4", "codecs=[log-mel]", "codecs=['log-mel'] is out of range; allowed: two or more, all different"),
+        ("T3", "train.max_steps=5", "train.max_steps=5 does nothing in T3; give rollout.max_steps"),
+        ("T3", "train.batch=5", "train.batch=5 does nothing in T3; give rollout.batch"),
+        ("T3", "train.lr=0.5", "train.lr=0.5 does nothing in T3; give rollout.lr"),
+        ("T3", "train.max_eval_samples=5", "does nothing in T3; give diag.n_eval_utterances and diag.segments_per_utt"),
+        (
+            "T4",
+            "codecs=[log-mel]",
+            "codecs=['log-mel'] is out of range, with data.codec=log-mel among them; allowed: two",
+        ),
         ("T4", "codecs=[log-mel,lyra]", "from a local folder, and none was given"),
         ("T4", "codecs=[log-mel,log-mel:5]", "at 5 frames a second"),
         ("A2", "", "has no finished smoke run to build on; first: inscape run audio-structure.A0"),
@@ -123,6 +129,16 @@ def test_speech_of_ones_own_needs_no_synthesiser(monkeypatch: pytest.MonkeyPatch
 )
 def test_nonsense_for_one_phase(capsys: pytest.CaptureFixture, target: str, words: str, said: str) -> None:
     assert said in refused(capsys, "run", f"audio-structure.{target}", "--preset", "smoke", *words.split())
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "many", "1000"])
+@pytest.mark.parametrize("target", ["A0", "A1"])
+def test_a_number_of_workers_that_is_none(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, target: str, given: str
+) -> None:
+    monkeypatch.setenv("INSCAPE_WORKERS", given)
+    line = refused(capsys, "run", f"audio-structure.{target}", "--preset", "smoke")
+    assert f"INSCAPE_WORKERS={given} is out of range; allowed: 1 to 256" in line
 
 
 def test_frames_without_latents_are_shut(capsys: pytest.CaptureFixture) -> None:

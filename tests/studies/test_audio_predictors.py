@@ -258,7 +258,6 @@ def test_a_cosine_is_worth_what_the_closed_form_says() -> None:
 def rollouts(**changes: Any) -> injection.Config:
     settings: dict[str, Any] = {
         "rollout": RolloutConfig(max_steps=40, batch=32, lr=3e-4, p_true_steps=40),
-        "train": TrainConfig(max_steps=1),
         "diag": injection.InjectionConfig(n_eval_utterances=8, segments_per_utt=10),
     }
     return injection.Config(**settings | changes)

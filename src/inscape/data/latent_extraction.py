@@ -202,8 +202,8 @@ def in_processes(workers: int) -> Run:
                     yield job.result()
             except BrokenProcessPool:
                 raise ValueError(
-                    "a process of the extraction was killed (out of memory?): call again with fewer workers; what is "
-                    "done is kept"
+                    "a process of the extraction was killed (out of memory?): call again with fewer workers "
+                    "(INSCAPE_WORKERS); what is done is kept"
                 ) from None
             finally:
                 pool.shutdown(cancel_futures=True)

@@ -52,6 +52,12 @@ __all__ = ["GATE", "PHASE", "Config"]
 
 UNIT = "speakers"
 PLAN_COSINE = 0.6
+INSTEAD = {  # settings of a training that is not the one on rollouts
+    "max_steps": "rollout.max_steps",
+    "batch": "rollout.batch",
+    "lr": "rollout.lr",
+    "max_eval_samples": "diag.n_eval_utterances and diag.segments_per_utt",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,12 @@ class Config:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     train: TrainConfig = field(default_factory=TrainConfig)  # steps, batch and lr are those of `rollout`
     diag: InjectionConfig = field(default_factory=InjectionConfig)
+
+    def __post_init__(self) -> None:
+        for name, instead in INSTEAD.items():
+            given = getattr(self.train, name)
+            if given != getattr(TrainConfig, name):
+                raise ValueError(f"train.{name}={given} does nothing in T3; give {instead}")
 
 
 TUNED = Criterion(
