@@ -251,8 +251,9 @@ def _nothing_to_mend(ladder: _Ladder, phase: Phase) -> str:
     if phase.mends_only:
         broken = ladder.phase(phase.mends)
         runs = _standing(ladder, broken).runs
-        if set(runs) >= set(broken.seeds) and all(_reached(run, phase.mends_only) for run in runs.values()):
-            return f"{phase.mends} has reached its {phase.mends_only}, so there is nothing to mend"
+        reached = (_reached(run, metric) for run in runs.values() for metric in phase.mends_only)
+        if set(runs) >= set(broken.seeds) and all(reached):
+            return f"{phase.mends} has reached its {' and '.join(phase.mends_only)}, so there is nothing to mend"
     return ""
 
 

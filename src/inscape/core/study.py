@@ -77,7 +77,7 @@ class Phase:
     run: Callable[[Context], Mapping[str, Estimate]]
     needs: tuple[str, ...] = ()
     mends: str = ""  # an earlier phase that this one is the answer to: it opens when that has run and has not passed
-    mends_only: str = ""  # and only where it missed this metric: other misses are not what this phase answers
+    mends_only: tuple[str, ...] = ()  # and only where it missed one of these: other misses are not what this answers
     seeds: tuple[int, ...] = (0,)
     corpus_seeds: tuple[int, ...] = ()  # on a corpus that the user names (`data.*`); empty: `seeds` there too
     remedies: tuple[Remedy, ...] = ()

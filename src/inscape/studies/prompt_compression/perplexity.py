@@ -244,6 +244,7 @@ PHASE = Phase(
     run=run,
     needs=("C0",),
     mends="C1",
+    mends_only=("f1", "f1_kept"),
     remedies=REMEDIES,
     check=lambda config: check_asking(config.data, config.asking, config.train + config.watched, shuffled=True),
     failure_means="A prompt can be foretold from rows that do not let its question be answered.",
