@@ -364,7 +364,9 @@ OWN_FILES = {  # what a phase writes beside what every run has
     | {"ledger.json", "figures/captions.json", "figures/ledger.png"},
     "prompt-compression.C1": ADAPTER,
     "prompt-compression.C2": ADAPTER,
-    "prompt-compression.C3": {"frontier.json", "frontier.csv", "figures/captions.json", "figures/frontier.png"},
+    "prompt-compression.C3": {
+        *("frontier.json", "frontier.csv", "questions.json", "figures/captions.json", "figures/frontier.png")
+    },
     "audio-fusion.identity": {
         *(f"clips_{split}.json" for split in ("train", "validation", "held_out")),
         *(f"features_{split}.npy" for split in ("train", "validation", "held_out", "silence")),

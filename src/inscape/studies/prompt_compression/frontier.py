@@ -52,6 +52,7 @@ from inscape.studies.prompt_compression.asking import (
     check_groups_of,
     context_of,
     ids_of,
+    keep_questions,
     listen_to_text,
     open_model,
     prompts_of,
@@ -350,6 +351,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     material = Material(trained, known_of(lm, asked.prompts), ids, context.seed)
     empty = f1_of_each(answered(lm, EmptyContext(), asked.prompts, config.asking).heard, asked.prompts)
     points = measure_points(lm, config, asked, empty, material, missing, context.run)
+    keep_questions(context.run, config.data, config.asking, train)
     by_name = {name: [p for p in points if p.name == name] for name in dict.fromkeys(p.name for p in points)}
     draw(context.run, by_name, said)
     of_text = measure_answers(asked.text, asked.text, asked.prompts)
