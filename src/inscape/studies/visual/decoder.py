@@ -50,7 +50,7 @@ from inscape.studies.visual.jitter import kept_criteria, measure_kept
 from inscape.studies.visual.meaning import Measured, check_recipe, facts_of
 from inscape.studies.visual.meaning_metrics import HELD_OUT, by_facts, worst
 from inscape.studies.visual.model import CODEC_WEIGHTS, TrainedCodec, encode, load_codec, save_codec
-from inscape.studies.visual.sources import DataConfig, TextSource, open_source
+from inscape.studies.visual.sources import DataConfig, TextSource, check_data, open_source
 from inscape.studies.visual.summary import write_summary
 from inscape.studies.visual.text_meaning import one_of_each_group, returned, same_words
 
@@ -213,7 +213,9 @@ def fitting(codec: TrainedCodec, path: Path, count: int, corpus: TextCorpus | No
 
 def check(config: Config) -> None:
     """ValueError on a text that is not there, or is no text of sentences."""
-    check_training(config.data, config.training)
+    check_data(config.data)
+    if not config.freeze:
+        check_training(config.data, config.training)
     named: dict[str, Path] = {}
     for path in other_texts(config.others):
         if not path.is_file():
