@@ -22,6 +22,7 @@ from inscape.core.runner import Request, run_study
 from inscape.core.standing import standing
 from inscape.core.study import Context
 from inscape.data import latent_extraction, latent_frames
+from inscape.data.latent_extraction import in_processes
 from inscape.data.latent_store import open_store
 from inscape.data.speech.audio_files import Quarantined
 from inscape.data.speech.corpus import open_speech
@@ -427,6 +428,21 @@ def test_a1_sets_aside_what_the_codec_cannot_take_and_fails_if_that_is_much(
 @pytest.mark.parametrize(("metric", "value"), [("rate_error_hz", 0.51), ("non_finite", 1), ("dimensions", 2)])
 def test_a1_fails_what_the_plan_forbids(a1: tuple[RunDir, dict[str, Estimate]], metric: str, value: float) -> None:
     assert latents.GATE.judge(a1[1] | {metric: exact(value, 40, "recordings")}).outcome_of("plan") is Outcome.FAIL
+
+
+def test_a1_in_two_processes_is_the_same_run(
+    a0: tuple[RunDir, dict[str, Estimate]],
+    a1: tuple[RunDir, dict[str, Estimate]],
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, pools = context(latents.Config(config_of(speech), shards=3), tmp_path, A0=a0[0]), []
+    monkeypatch.setenv("INSCAPE_WORKERS", "2")
+    monkeypatch.setattr(latents, "in_processes", lambda count: pools.append(count) or in_processes(count))
+    assert dict(latents.run(asked)) == a1[1]
+    assert pools == [2]
+    assert asked.run.read_json("latents_of.json") == a1[0].read_json("latents_of.json")
 
 
 def test_a1_goes_on_after_an_interruption_and_ends_with_the_same_latents(

@@ -97,8 +97,8 @@ def condition_metrics(primary: LagFindings, condition: str, checks: Mapping[str,
 
 def _worse(train: float, new: Estimate) -> Estimate:
     """(new - train) / train, with the interval over the new speakers; the train speakers' ratio is held."""
-    ends = (degradation(train, value) for value in (new.value, new.low, new.high))
-    return Estimate(*ends, new.n, new.unit)
+    value, low, high = (degradation(train, ratio) for ratio in (new.value, new.low, new.high))
+    return Estimate(value, low, high, new.n, new.unit)
 
 
 def _controls(findings: Sequence[LagFindings], split: str) -> Iterator[tuple[Row, float]]:
