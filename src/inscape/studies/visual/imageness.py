@@ -72,13 +72,6 @@ class Config:
         _require(self.held_out >= 40, "held_out", self.held_out, "40 or more sentences")
 
 
-def check(config: Config) -> None:
-    """ValueError on data that is not there, and on batches too small for what is asked of them."""
-    check_data(config.data)
-    if config.recipe == "calibrated":
-        check_each_process(config.batch, config.dimensions, "batch")
-
-
 LAST = 3  # evaluations that must agree
 TREND = 256  # sentences that an evaluation during training looks at
 
@@ -134,6 +127,13 @@ REMEDIES = (
     Remedy(("speckle", "grid_energy"), {"encoder.smoothing": True}, "if it fails: add the local smoothing head"),
     Remedy(("channels_in_slope_range",), {"coordinates": True}, "if alpha drifts low: add coordinate channels"),
 )
+
+
+def check(config: Config) -> None:
+    """ValueError on data that is not there, and on batches too small for what is asked of them."""
+    check_data(config.data)
+    if config.recipe == "calibrated":
+        check_each_process(config.batch, config.dimensions, "batch")
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
