@@ -326,7 +326,7 @@ OWN_FILES = {  # what a phase writes beside what every run has
         *("ablations/tables.csv", "figures/captions.json"),
         *(f"figures/{name}.png" for name in ("correlations", "losses", "slopes")),
     },
-    "audio-structure.A0": {"corpus.json", "quarantine.json", "utterances.json"}
+    "audio-structure.A0": {"corpus.json", "log.jsonl", "quarantine.json", "utterances.json"}
     | {f"splits/{name}.txt" for name in ("train_speakers", "eval_speakers", "train_utt_ids", "eval_utt_ids")}
     | {"speech/synthetic_voices.json", "speech/SPEAKER/UTTERANCE.flac"},
     "audio-structure.A1": {"latents_of.json", "log.jsonl"}
@@ -357,8 +357,8 @@ OWN_FILES = {  # what a phase writes beside what every run has
         for rate in ("12_5", "50")
         for name in TRAINED
     }
-    | {f"latents_0/{name}" for name in ("latents_index.parquet", "plan.json", "verification.json")}
-    | {f"latents_0/shards/00000.{name}" for name in ("energy.npy", "json", "latents.npy")}
+    | {f"latents_1/{name}" for name in ("latents_index.parquet", "plan.json", "verification.json")}
+    | {f"latents_1/shards/00000.{name}" for name in ("energy.npy", "json", "latents.npy")}
     | {"representations.csv", "figures/captions.json", "figures/representations.png"},
     "prompt-compression.C0": {"answers.json", "questions.json"}
     | {"ledger.json", "figures/captions.json", "figures/ledger.png"},
