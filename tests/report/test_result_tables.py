@@ -11,12 +11,13 @@ from planted_runs import ATTACK, OUTCOMES, planted_across_seeds, planted_run
 from inscape.core.rundir import RunDir
 from inscape.report import collect, update_readme
 from inscape.report.tables import BEGIN, END, result_tables, with_tables
+from inscape.studies import all_studies
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_readme_is_up_to_date() -> None:
-    stale = update_readme(ROOT / "README.md", ROOT / "results", write=False)
+    stale = update_readme(ROOT / "README.md", ROOT / "results", write=False, studies=all_studies())
     assert not stale, "run: python -m inscape.report results --readme README.md"
 
 

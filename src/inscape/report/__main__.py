@@ -11,6 +11,7 @@ from pathlib import Path
 
 from inscape.core.rundir import RunDir
 from inscape.report import collect, update_readme
+from inscape.studies import all_studies
 
 __all__ = ["main"]
 
@@ -35,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(collect(RunDir.open(run), asked.results, figures=not asked.no_figures))
         if asked.readme is None:
             return 0
-        stale = update_readme(asked.readme, asked.results, write=not asked.check)
+        stale = update_readme(asked.readme, asked.results, write=not asked.check, studies=all_studies())
     except ValueError as error:
         print(f"inscape.report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

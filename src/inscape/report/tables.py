@@ -1,7 +1,8 @@
 """The README's result tables, made from the committed evidence and from nothing else.
 
-The README has a row for each phase and preset, results/README.md beside the evidence every criterion too. A test
-compares both with the evidence, so a figure that no file in results/ carries cannot survive.
+Given the studies as they are declared today, a row says where its gate or its config was an earlier one. The README
+has a row for each phase and preset, results/README.md beside the evidence every criterion too. A test compares both
+with the evidence, so a figure that no file in results/ carries cannot survive.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from inscape.core.gate import Criterion
 from inscape.core.rundir import across_seeds_path, write_atomically
+from inscape.core.study import Study
 from inscape.report.across import AcrossSeeds, read_across_seeds
 from inscape.report.record import Record, differences_of_seeds, read_record, relative_link, run_folders
+from inscape.report.today import earlier
 from inscape.report.words import OUTCOMES, asked, in_words, measured
 
 __all__ = ["result_tables", "update_readme", "with_tables"]
@@ -20,10 +23,10 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 MADE_BY = "<!-- Made by `python -m inscape.report results --readme README.md`. Edit results/, not this. -->"
 
 
-def result_tables(results: Path, link_from: Path, *, criteria: bool = True) -> str:
+def result_tables(results: Path, link_from: Path, *, criteria: bool = True, studies: Sequence[Study] = ()) -> str:
     """Markdown: a table a study with one row a phase and preset; with `criteria` each one's figure for each seed too.
 
-    Links are relative to the folder `link_from`.
+    Links are relative to the folder `link_from`. studies: as declared today, for what is no longer declared so.
     """
     evidence = [read_record(folder, log=False) for folder in run_folders(results)]
     if not evidence:
@@ -35,7 +38,7 @@ def result_tables(results: Path, link_from: Path, *, criteria: bool = True) -> s
         parts += [f"**{_plain(newest.about.get('study_title') or newest.study)}** (`{newest.study}`)", ""]
         parts += ["| phase | preset | seeds | plan's criteria | calibrated criteria | across seeds | verdict |"]
         parts += ["|---|---|---|---|---|---|---|"]
-        parts += [_summary(group, link_from) for group in groups]
+        parts += [_summary(group, link_from, studies) for group in groups]
         parts += ["", *(line for group in groups for line in _details(group) if criteria)]
     return "\n".join(parts).strip()
 
@@ -49,7 +52,7 @@ def with_tables(text: str, tables: str) -> str:
     return f"{before}{BEGIN}\n{MADE_BY}\n\n{tables}\n\n{END}{after}"
 
 
-def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
+def update_readme(readme: Path, results: Path, *, write: bool = True, studies: Sequence[Study] = ()) -> bool:
     """Bring the tables in `readme` and in results/README.md up to date; True if one of them was not.
 
     With write=False nothing is written. ValueError if `readme` cannot be read, or has no place for the tables, or
@@ -67,10 +70,10 @@ def update_readme(readme: Path, results: Path, *, write: bool = True) -> bool:
     home = readme.absolute().parent
     every = f"Every criterion with its figures: [{relative_link(beside, home)}]({relative_link(beside, home)})."
     try:
-        new = with_tables(old, f"{every}\n\n{result_tables(results, home, criteria=False)}")
+        new = with_tables(old, f"{every}\n\n{result_tables(results, home, criteria=False, studies=studies)}")
     except ValueError as error:
         raise ValueError(f"{readme}: {error}") from None
-    whole = f"# Results\n\n{MADE_BY}\n\n{result_tables(results, Path(results))}\n"
+    whole = f"# Results\n\n{MADE_BY}\n\n{result_tables(results, Path(results), studies=studies)}\n"
     stale = [(readme, new)] if new != old else []
     if not beside.is_file() or beside.read_text(encoding="utf-8") != whole:
         stale.append((beside, whole))
@@ -87,7 +90,7 @@ def _is_for_evidence(results: Path) -> bool:
     return bool(run_folders(results)) or not others
 
 
-def _summary(group: Sequence[Record], link_from: Path) -> str:
+def _summary(group: Sequence[Record], link_from: Path, studies: Sequence[Study]) -> str:
     first = group[0]
     place = first.path.parent
     across = _across_seeds(group)
@@ -101,7 +104,8 @@ def _summary(group: Sequence[Record], link_from: Path) -> str:
         _by_seed(group, [record.outcome for record in group])
         + _of_different_kinds(group)
         + _to_run(group)
-        + _of_uncommitted_code(group),
+        + _of_uncommitted_code(group)
+        + _of_earlier_days(group, studies),
     )
     return f"| {' | '.join(cells)} |"
 
@@ -122,9 +126,22 @@ def _of_different_kinds(group: Sequence[Record]) -> str:
 
 def _of_uncommitted_code(group: Sequence[Record]) -> str:
     """Code that no commit holds cannot be checked out again."""
-    seeds = [str(record.seed) for record in group if record.env.get("git_dirty")]
+    return _for_seeds("uncommitted changes", group, [bool(record.env.get("git_dirty")) for record in group])
+
+
+def _of_earlier_days(group: Sequence[Record], studies: Sequence[Study]) -> str:
+    """A verdict by a gate, or of a config, that is not today's opens nothing."""
+    of_each = [earlier(record, studies) for record in group]
+    return "".join(
+        _for_seeds(f"by an earlier {what}", group, [each == what for each in of_each]) for what in ("gate", "config")
+    )
+
+
+def _for_seeds(words: str, group: Sequence[Record], holds: Sequence[bool]) -> str:
+    """The words, with the seeds that they hold for unless those are all."""
+    seeds = [str(record.seed) for record, held in zip(group, holds, strict=True) if held]
     some = f" (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})" if len(seeds) < len(group) else ""
-    return f"; uncommitted changes{some}" if seeds else ""
+    return f"; {words}{some}" if seeds else ""
 
 
 def _to_run(group: Sequence[Record]) -> str:

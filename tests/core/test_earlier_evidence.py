@@ -1,0 +1,36 @@
+"""Committed evidence whose gate or config is not today's says so in its table."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from planted_study import MakeWorld
+
+from inscape.core.gate import Criterion, Gate
+from inscape.core.study import Study
+from inscape.report import collect
+from inscape.report.tables import result_tables
+
+
+def test_a_verdict_by_a_gate_or_of_a_config_that_is_not_todays_says_so(
+    world: MakeWorld, presets: Path, tmp_path: Path
+) -> None:
+    w = world()
+    (run,) = w.run("P1")
+    (by_hand,) = w.run("P1", overrides=("signal=1.0",))
+    results = tmp_path / "evidence"
+    for each in (run, by_hand):
+        collect(each, results)
+
+    def rows(today: Study) -> list[str]:
+        tables = result_tables(results, tmp_path, studies=(today,))
+        found = (line for line in tables.splitlines() if line.startswith("| [toy.P1]"))
+        said = [line.rstrip(" |").rpartition("| ")[2].split("; ") for line in found]
+        return ["; ".join(word for word in words if "earlier" in word) for words in said]
+
+    first, *others = w.study.phases
+    assert rows(w.study) == ["", ""]
+    stricter = replace(first, gate=Gate((*first.gate.criteria, Criterion("recall", at_least=0.1, why="also"))))
+    assert rows(replace(w.study, phases=(stricter, *others))) == ["by an earlier gate"] * 2
+    presets.write_text("quick: {drift: 0.001}\n")
+    assert rows(w.study) == ["by an earlier config", ""], "what was changed by hand is compared by its gate alone"
+    assert rows(replace(w.study, name="other")) == ["", ""], "nothing is said of a study that is no more"
