@@ -97,10 +97,13 @@ def test_tuples_are_pure(which, request):
 @pytest.mark.parametrize("which", ["groups", "plain"])
 def test_ranks_share_the_step_of_a_text_file(which, request):
     source = request.getfixturevalue(which)
-    whole = source.tuples_at(1, 2, 0, 1, 8, Mixture())
-    for place in (0, 1):
-        parts = [texts(source, source.tuples_at(1, 2, rank, 2, 8, Mixture())[place]) for rank in (0, 1)]
-        assert parts[0] + parts[1] == texts(source, whole[place])
+
+    def pairs(rank: int, world: int) -> list[tuple[str, str]]:
+        drawn = source.tuples_at(1, 2, rank, world, 8, Mixture())
+        return list(zip(texts(source, drawn.sentence_BT), texts(source, drawn.paraphrase_BT), strict=True))
+
+    assert sorted(pairs(0, 2) + pairs(1, 2)) == sorted(pairs(0, 1))
+    assert len(pairs(0, 2)) == len(pairs(1, 2)) == 4
 
 
 def test_ranks_draw_other_scenes_of_the_grammar(grammar):
@@ -181,6 +184,27 @@ def test_negatives_are_sentences_of_the_batch_with_one_word_or_two_changed(which
         assert changed == (2 if same_words else 1)
         swaps += same_words
     assert 0 < swaps < len(negatives), "both kinds"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_is_reworded_or_edited_is_as_long_as_the_rest(tmp_path, rank):
+    """Rows of a batch come sorted by length: the first of them are the shortest."""
+    rng = np.random.default_rng(0)
+    cells = [[" ".join(rng.choice(WORDS, 2 + n % 40)) for _ in range(2)] for n in rng.permutation(800)]
+    (tmp_path / "mixed.tsv").write_text("\n".join("\t".join(row) for row in cells))
+    source = open_source(DataConfig(text=str(tmp_path / "mixed.tsv"), vocab=600))
+    shorter: dict[str, list[float]] = {"targets": [], "negatives": []}
+    for step in range(64):
+        drawn = source.tuples_at(0, step, rank, 2, 64, Mixture(paraphrases=0.25, edits=0.25))
+        np.testing.assert_array_equal(drawn.target_BT, drawn.sentence_BT[: len(drawn.target_BT)])
+        length_B = (drawn.sentence_BT > 0).sum(1)
+        assert len(drawn.target_BT) == 8
+        for name, tokens in (("targets", drawn.target_BT), ("negatives", drawn.negative_NT)):
+            below = length_B[:, None] < (tokens > 0).sum(1)
+            same = length_B[:, None] == (tokens > 0).sum(1)
+            shorter[name].append(float((below + same / 2).mean()))
+    for name, shares in shorter.items():
+        assert abs(np.mean(shares) - 0.5) < 0.05, f"{name}: so much of the batch is shorter"
 
 
 # --- held-out pairs -----------------------------------------------------------------------------------------------

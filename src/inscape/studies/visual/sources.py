@@ -236,11 +236,14 @@ class TextSource:
         else:  # two views of the same sentence, which dropout and the noise on V tell apart
             first_BT = second_BT = self.tokens.batch_at(seed, step, rank, world, size, sort_within=SORTED)
         width = max(first_BT.shape[1], second_BT.shape[1])
-        first_BT, second_BT = (np.pad(t, ((0, 0), (0, width - t.shape[1]))) for t in (first_BT, second_BT))
+        # Rows come by length, and the first of them are reworded and edited: not the shortest, but any.
+        place_B = rank * len(first_BT) + np.arange(len(first_BT))
+        order_B = fast.uniforms(seed, _TARGETS + step, place_B, 1)[:, 0].argsort(kind="stable")
+        first_BT, second_BT = (np.pad(t, ((0, 0), (0, width - t.shape[1])))[order_B] for t in (first_BT, second_BT))
         row_N = np.arange(round(mixture.edits * len(first_BT)))
         negative_NT = first_BT[row_N]
         if len(row_N):
-            place_N = row_N + rank * len(first_BT)
+            place_N = place_B[row_N]
             swapped = word_swap(self.words, negative_NT, seed=seed, step=step, row_B=place_N)
             replaced = word_replace(self.words, negative_NT, seed=seed, step=step, row_B=place_N)
             by_swap_N = (place_N % 2 == 0) & swapped.changed_B
