@@ -9,6 +9,7 @@ from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Study
 from inscape.report import collect
 from inscape.report.tables import result_tables
+from inscape.report.today import EARLIER
 
 
 def test_a_verdict_by_a_gate_or_of_a_config_that_is_not_todays_says_so(
@@ -34,3 +35,25 @@ def test_a_verdict_by_a_gate_or_of_a_config_that_is_not_todays_says_so(
     presets.write_text("quick: {drift: 0.001}\n")
     assert rows(w.study) == ["by an earlier config", ""], "what was changed by hand is compared by its gate alone"
     assert rows(replace(w.study, name="other")) == ["", ""], "nothing is said of a study that is no more"
+    presets.write_text("full:\n")
+    assert rows(w.study) == ["by an earlier config"] * 2, "a config that cannot be asked for any more"
+
+
+def test_what_was_built_on_evidence_that_does_not_count_says_so(
+    world: MakeWorld, presets: Path, tmp_path: Path
+) -> None:
+    w = world()
+    results = tmp_path / "evidence"
+    for run in w.run("P1", "P2", "P3"):
+        collect(run, results)
+
+    def said(today: Study) -> list[str]:
+        tables = result_tables(results, tmp_path, studies=(today,))
+        rows = (line.rstrip(" |").split("; ")[1:] for line in tables.splitlines() if line.startswith("| [toy."))
+        return ["; ".join(word for word in words if word in EARLIER) for words in rows]
+
+    assert said(w.study) == ["", "", ""]
+    first, *others = w.study.phases
+    stricter = replace(first, gate=Gate((*first.gate.criteria, Criterion("recall", at_least=0.1, why="also"))))
+    built = "built on what no longer counts"
+    assert said(replace(w.study, phases=(stricter, *others))) == ["by an earlier gate", built, built]

@@ -65,6 +65,7 @@ def test_code_that_was_never_installed_has_no_version_and_does_no_harm(monkeypat
         ),
         (["/x/bin/pytest", "-q"], "./inscape", ["pytest", "-q"]),
         (["/x/other/__main__.py", "-q"], "./inscape", ["__main__.py", "-q"]),
+        (["/x/inscape/.venv/lib/python3.12/site-packages/pytest/__main__.py"], "./inscape", ["__main__.py"]),
         ([""], None, [""]),
     ],
 )

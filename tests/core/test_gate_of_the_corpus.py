@@ -1,15 +1,18 @@
 """A phase may have another gate for another corpus, or nothing to ask of it: decided by the config alone, and kept."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 from planted_study import GATE, Config, Data, MakeWorld, World, failing
 
 from inscape import cli
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate, Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.standing import judge
+from inscape.core.study import Context, Remedy
 
 MINE = ("data.text=mine",)
 LENIENT = Gate([Criterion("recall", at_least=0.05)])
@@ -41,6 +44,24 @@ def test_a_gate_for_the_corpus_that_changed_since_opens_nothing(world: MakeWorld
     stricter = Gate([Criterion("recall", at_least=0.06)])
     assert not w.with_phase(gate_for=lambda config: stricter).standing(corpus=MINE)[0]
     assert w.with_phase(gate=stricter).standing(corpus=MINE)[0], "the declared corpus's gate is none of its business"
+
+
+def test_a_gate_that_a_remedy_changes_opens_the_next_phase(world: MakeWorld) -> None:
+    """As a decoder's: once the encoder is let move, more is asked."""
+
+    def asks_more(config: Config) -> Gate:
+        return Gate((*GATE.criteria, Criterion("more", at_least=0.5))) if config.n > 50 else GATE
+
+    def measured(context: Context) -> Mapping[str, Estimate]:
+        value = 0.9 if context.config.n > 50 else 0.1
+        return {name: exact(value, 50, "scenes") for name in ("recall", "more")} | {"leak": exact(0.0, 4, "scenes")}
+
+    w = world(run=measured, gate_for=asks_more, remedies=(Remedy(("recall",), {"n": 60}, "more scenes"),))
+    first, second = w.run("P1", remedy=True)
+    assert (judge(first).outcome, judge(second).outcome) == (Outcome.FAIL, Outcome.PASS)
+    assert w.standing()[0]
+    assert w.may_run("P2")
+    assert not w.with_phase(gate_for=lambda config: GATE).may_run("P2"), "of a remedied run, too, the gate is today's"
 
 
 # --- skipped phases -----------------------------------------------------------------------------------------------

@@ -200,6 +200,18 @@ def test_a_remedy_that_the_preset_has_already_is_passed_over(world: MakeWorld, p
     assert [run.read_json(RunDir.ENV)["remedies"] for run in done] == [[], [2]]
 
 
+def test_a_config_with_a_remedy_is_checked_before_it_runs(world: MakeWorld, presets: Path) -> None:
+    def check(config: Any) -> None:
+        if config.n == 60:
+            raise ValueError("n=60 is too many for this machine")
+
+    presets.write_text(WEAK)
+    w = world(remedies=REMEDIES, check=check)
+    with pytest.raises(ValueError, match="too many"):
+        w.run("P1", remedy=True)
+    assert len(list(find_runs(w.root))) == 1, "what ran without it is kept"
+
+
 def test_a_remedy_that_one_seed_needs_is_applied_to_all(world: MakeWorld, presets: Path) -> None:
     presets.write_text("quick: {drift: -0.2}\n")  # seed 0 passes, seed 1 does not
     w = world(seeds=(0, 1), remedies=(Remedy(("recall",), {"drift": -0.01}, "steadier"),))
@@ -553,6 +565,20 @@ def test_what_a_worker_refuses_is_bad_input(world: MakeWorld, pool: type[Executo
     with pytest.raises(ValueError, match=r"corpus\.txt is not UTF-8"):
         w.run("P1")
     assert w.files() == set()
+
+
+def fail_in_a_process() -> None:
+    np.zeros(2) + np.zeros(3)
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_a_fault_of_a_worker_is_a_fault_of_ours(world: MakeWorld, pool: type[Executor]) -> None:
+    def divided(context: Context) -> Mapping[str, Estimate]:
+        with pool(1) if pool is ThreadPoolExecutor else pool(1, multiprocessing.get_context("spawn")) as workers:
+            return workers.submit(fail_in_a_process).result()
+
+    with pytest.raises(MeasurementFailed, match=r"fault of the code.*could not be broadcast"):
+        world(run=divided).run("P1")
 
 
 # --- what is built on ---------------------------------------------------------------------------------------------

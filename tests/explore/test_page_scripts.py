@@ -330,6 +330,18 @@ def test_a_run_that_stands_still_is_followed_from_training_to_training(play: Pla
     assert told["drawn"] == [1, 1], "what was drawn stays"
 
 
+def test_a_training_that_begins_while_the_page_is_open_is_drawn_unfolded(play: Play) -> None:
+    told = play(f"""{FOLLOW}
+        const of = (part) => ({{ part, train: {{ loss: [[1, 1], [2, 0.5]] }}, eval: {{}} }});
+        await answer({{ ...run, trainings: [of("past"), of("picture")], writing: "picture" }});
+        await answer(log([line(1)], {{ total: 1, writing: "arms/full" }}));
+        await answer(log([line(1), line(2)], {{ total: 2, writing: "arms/full" }}));
+        const live = $("run").children.find((child) => child.id === "live");
+        told.open = live.children.map((child) => [child.children[0].textContent, child.open]);
+    """)
+    assert told["open"] == [["Training past", False], ["Training picture", True], ["Training arms/full", True]]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

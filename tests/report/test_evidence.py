@@ -59,9 +59,12 @@ def test_nothing_of_the_machine_is_kept(tmp_path: Path) -> None:
         tmp_path / "runs",
         inputs={"P0": "/home/ada/inscape/runs/visual/P0/quick/20260101T000000-aa-s0"},
         command=["inscape", "run", "visual.P1", "--out=/home/ada/runs", r"data.text=C:\Users\ada\my.txt", "~/x/y"],
-        overrides={"data.text": "/home/ada/text.txt"},
-        corpus=["data.text=/home/ada/text.txt"],
-        corpus_contents={"data.text=/home/ada/text.txt": f"sha256:{'0a' * 32}"},
+        overrides={"data.text": "/home/ada/text.txt", "data.codec": "lyra:/home/ada/lyra", "url": "https://a.b/c"},
+        corpus=["data.text=/home/ada/text.txt", "data.codec=lyra:/home/ada/lyra"],
+        corpus_contents={
+            "data.text=/home/ada/text.txt": f"sha256:{'0a' * 32}",
+            "data.codec=lyra:/home/ada/lyra": f"sha256:{'0b' * 32}",
+        },
     )
     (run.path / run.CONFIG).write_text("data:\n  text: /home/ada/text.txt\n")
     run.write_json("pack.json", {"sha256": "abc"})
@@ -73,7 +76,9 @@ def test_nothing_of_the_machine_is_kept(tmp_path: Path) -> None:
     assert env["inputs"] == {"P0": "visual/P0/quick/20260101T000000-aa-s0"}
     assert env["command"] == ["inscape", "run", "visual.P1", "--out=runs", "data.text=my.txt", "y"]
     assert env["platform"] == "Linux x86_64"
-    assert env["corpus"] == list(env["corpus_contents"]) == ["data.text=text.txt"], "the words still fit each other"
+    words = ["data.text=text.txt", "data.codec=lyra:lyra"]
+    assert env["corpus"] == list(env["corpus_contents"]) == words, "the words still fit each other"
+    assert env["overrides"] == {"data.text": "text.txt", "data.codec": "lyra:lyra", "url": "https://a.b/c"}
     assert f"Contents of data.text=text.txt</dt><dd><code>sha256:{'0a' * 32}" in write_report(RunDir(place)).read_text()
     assert env["hashes"] == {"pack.sha256": "abc"}
     assert run.path.name.startswith(env["started"])

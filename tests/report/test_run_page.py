@@ -16,7 +16,7 @@ from inscape.cli import main
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import fingerprint_of_gate
 from inscape.core.rundir import RunDir
-from inscape.report import write_index, write_report
+from inscape.report import collect, write_index, write_report
 
 ADDRESS = re.compile(r"""(?:src|href|srcset|action|data|poster)\s*=\s*["']?([^"'\s>]+)|url\(([^)]*)\)|@import""", re.I)
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -350,6 +350,22 @@ def test_what_a_run_builds_on_is_found_where_all_of_them_were_moved_to(tmp_path:
     (tmp_path / "old").rename(tmp_path / "new")
     (moved,) = (tmp_path / "new/visual/P1/quick").iterdir()
     assert "./inscape run visual.P0" in told_commands(page_of(RunDir(moved)))[1]
+
+
+def test_what_collected_evidence_builds_on_is_found_among_the_evidence(tmp_path: Path) -> None:
+    first = planted_run(tmp_path / "runs", phase="P0", fingerprint="0123abcd")
+    second = planted_run(tmp_path / "runs", inputs={"P0": str(first.path)})
+    collect(first, tmp_path / "results")
+    kept = collect(second, tmp_path / "results")
+    shutil.rmtree(tmp_path / "runs")
+    assert "./inscape run visual.P0" in told_commands(page_of(RunDir(kept)))[1]
+
+
+def test_a_run_of_a_sweep_is_run_again_where_it_was_kept(tmp_path: Path) -> None:
+    worker = ["python -m inscape.cluster", "jobs.jsonl", "3"]
+    for out, words in (("my runs", " --out 'my runs'"), ("runs", "")):
+        run = planted_run(tmp_path, phase="P0", out=out, command=worker)
+        assert told_commands(page_of(run))[1] == f"./inscape run visual.P0 --preset quick --seed 0 --device cpu{words}"
 
 
 def test_what_a_run_builds_on_and_is_not_here_is_said_to_be_missing(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def _versions() -> dict[str, str]:
 def _called(file: Path) -> str:
     """How the program that runs was called; a worker, a script or a test names itself."""
     _, found, below = file.parent.as_posix().rpartition("/inscape")
-    if file.name == "__main__.py" and found and below[:1] in ("", "/"):
+    if file.name == "__main__.py" and found and all(part.isidentifier() for part in below.split("/")[1:]):
         return f"python -m inscape{below.replace('/', '.')}" if below else program()
     return program() if file.stem == "inscape" else file.name
 

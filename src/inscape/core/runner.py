@@ -1,7 +1,7 @@
 """Runs phases with their seeds and remedies, and keeps what they measured. Which phase may run: see `core.standing`."""
 
 import dis
-import sysconfig
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ from inscape.core.study import SMOKE, Context, Phase, Study
 __all__ = ["MeasurementFailed", "Request", "record_across_seeds", "resume", "run_phase", "run_study"]
 
 Say = Callable[[str], None]
+
+ELSEWHERE = re.compile(r'File "([^"]+)", line \d+, in .*\n +(.*)')  # a frame of a traceback that is told in words
 
 
 class MeasurementFailed(RuntimeError):
@@ -198,6 +200,8 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
     declared = phase.preset(request.preset, request.corpus)
     base = with_overrides(declared, request.overrides)
     config = with_remedies(phase, base, remedies)
+    if remedies and phase.check:
+        phase.check(config)
     gate = is_open(study, phase, request.preset, request.root, request.corpus, request.seed)
     if not gate.open and request.preset != SMOKE and not request.despite_gate:
         raise ValueError(f"{study.name}.{phase.code} is shut: {'; '.join(gate.reasons)}")
@@ -217,6 +221,7 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
         CONTENTS: contents_of(request.corpus, folders=False),
         "remedies": list(remedies),
         "despite_gate": None if gate.open else request.despite_gate,
+        "out": str(request.root),
         "inputs": {code: str(found.path.resolve()) for code, found in inputs.items()},
         "about": _about(study, phase),
         **declaration(phase),
@@ -267,7 +272,7 @@ def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
                 f"{study.name}.{phase.code} seed {env['seed']} failed: {error}; what there is of it is kept: {run.path}"
             ) from error
         except ValueError as error:
-            if _refuses(error):
+            if _refuses(error, phase.run.__module__):
                 raise
             raise MeasurementFailed(
                 f"{study.name}.{phase.code} seed {env['seed']} failed, by a fault of the code{_place(error)}: {error}; "
@@ -281,20 +286,17 @@ def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
     return verdict
 
 
-def _refuses(error: ValueError) -> bool:
-    """Whether a `raise` of this package, or of a study outside it, has made the error: it refuses what the user gave.
-
-    What Python or a library makes of a call of ours, such as shapes that do not fit, is a fault of ours. Of an error
-    out of another process only the words arrive, and they count as a refusal.
+def _refuses(error: ValueError, study: str) -> bool:
+    """Whether a `raise` of this package, or of the package of the module `study`, has made the error: it refuses what
+    the user gave. What Python or a library makes of a call of ours, such as shapes that do not fit, is a fault of ours.
     """
+    ours = {"inscape", study.partition(".")[0]}
     end = _frames(error)[-1]
-    code, module = end.tb_frame.f_code, str(end.tb_frame.f_globals.get("__name__"))
-    if module.startswith("concurrent.futures."):
-        return True
-    libraries = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    of_a_library = any(Path(code.co_filename).is_relative_to(path) for path in libraries)
-    ours = module.partition(".")[0] == "inscape" or not of_a_library
-    return ours and dis.opname[code.co_code[end.tb_lasti]] == "RAISE_VARARGS"
+    module = str(end.tb_frame.f_globals.get("__name__"))
+    if module.startswith("concurrent.futures."):  # of another process, of which only the words arrive
+        last = ELSEWHERE.findall(str(error.__cause__))[-1:]
+        return any(ours & {*Path(file).parts, Path(file).stem} and line.startswith("raise ") for file, line in last)
+    return module.partition(".")[0] in ours and dis.opname[end.tb_frame.f_code.co_code[end.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _frames(error: BaseException) -> list[TracebackType]:

@@ -27,6 +27,7 @@ __all__ = [
     "Standing",
     "config_of",
     "declaration",
+    "flaw_of",
     "gate_of_run",
     "is_open",
     "judge",
@@ -106,6 +107,16 @@ def remedies_that_helped(
     return found
 
 
+def flaw_of(study: Study, phase: Phase, run: RunDir, root: Path) -> str:
+    """Why a finished run under today's declaration does not count all the same; empty if it does, or is not declared.
+
+    root: where the runs are that it was built on.
+    """
+    env: Any = run.read_json(RunDir.ENV)
+    corpus = tuple(env["corpus"])
+    return _Ladder(study, env["preset"], root, corpus).look(phase.on(corpus), run).flaw
+
+
 class _Look(NamedTuple):
     """What one look at a run has shown."""
 
@@ -166,7 +177,7 @@ class _Ladder:
             and env["preset"] == self.preset
             and env["seed"] in phase.seeds
             and declaration(phase).items() <= env.items()
-            and gate == phase.gate_of(declared)
+            and gate == phase.gate_of(wanted)
             and env.get("fingerprint") == fingerprint_of_file(run.path / RunDir.CONFIG)
             and config_of(phase, run) == wanted
         )

@@ -85,7 +85,7 @@ class Phase:
     over_seeds: OverSeeds | None = None
     failure_means: str = ""  # for the report: what a negative result would tell us
     check: Callable[[Any], None] | None = None  # ValueError on what a config names and is not there, before any run
-    gate_for: Callable[[Any], Gate] | None = None  # another gate for other corpora: a function of the config alone
+    gate_for: Callable[[Any], Gate] | None = None  # another gate for other configs: a function of the config alone
     several: bool = False  # whether several processes may call `run` at once: none of its files decides anything
     skip: Callable[[Any], str] | None = None  # why the phase has nothing to ask of this config; empty: it has
     beside: Callable[[Any], Sequence[str]] | None = None  # lines shown under a config, such as its plan's table

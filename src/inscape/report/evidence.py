@@ -25,7 +25,9 @@ __all__ = ["collect"]
 REPORTS = ("report.txt", "decision.json", "tables.csv", "frontier.csv", "ledger.json")
 # An absolute path, with a drive or a ~ before it or not; its last part is all that is kept.
 FOLDERS = re.compile(r"(?:[^/\\:\s]*[/\\])+")  # of any path: where a corpus lay says nothing
-ABSOLUTE_PATH = re.compile(r"(?<![\w.:/\\~])(?:[A-Za-z]:|~)?[/\\](?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)")
+ABSOLUTE_PATH = re.compile(  # also behind KIND:, as lyra:/folder, but not behind https:
+    r"(?:(?<![\w.:/\\~])|(?<=[\w-]:)(?![/\\]{2}))(?:[A-Za-z]:|~)?[/\\](?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)"
+)
 
 
 def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:

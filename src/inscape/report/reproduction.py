@@ -77,7 +77,9 @@ def _command(record: Record) -> str:
 
 
 def _out(record: Record) -> list[str]:
-    """Where the runs were kept, if that was not where they are kept anyway."""
+    """Where the runs were kept, if that was not where they are kept anyway. What was typed is told by older runs."""
+    if isinstance(kept := record.env.get("out"), str):
+        return [OUT, kept] if Path(kept) != Path("runs") else []
     command = record.env.get("command")
     words = list(map(str, command)) if isinstance(command, list) else []
     given = [word.partition("=")[2] for word in words if word.startswith(f"{OUT}=")]

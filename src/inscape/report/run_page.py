@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from inscape.core.gate import Finding
-from inscape.core.rundir import RunDir, write_atomically
+from inscape.core.rundir import RunDir, find_runs, is_run_named, write_atomically
 from inscape.report.curves import Curve, Interval, curves_of, interval
 from inscape.report.record import Record, hashes_in, read_record, relative_link
 from inscape.report.reproduction import chain_of, commands_of, typed_in
@@ -215,7 +215,10 @@ def _finder(root: Path | None) -> Callable[[str], Record | None]:
         for at in (folder, *near):
             if at.is_absolute() and os.path.isfile(at / RunDir.ENV):  # noqa: PTH113 (no name, however odd, stops it)
                 return read_record(at, log=False)
-        return None
+        of_phase = folder.parts[-4:-2]
+        kept = find_runs(root, *of_phase) if root and len(of_phase) == 2 else ()  # collected: a seed names the folder
+        records = (read_record(run.path, log=False) for run in kept)
+        return next((each for each in records if is_run_named(folder.name, each.path, each.env)), None)
 
     return find
 

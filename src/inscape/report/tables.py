@@ -14,7 +14,7 @@ from inscape.core.rundir import across_seeds_path, write_atomically
 from inscape.core.study import Study
 from inscape.report.across import AcrossSeeds, read_across_seeds
 from inscape.report.record import Record, differences_of_seeds, read_record, relative_link, run_folders
-from inscape.report.today import earlier
+from inscape.report.today import EARLIER, earlier
 from inscape.report.words import OUTCOMES, asked, in_words, measured
 
 __all__ = ["result_tables", "update_readme", "with_tables"]
@@ -130,11 +130,9 @@ def _of_uncommitted_code(group: Sequence[Record]) -> str:
 
 
 def _of_earlier_days(group: Sequence[Record], studies: Sequence[Study]) -> str:
-    """A verdict by a gate, or of a config, that is not today's opens nothing."""
-    of_each = [earlier(record, studies) for record in group]
-    return "".join(
-        _for_seeds(f"by an earlier {what}", group, [each == what for each in of_each]) for what in ("gate", "config")
-    )
+    """A verdict by a gate, or of a config, that is not today's opens nothing, nor does what was built on one."""
+    of_each = [earlier(record, studies, record.path.parents[3]) for record in group]
+    return "".join(_for_seeds(words, group, [each == words for each in of_each]) for words in EARLIER)
 
 
 def _for_seeds(words: str, group: Sequence[Record], holds: Sequence[bool]) -> str:

@@ -119,8 +119,9 @@ async function showRun(address) {
   if (run.report) parts.push(make("p", {}, make("a", { href: run.report, target: "_blank", rel: "noopener" }, "The whole report, on a page of its own")));
   $("run").replaceChildren(...parts);
   const several = run.trainings.length > 1;
-  const placeOf = placesIn(live, (part) => !several || (!run.finished && part === run.writing));
-  for (const { part, train } of run.trainings) curves(placeOf(part), train, part ? "" : "Training");
+  const open = (part) => !several || (!run.finished && part === run.writing);
+  const placeOf = placesIn(live);
+  for (const { part, train } of run.trainings) curves(placeOf(part, open(part)), train, part ? "" : "Training");
   if (!run.finished) follow(address, live, placeOf, run.writing);
 }
 
@@ -155,12 +156,12 @@ function curves(place, found, title) {
 }
 
 // Where the curves of each training of a run stand, made when first asked for: those in a folder of their own under its name.
-function placesIn(live, isOpen) {
+function placesIn(live) {
   const places = new Map();
-  return (part) => {
+  return (part, open) => {
     if (!places.has(part)) {
       const place = make("div");
-      live.append(part ? make("details", { open: isOpen(part) }, make("summary", {}, `Training ${part}`), place) : place);
+      live.append(part ? make("details", { open }, make("summary", {}, `Training ${part}`), place) : place);
       places.set(part, place);
     }
     return places.get(part);
@@ -227,7 +228,7 @@ async function follow(address, live, placeOf, writing) {
     say(figures, `${course}${which}: ${last || "nothing was logged yet"}${still}`);
     say($("runs-told"), course + which + still);
     for (const [name, points] of Object.entries(found)) if (points.length > 400) found[name] = points.filter((_, i) => i % 2 === 0 || i === points.length - 1);
-    if (Object.keys(found).length) curves(placeOf(part), found, part ? "" : "Training");
+    if (Object.keys(found).length) curves(placeOf(part, true), found, part ? "" : "Training");
     if (!whole) continue;
     if (answer.writing === part) await new Promise((next) => setTimeout(next, answer.running ? EVERY : 5 * EVERY));
     else [writing, last] = [answer.writing, ""]; // the next training has begun
