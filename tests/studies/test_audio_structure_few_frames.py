@@ -32,6 +32,14 @@ def test_an_honest_control_of_few_frames_is_no_fault_of_the_instrument(tmp_path:
     assert max(off) > 0.05, "the world is one in which a bound on that alone would be missed"
     assert not {name for name in missed(metrics) if name.startswith("control")}
     assert outcome(metrics) is Outcome.FAIL, "and not INVALID"
+    assert {metrics[f"control_deviation_{split}"].value for split in (TRAIN, EVAL)} == {0}, "all within chance"
+    beyond = [
+        abs(row.vr - (row.n - row.clusters) / (row.n - 1)) - 4 * row.permuted_std
+        for of in found if of for row in of.rows if is_control(row.condition) and np.isfinite(row.permuted_std)
+    ]  # fmt: skip
+    farthest = runs["A4"].read_json("phase0/decision.json")["controls"]["farthest"]
+    assert farthest["deviation"] == pytest.approx(max(beyond)), "the one that is nearest to leaving it"
+    assert max(beyond) < 0
 
 
 def test_a_control_that_is_none_is_seen_in_few_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

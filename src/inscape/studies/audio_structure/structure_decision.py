@@ -107,13 +107,14 @@ def _controls(findings: Sequence[LagFindings], split: str) -> Iterator[tuple[Row
     Random numbers leave (N - K) / (N - 1) on average, so |VR - that| is the plan's |random - 1| where frames abound,
     and small where they hardly outnumber the clusters, as VR_adj then divides by next to nothing. One permutation of
     few frames scatters about it: 30 in 5 clusters by 0.045. So HONEST standard deviations over all permutations
-    (`permuted_moments`) are taken off; where nothing can be permuted there is nothing to judge.
+    (`permuted_moments`) are taken off, and what is below 0 is within chance; where nothing can be permuted there is
+    nothing to judge.
     """
     for found in findings:
         for row in found.rows:
             if is_control(row.condition) and row.split == split and math.isfinite(row.permuted_std):
                 off = abs(row.vr - (row.n - row.clusters) / (row.n - 1))
-                yield row, max(off - HONEST * row.permuted_std, 0.0)
+                yield row, off - HONEST * row.permuted_std
 
 
 def control_metrics(findings: Sequence[LagFindings], unlike_table: int) -> dict[str, Estimate]:
@@ -126,7 +127,7 @@ def control_metrics(findings: Sequence[LagFindings], unlike_table: int) -> dict[
     chances = []
     for split in SPLITS:
         found = list(_controls(findings, split))
-        worst = max((off for _, off in found), default=math.nan)
+        worst = max((max(off, 0.0) for _, off in found), default=math.nan)
         metrics[f"control_deviation_{split}"] = exact(worst, len(found), "controls")
         chances += [row.p_value for row, _ in found if row.slice == PRIMARY_SLICE and math.isfinite(row.p_value)]
     metrics["control_p"] = exact(min(chances, default=math.nan), len(chances), "controls")
