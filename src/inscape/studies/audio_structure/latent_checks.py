@@ -9,7 +9,7 @@ Legend: S samples, T frames, D latent dimensions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,9 +20,19 @@ from inscape.data.speech.audio_files import read_audio
 from inscape.pretrained.codec import AudioCodec, block_size
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Bool, Float, Int
 
-__all__ = ["Hearing", "batch_difference", "checks_of", "hearing", "loudness_correlation", "shift_difference"]
+__all__ = [
+    "Hearing",
+    "Memory",
+    "Shift",
+    "batch_difference",
+    "checks_of",
+    "hearing",
+    "loudness_correlation",
+    "memory",
+    "shift_difference",
+]
 
 PIECE_SEC = 2.0
 HEARD_SEC = 12.0  # of a recording; memories of up to half of it are counted in full
@@ -31,6 +41,10 @@ RIDGE = 1e-3  # of the mean variance
 SMALL = 1e-2  # of the largest spread of a dimension: one that spreads less counts as if it spread so
 TINY = float(np.finfo(np.float32).tiny)
 MOVED = 1e-3  # of the latents' spread: less is the kernels' rounding
+UNCOMPARED = (
+    "{count} of the {dimension} numbers of a frame of {codec} remember as far back as the recordings reach, so whether "
+    "they hold the number of their frame cannot be told, and shift_difference is of the others{none}"
+)
 
 
 class Hearing(NamedTuple):
@@ -38,6 +52,21 @@ class Hearing(NamedTuple):
 
     ahead: int
     behind: int
+
+
+class Memory(NamedTuple):
+    """`Hearing`, each dimension's past by itself."""
+
+    ahead: int
+    behind_D: Int[np.ndarray, " D"]
+    endless_D: Bool[np.ndarray, " D"]  # still moved by the past where the recording ends: behind_D is a lower bound
+
+
+class Shift(NamedTuple):
+    """How far the dimension moves that moves most, in units of spread, of how many that could be compared."""
+
+    difference: float
+    compared: int
 
 
 def checks_of(
@@ -49,24 +78,31 @@ def checks_of(
     compared: int,
     read_off: int,
     seed: int,
+    say: Callable[[str], None],
 ) -> dict[str, Estimate]:
     """batch_difference, shift_difference, loudness_correlation, frames_ahead and frames_behind of the first in `order`.
 
     path_of: where the recording of each utterance id lies. compared: recordings that are encoded again, alone and in a
-    batch. read_off: recordings of the readout. Memories are counted in the longest of those compared.
+    batch. read_off: recordings of the readout. Memories are counted in the longest of those compared. say: is told in a
+    line where a memory is too long for shift_difference.
     """
     again = order[:compared]
     paths = [path_of[store.utterances[i].utterance_id] for i in again]
     longest = max(range(len(again)), key=lambda i: store.utterances[again[i]].n_frames)
     samples_S = read_audio(paths[longest], codec.sample_rate)[: round(HEARD_SEC * codec.sample_rate)]
-    heard = hearing(codec, samples_S, seed)
+    heard = memory(codec, samples_S, seed)
+    shift = shift_difference(codec, paths, heard)
+    if shift.compared < codec.dimension and not math.isnan(shift.difference):
+        none = "" if shift.compared else ": of none, so it is 0 and says nothing"
+        count = codec.dimension - shift.compared
+        say(UNCOMPARED.format(count=count, dimension=codec.dimension, codec=codec.name, none=none))
     return {
         "batch_difference": exact(batch_difference(codec, [store.latents(i) for i in again], paths), len(again),
                                   "recordings"),
-        "shift_difference": exact(shift_difference(codec, paths), len(again), "recordings"),
+        "shift_difference": exact(shift.difference, len(again), "recordings"),
         "loudness_correlation": loudness_correlation(store, order[:read_off], seed),
         "frames_ahead": exact(heard.ahead, 1, "codec"),
-        "frames_behind": exact(heard.behind, 1, "codec"),
+        "frames_behind": exact(int(heard.behind_D.max()), 1, "codec"),
     }  # fmt: skip
 
 
@@ -87,60 +123,73 @@ def batch_difference(codec: AudioCodec, stored: Sequence[np.ndarray], paths: Seq
     return max(float(np.abs(one_TD - other_TD).max()) for one_TD, other_TD in pairs) / spread
 
 
-def shift_difference(codec: AudioCodec, paths: Sequence[str]) -> float:
-    """How far latents move where the beginning of the recording is cut off: root mean square, in units of spread.
+def shift_difference(codec: AudioCodec, paths: Sequence[str], heard: Memory) -> Shift:
+    """How far the dimension moves that moves most where the beginning is cut off: root mean square, in its spread.
 
     A latent that holds the number of its frame is foretold by the frames before it, whatever the sound. The recordings
     in `paths` are encoded again without their first block, and without their first third: no count and no period stays
-    the same under both. Only the second half of what is left is compared: a frame soon after the cut may remember what
-    was cut off, or that nothing came before it. Each dimension counts in units of its own spread, but no less than
-    SMALL of the largest; the larger of the two cuts. NaN where no recording has two frames.
+    the same under both. Only the second half of what is left is compared, and of that what lies beyond the dimension's
+    memory in `heard`: a frame soon after the cut remembers what was cut off, or that nothing came before it. A
+    dimension whose memory reaches as far as the recordings is not compared; where none is, the difference is 0. Each
+    dimension counts in units of its own spread, but no less than SMALL of the largest, since rounding moves one that
+    does not spread; the larger of the two cuts. NaN where no recording has two frames.
     """
     block, frames = block_size(codec), []
-    moved: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    cut_D: list[list[np.ndarray]] = [[], []]  # of each cut: squares and counts [2, D] of each recording
     for path in paths:
         samples_S = read_audio(path, codec.sample_rate)
         whole_TD = codec.encode([samples_S])[0].astype(np.float64)
         frames.append(whole_TD)
-        for cut, found in zip((1, max(1, len(whole_TD) // 3)), moved, strict=True):
+        for cut, found in zip((1, max(1, len(whole_TD) // 3)), cut_D, strict=True):
             if cut >= len(whole_TD):
                 continue
             rest_TD = codec.encode([samples_S[cut * block :]])[0]
             if rest_TD.shape != whole_TD[cut:].shape:
-                return math.inf
-            start = len(rest_TD) // 2
-            found.append(rest_TD[start:] - whole_TD[cut:][start:])
-    every_TD = np.concatenate(frames)
-    spread_D = np.maximum(every_TD.std(axis=0), max(SMALL * float(every_TD.std(axis=0).max()), TINY))
-    return max(
-        (math.sqrt(float(np.square(np.concatenate(found) / spread_D).mean())) for found in moved if found),
-        default=math.nan,
-    )
+                return Shift(math.inf, codec.dimension)
+            first_D = np.maximum(len(rest_TD) // 2, heard.behind_D)
+            held_TD = (np.arange(len(rest_TD))[:, None] >= first_D) & ~heard.endless_D
+            found.append(np.stack([(np.square(rest_TD - whole_TD[cut:]) * held_TD).sum(0), held_TD.sum(0)]))
+    if not any(cut_D):
+        return Shift(math.nan, 0)
+    spread_D = np.concatenate(frames).std(axis=0)
+    spread_D = np.maximum(spread_D, max(SMALL * float(spread_D.max()), TINY))
+    sums = [np.sum(found, axis=0) for found in cut_D]
+    moved_D = [np.sqrt(squares_D / np.maximum(count_D, 1)) / spread_D for squares_D, count_D in sums]
+    return Shift(float(np.max(moved_D)), int(np.all([count_D > 0 for _, count_D in sums], axis=0).sum()))
 
 
 def hearing(codec: AudioCodec, samples_S: Float[np.ndarray, " S"], seed: int) -> Hearing:
+    """`memory`, over all dimensions."""
+    found = memory(codec, samples_S, seed)
+    return Hearing(found.ahead, int(found.behind_D.max()))
+
+
+def memory(codec: AudioCodec, samples_S: Float[np.ndarray, " S"], seed: int) -> Memory:
     """Which frames move when noise takes the place of all that comes after them, and which of all that came before.
 
     A frame that moves with what comes after its own block knows its future, and one that moves with what came before
     holds a piece of the frames before it: both can be predicted from those, whatever the sound. The recording is cut at
     two places, of which one could be the edge of a window of the codec's own. Memories that are longer than what is
-    left of the recording count as that long.
+    left of the recording count as that long, and as endless where that is so of both places.
     """
     block = block_size(codec)
     draw, frames = np.random.default_rng(seed), len(samples_S) // block
     noise_S = (samples_S.std() * math.sqrt(3) * draw.uniform(-1, 1, len(samples_S))).astype(np.float32)
     own_TD = codec.encode([samples_S])[0]
     least = MOVED * max(float(own_TD.std()), TINY)
-    ahead = behind = 0
+    ahead, behind_D, endless_D = 0, np.zeros(own_TD.shape[1], int), np.ones(own_TD.shape[1], bool)
     for cut in (frames * 3 // 7, frames * 4 // 7):
         before_S = np.arange(len(samples_S)) < cut * block
         given = (np.where(before_S, samples_S, noise_S), np.where(before_S, noise_S, samples_S))
         other_future_TD, other_past_TD = (codec.encode([x_S])[0] for x_S in given)
         early_T = np.abs(own_TD - other_future_TD)[:cut].max(axis=1, initial=0.0) > least
-        late_T = np.abs(own_TD - other_past_TD)[cut:].max(axis=1, initial=0.0) > least
+        late_TD = np.abs(own_TD - other_past_TD)[cut:] > least
         ahead = max(ahead, cut - int(early_T.argmax()) if early_T.any() else 0)
-        behind = max(behind, int(np.flatnonzero(late_T)[-1]) + 1 if late_T.any() else 0)
-    return Hearing(ahead, behind)
+        last_D = len(late_TD) - late_TD[::-1].argmax(axis=0)
+        longer_D = np.where(late_TD.any(axis=0), last_D, 0)
+        endless_D &= longer_D == len(late_TD)
+        behind_D = np.maximum(behind_D, longer_D)
+    return Memory(ahead, behind_D, endless_D)
 
 
 def loudness_correlation(store: LatentStore, rows: Sequence[int], seed: int) -> Estimate:

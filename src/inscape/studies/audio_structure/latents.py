@@ -73,8 +73,8 @@ GATE = Gate(
         Criterion("batch_difference", at_most=1e-3, source="calibrated", why="kernels for batches differ in the last "
                   "bits, by 1e-6 of the latents' spread; a neighbour or padding that reaches a latent moves it by 1"),
         Criterion("shift_difference", at_most=0.05, source="calibrated", why="a latent of the sound stays as it is "
-                  "where the recording begins later, once it has forgotten that: rounding leaves 1e-6; the number of a "
-                  "frame in one dimension of 512 moves it by 0.06, and foretells frames of any sound"),
+                  "where the recording begins later, once it has forgotten that: rounding leaves 1e-4 of the dimension "
+                  "that it moves most; the number of a frame moves its own by 1, and foretells frames of any sound"),
         Criterion("refused_share", at_most=0.05, source="calibrated", why="A0 could read these recordings, so what is "
                   "refused here is the codec's doing"),
         Criterion("loudness_correlation", at_least=0.5, source="calibrated", why="constants, and numbers that have "
@@ -141,7 +141,14 @@ def run(context: Context) -> Mapping[str, Estimate]:
     codec = open_codec(config.data.codec, device=str(pick_device(context.device)), project=config.project)
     path_of = {r.utterance_id: r.path for r in recordings}
     checks = checks_of(
-        codec, store, path_of, order, compared=config.compared, read_off=config.read_off, seed=context.seed
+        codec,
+        store,
+        path_of,
+        order,
+        compared=config.compared,
+        read_off=config.read_off,
+        seed=context.seed,
+        say=lambda text: context.run.append_log({"kind": "notice", "text": text}),
     )
     made_of = {"corpus_sha256": context.inputs["A0"].read_json(CORPUS)["sha256"], "sha256": store.digest()}
     made_of |= {"spec": config.data.codec, "project": config.project}

@@ -223,7 +223,16 @@ def checked(context: Context, stores: Sequence[Store]) -> dict[str, Estimate]:
             continue
         order = [int(i) for i in np.random.default_rng(context.seed).permutation(len(store))]
         codec = open_codec(spec, device=str(pick_device(context.device)))
-        checks = checks_of(codec, store, path_of, order, compared=COMPARED, read_off=READ_OFF, seed=context.seed)
+        checks = checks_of(
+            codec,
+            store,
+            path_of,
+            order,
+            compared=COMPARED,
+            read_off=READ_OFF,
+            seed=context.seed,
+            say=lambda text: context.run.append_log({"kind": "notice", "text": text}),
+        )
         off = abs(verified.measured_hz - verified.expected_hz)
         checks["non_finite"] = exact(verified.non_finite, verified.frames, "frames")
         found.append(checks | {"rate_error_hz": exact(off, len(store), "recordings")})
