@@ -28,7 +28,7 @@ def forget_peak() -> bool:
         ctypes.CDLL(None).malloc_trim(0)
         FORGET.write_text("5")
         return _resident_bytes() > 0
-    except (OSError, AttributeError):  # not Linux, another libc, or a sandbox
+    except (OSError, AttributeError, TypeError):  # not Linux, another libc, Windows, or a sandbox
         return False
 
 
