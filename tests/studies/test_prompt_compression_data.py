@@ -102,6 +102,16 @@ def test_files_that_share_an_article_are_refused_before_a_model_is_opened(same, 
         asking.training_questions(data, 12, 1)
 
 
+def test_an_article_that_both_files_have_is_seen_though_it_is_not_drawn(tmp_path) -> None:
+    data = two_files(tmp_path)
+    (drawn,) = asking.training_questions(data, 1, asking.DRAWN)
+    held_out = json.loads(Path(data.held_out_path).read_text())
+    held_out["data"][1]["title"] = shared = next(f"Paper {i}" for i in range(6) if f"Paper {i}" != drawn.group)
+    Path(data.held_out_path).write_text(json.dumps(held_out))
+    with pytest.raises(ValueError, match=f"share the article '{shared}'"):
+        asking.check_asking(data, AskingConfig(questions=12), 1)
+
+
 # --- contexts that do not fit ---------------------------------------------------------------------------------------
 
 

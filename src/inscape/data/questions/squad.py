@@ -81,7 +81,8 @@ def squad_subset(path: Path | str, n: int | None, seed: int = 0, split: str | No
     if split == "train" and (reason := never_trained_on(path)):
         raise ValueError(reason)
     if names_a_file(path):
-        return take(of_split(read_squad(path).questions, split), n, seed, f"split {split!r} of {path}")
+        where = str(path) if split is None else f"split {split!r} of {path}"
+        return take(of_split(read_squad(path).questions, split), n, seed, where)
     if split is None:
         raise ValueError(f"{path} is a data set of the hub, whose splits are read one by one: give a split")
     return take(read_hub(str(path), split).questions, n, seed, f"split {split!r} of {path}")

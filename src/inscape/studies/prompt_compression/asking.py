@@ -119,9 +119,9 @@ def check_asking(data: QuestionData, asking: AskingConfig, train: int = 0, *, sh
         if shuffled:
             check_groups([question.group for question in held_out])
     if train and _is_file(data.path):
-        drawn = _questions(data, train, DRAWN, "train")
+        _questions(data, train, DRAWN, "train")
         if _is_file(data.held_out_path):
-            _check_apart(data, drawn)
+            _check_apart(data, _questions(data, None, DRAWN, "train"))  # whatever is drawn of it by another seed
 
 
 def held_out_questions(data: QuestionData, count: int) -> list[Question]:
