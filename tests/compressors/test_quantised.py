@@ -9,10 +9,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from table_only_model import planted_model, planted_prompts
 
 from inscape.compressors.controls import EmptyContext, Replay
-from inscape.compressors.interface import LATENT
+from inscape.compressors.interface import LATENT, Compressed
 from inscape.compressors.ledger import latent_bits
 from inscape.compressors.pca import Pca
-from inscape.compressors.quantised import LARGEST, Quantised, dequantise, quantise
+from inscape.compressors.quantised import LARGEST, Quantised, dequantise, numbers_sent, quantise
 
 LM, PROMPTS = planted_model(), planted_prompts()
 NUMBERS = st.floats(-4e5, 4e5, width=32) | st.sampled_from([0.0, -0.0, 1e-9, -6e-8, 1e-38, 65504.0])
@@ -57,6 +57,13 @@ def test_two_numbers_share_a_byte_and_an_odd_one_is_found_again() -> None:
         codes = quantise(-torch.ones(3, width), 4)
         assert codes.packed_NB.shape == (3, (width + 1) // 2)
         assert torch.allclose(dequantise(codes, 4), -torch.ones(3, width), rtol=1e-3)
+
+
+@pytest.mark.parametrize(("bits", "width"), [(8, 6), (8, 7), (4, 6), (4, 7)])
+def test_numbers_are_counted_and_not_the_bytes_that_hold_them(bits: int, width: int) -> None:
+    codes = quantise(torch.randn(5, width), bits)
+    sent = Compressed({"codes": codes.packed_NB, "scales": codes.scale_NG}, 5, 5)
+    assert numbers_sent(Quantised(Pca(1.0), bits), sent) == 5 * (width + 1)
 
 
 def test_a_scale_is_rounded_up_so_that_nothing_is_clipped() -> None:

@@ -5,8 +5,6 @@ import gc
 import json
 import weakref
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import torch
@@ -18,6 +16,7 @@ from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.mean_pooled import MeanPooled
 from inscape.compressors.memory_tokens import MemoryTokens
 from inscape.compressors.pca import Pca
+from inscape.compressors.quantised import Quantised
 from inscape.compressors.truncation import EqualVectors
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Outcome
@@ -26,9 +25,8 @@ from inscape.core.runner import Request, run_study
 from inscape.core.standing import judge
 from inscape.core.study import SMOKE
 from inscape.nn.row_generation import CachedPrompt
-from inscape.pretrained.language_model import LanguageModel
 from inscape.studies import study
-from inscape.studies.prompt_compression import asking, frontier, reconstruction, scoring, sequences, ways
+from inscape.studies.prompt_compression import asking, frontier, scoring, sequences, ways
 from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
 from inscape.studies.prompt_compression.frontier import Point, largest_ratio
 
@@ -72,7 +70,12 @@ SHARED = {
     "shuffled_gain": (0.0, 0.2),
     "equal_bits_honoured": (1, 0.99),
 }
-OF_C3 = SHARED | {"leaked_gain": (0.0, 0.2), "ratio_keeping_90": (2, 1.5), "ratio_keeping_90_in_fewer_vectors": (4, 0)}
+OF_C3 = SHARED | {
+    "leaked_gain": (0.0, 0.2),
+    "explained_gap": (0.01, 0.1),
+    "ratio_keeping_90": (2, 1.5),
+    "ratio_keeping_90_in_fewer_vectors": (4, 0),
+}
 OF_C4 = SHARED | {
     "tokens_per_vector": (4.1, 3.9),
     "f1_kept": (0.95, 0.5),
@@ -118,9 +121,47 @@ def test_rows_wider_than_their_ratio_are_caught(world) -> None:
     lm, prompts, _ = world
     pca = Pca(4.0, wire="float16").fit(lm, [asking.ids_of(lm, p) for p in prompts], seed=0)
     told = scoring.answered(lm, pca, prompts, CONFIG)
-    assert scoring.ratio_honoured(lm, pca, prompts, told.places, told.numbers).value == 1
+    assert scoring.ratio_honoured(lm, pca, 4.0, prompts, told.places, told.numbers).value == 1
     wide = scoring.answered(lm, Pca(2.0).fit(lm, [asking.ids_of(lm, p) for p in prompts], seed=0), prompts, CONFIG)
-    assert scoring.ratio_honoured(lm, pca, prompts, wide.places, wide.numbers).value == 0
+    assert scoring.ratio_honoured(lm, pca, 4.0, prompts, wide.places, wide.numbers).value == 0
+
+
+def test_a_codec_that_says_another_ratio_than_it_is_filed_under_is_caught(root, monkeypatch) -> None:
+    makers = {
+        "pca": lambda ratio, _: Pca(ratio / 2, wire="float16"),
+        "pca_int4": lambda ratio, _: Quantised(Pca(ratio / 2, wire="float16"), 4),
+        "truncation": lambda ratio, _: EqualVectors(ratio / 2),
+    }
+    for name, lying in makers.items():
+        monkeypatch.setitem(ways.MAKERS, name, lying)
+    run = ran(root, "C3", "ratios=[4.0]", f"compressors=[{','.join(makers)}]")
+    points = {row["compressor"]: row["ratio_honoured"]["value"] for row in run.read_json("frontier.json")}
+    assert points == dict.fromkeys(makers, 0)
+    assert controls(run)["ratio_honoured"] is Outcome.INVALID
+
+
+def test_components_of_too_few_rows_are_caught_wherever_a_pca_is_asked(root, monkeypatch) -> None:
+    words = ("ratios=[4.0]", "train=400")
+    run = ran(root, "C3", *words, "compressors=[pca_int8]")
+    assert controls(run)["explained_gap"] is Outcome.PASS
+    assert "explained_gap" not in controls(ran(root, "C3", *words, "compressors=[truncation]")), "nothing to ask of"
+    fit = Pca.fit
+    monkeypatch.setattr(Pca, "fit", lambda pca, lm, ids, **told: fit(pca, lm, [ids[0][:9], ids[1][:9]], **told))
+    assert controls(ran(root, "C3", *words, "compressors=[pca_int8]"))["explained_gap"] is Outcome.INVALID
+
+
+def test_projections_see_all_training_prompts_and_pooled_states_the_first_contexts(root, monkeypatch) -> None:
+    seen: dict[str, int] = {}
+    for kind in (Pca, MeanPooled):
+        fit = kind.fit
+
+        def counted(self, lm, ids, *, fit=fit, **told):
+            seen[self.kind] = len(ids)
+            return fit(self, lm, ids, **told)
+
+        monkeypatch.setattr(kind, "fit", counted)
+    ran(root, "C3", "ratios=[2.0]", "compressors=[pca,mean_pooled_states]", "train=24", "contexts=6")
+    assert seen == {"pca": 24, "mean_pooled": 6}
 
 
 @pytest.mark.parametrize("name", list(ways.MAKERS))
@@ -130,7 +171,7 @@ def test_every_way_feeds_what_its_ratio_says(name, world) -> None:
     material = frontier.Material({}, ways.known_of(lm, prompts), ids, 0)
     way = frontier.fitted(lm, name, 4.0, material)
     told = scoring.answered(lm, way, prompts[:5], CONFIG)
-    assert scoring.ratio_honoured(lm, way, prompts[:5], told.places, told.numbers).value == 1
+    assert scoring.ratio_honoured(lm, way, 4.0, prompts[:5], told.places, told.numbers).value == 1
     if way.needs_context_only:
         assert told.places == [len(p.context_ids) // 4 for p in prompts[:5]]
     assert scoring.alone_of(lm, way, prompts)
@@ -290,67 +331,6 @@ def test_no_more_caches_are_held_than_are_answered_at_once(world, monkeypatch) -
     assert max(most) >= len(prompts), "what keeps all of them is seen by this count"
     assert told.heard == whole.heard
     assert told.bits == [way.bits(sent) for sent in whole.sent]
-
-
-# --- ways ----------------------------------------------------------------------------------------------------------
-
-
-def test_pooled_rows_and_pooled_states_are_what_they_are_called(world) -> None:
-    lm, prompts, _ = world
-    known = ways.known_of(lm, prompts)
-    rows, states = (ways.MAKERS[name](4.0, known) for name in ("pooled_rows", "mean_pooled_states"))
-    assert isinstance(rows, MeanPooled)
-    assert isinstance(states, MeanPooled)
-    assert (rows.layer, states.layer) == (0, 2)
-    assert "mean_pooled" not in ways.MAKERS
-
-
-def test_four_bits_a_number_are_half_of_eight(world) -> None:
-    lm, prompts, _ = world
-    ids = [asking.ids_of(lm, p) for p in prompts]
-    each = {name: ways.MAKERS[name](2.0, ways.Known()).fit(lm, ids, seed=0) for name in ("pca_int8", "pca_int4")}
-    bits = {name: way.bits(way.compress(lm, ids[0])) / len(ids[0]) for name, way in each.items()}
-    assert bits == {"pca_int8": 16 * 8 + 16, "pca_int4": 16 * 4 + 16}
-
-
-def test_trained_compressors_stand_beside_the_others_and_decide_nothing(root) -> None:
-    files = [ran(root, "C1", "ratio=4").path / reconstruction.ADAPTER, ran(root, "C4").path / sequences.COMPRESSOR]
-    before = [file.read_bytes() for file in files]
-    run = ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]", f"trained=[{files[0]},{files[1]}]")
-    points = [(row["compressor"], row["ratio"]) for row in run.read_json("frontier.json")]
-    assert points == [("truncation", 2), ("trained_adapter", 4), ("trained_memory_tokens", 4)]
-    metrics = run.read_json(RunDir.METRICS)
-    assert {"ratio_keeping_80_trained_adapter", "ratio_keeping_80_trained_memory_tokens"} <= set(metrics)
-    assert metrics["ratio_keeping_80"] == metrics["ratio_keeping_80_truncation"]
-    assert metrics["ratio_honoured"]["value"] == 1
-    assert [file.read_bytes() for file in files] == before
-
-
-@pytest.mark.parametrize(
-    ("files", "line"),
-    [
-        (["missing"], "missing.safetensors holds no compressor"),
-        (["pca", "same"], "same.safetensors is another pca at ratio 2; name one"),
-        (["empty"], "empty context, which has no ratio"),
-        (["wide"], "trained_pca at ratio 4 was made for another model than tiny"),
-    ],
-)
-def test_files_that_cannot_be_asked_are_refused_in_one_line(files, line, root, tmp_path, world) -> None:
-    lm, prompts, _ = world
-    ids = [asking.ids_of(lm, p) for p in prompts]
-    pca = Pca(2.0).fit(lm, ids, seed=0)
-    table_VD = torch.cat((lm.table_VD, lm.table_VD), 1)
-    twice = SimpleNamespace(table_VD=table_VD, device=lm.device, vocab_size=lm.vocab_size, dimension=2 * lm.dimension)
-    wide = Pca(4.0).fit(cast(LanguageModel, twice), ids, seed=0)
-    made = {"pca": pca, "same": pca, "empty": EmptyContext(), "wide": wide}
-    for name, each in made.items():
-        each.save(tmp_path / f"{name}.safetensors")
-    named = ",".join(str(tmp_path / f"{name}.safetensors") for name in files)
-    before = set(root.rglob("*"))
-    with pytest.raises(ValueError, match=line) as caught:
-        ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]", f"trained=[{named}]")
-    assert "\n" not in str(caught.value)
-    assert set(root.rglob("*")) == before
 
 
 # --- how far -------------------------------------------------------------------------------------------------------

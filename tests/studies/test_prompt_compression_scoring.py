@@ -2,7 +2,7 @@
 
 from inscape.data.questions import Prompt, Question
 from inscape.studies.prompt_compression.asking import Heard
-from inscape.studies.prompt_compression.scoring import measure_answers
+from inscape.studies.prompt_compression.scoring import f1_of_others, measure_answers
 
 
 def test_entities_that_the_text_run_names_are_looked_for_and_others_are_left_out() -> None:
@@ -19,3 +19,14 @@ def test_entities_that_the_text_run_names_are_looked_for_and_others_are_left_out
     assert (said["entity_preservation"].value, said["entity_preservation"].n) == (0.5, 3)
     none = measure_answers(text, Heard([[0]] * 4, ["", "red", "it", "x"]), prompts)["entity_preservation"]
     assert not none.measured
+
+
+def test_the_answers_to_others_are_drawn_often_enough_that_no_one_draw_decides() -> None:
+    """Two answers, each right for half of the prompts: by one draw a prompt scores 0 or 1, by many about a half."""
+    texts = ["red ball", "blue cube"] * 20
+    prompts = [Prompt((1, 2, 3), 1, 2, Question(f"{i}", "c", "?", (t,), f"{i}")) for i, t in enumerate(texts)]
+    scores = f1_of_others(texts, prompts, 0)
+    assert 0.4 < sum(scores) / len(scores) < 0.6
+    assert sum(0.2 < score < 0.8 for score in scores) > 36
+    assert f1_of_others(["red ball"] * 40, prompts, 0) == [1.0, 0.0] * 20
+    assert f1_of_others([f"only {i}" for i in range(40)], prompts, 0) == [0.0] * 40

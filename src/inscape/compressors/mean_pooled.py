@@ -195,7 +195,7 @@ class MeanPooled:
         if self.encoder is None:
             rows_MD = run_means(lm.table_VD[ids_T], self.ratio)
         else:
-            (rows_MD,) = self.encoder(lm, [ids_T])
+            (rows_MD,) = self.encoder.to(lm.device)(lm, [ids_T])
         return Compressed({LATENT: rows_MD.to(wire_type(self.wire))}, len(ids_T), count)
 
     def inject(self, lm: LanguageModel, compressed: Compressed) -> Injected:

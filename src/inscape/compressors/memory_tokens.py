@@ -195,7 +195,7 @@ class MemoryTokens:
         count = vector_count(len(ids_T), self.ratio)
         if self.encoder is None:
             raise ValueError("these memory tokens were never trained; call fit or distilled, or load a trained file")
-        (rows_MD,) = self.encoder(lm, [ids_T.to(lm.device)])
+        (rows_MD,) = self.encoder.to(lm.device)(lm, [ids_T.to(lm.device)])
         return Compressed({LATENT: rows_MD.to(wire_type(self.wire))}, len(ids_T), count)
 
     def inject(self, lm: LanguageModel, compressed: Compressed) -> Injected:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from inscape.pretrained.language_model import LanguageModel
 
-__all__ = ["LARGEST", "Codes", "Quantised", "dequantise", "quantise"]
+__all__ = ["LARGEST", "Codes", "Quantised", "dequantise", "numbers_sent", "quantise"]
 
 LARGEST = {8: 127, 4: 7}  # bits -> largest whole number
 
@@ -131,6 +131,15 @@ class Quantised:
     def load(cls, path: Path) -> Quantised:
         """See `Compressor.load`."""
         return cls.from_saved(read_saved(path, cls.kind))
+
+
+def numbers_sent(compressor: Compressor, compressed: Compressed) -> int:
+    """How many numbers travelled, scales among them: of 4 bits two lie in a byte, else each is one of a tensor's."""
+    packed = isinstance(compressor, Quantised) and compressor.number_bits == 4
+    return sum(
+        _unpack(tensor.cpu().numpy(), 4).size if packed and name == "codes" else tensor.numel()
+        for name, tensor in compressed.tensors.items()
+    )
 
 
 def quantise(vector_Nd: Float[Tensor, "N d"], bits: int, group: int = 0) -> Codes:

@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from inscape.compressors.adapter import Adapter, AdapterConfig, train_adapter
-from inscape.compressors.controls import EmptyContext, other_prompt, travels_alone
+from inscape.compressors.controls import EmptyContext, travels_alone
 from inscape.compressors.diagnostics import (
     DIAGNOSTICS,
     append_diagnostics,
@@ -51,7 +51,6 @@ from inscape.stopping import part_of
 from inscape.studies.prompt_compression.asking import (
     Asked,
     AskingConfig,
-    Heard,
     QuestionData,
     answered_from_text,
     ask,
@@ -59,7 +58,6 @@ from inscape.studies.prompt_compression.asking import (
     check_groups_of,
     ids_of,
     keep_questions,
-    listen,
     open_model,
     prompts_of,
     training_questions,
@@ -67,8 +65,8 @@ from inscape.studies.prompt_compression.asking import (
 from inscape.studies.prompt_compression.instrument import replay
 from inscape.studies.prompt_compression.scoring import (
     UNIT,
-    Told,
     f1_of_each,
+    f1_of_others,
     groups_of,
     keep_answers,
     measure_answers,
@@ -87,9 +85,9 @@ __all__ = [
     "Config",
     "close_diary",
     "diary",
+    "explained",
     "loss_over_first",
     "measure_adapter",
-    "shuffled",
 ]
 
 ADAPTER = "adapter.safetensors"  # in the run: the fitted compressor
@@ -133,8 +131,8 @@ CONTROLS = (
               "it was fitted on, less that of held-out prompts: fitted on too few, it explains those and no others"),
     Criterion("travels_alone", at_least=1, role="control", source="calibrated", why="a receiver that is given the "
               "original rows' norms was told what nobody sent"),
-    Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="another prompt's latent must "
-              "answer no better than an empty context"),
+    Criterion("shuffled_gain", at_most=0.1, role="control", source="calibrated", why="what is answered to "
+              "another prompt must be right no oftener than what is answered to an empty context"),
     Criterion("equal_bits_honoured", at_least=1, role="control", source="calibrated", why="truncation at equal bytes "
               "gets the ids that the same bits carry: more would outdo, fewer flatter what it stands beside"),
 )  # fmt: skip
@@ -207,11 +205,6 @@ def loss_over_first(part: RunDir) -> Estimate:
     return exact(float(np.mean(losses[-few:]) / np.mean(losses[:few])), len(losses), "log lines")
 
 
-def shuffled(lm: LanguageModel, told: Told, prompts: Sequence[Prompt], asking: AskingConfig, seed: int) -> Heard:
-    """Answers where each prompt is fed what was made of another one, of another context."""
-    return listen(lm, [told.fed[i] for i in other_prompt(groups_of(prompts), seed)], asking)
-
-
 def measure_adapter(
     lm: LanguageModel,
     compressor: Adapter,
@@ -223,7 +216,8 @@ def measure_adapter(
     """Everything that the gates of C1 and C2 ask of a fitted adapter, and the answers by the name of who gave them."""
     prompts, text = asked
     told, empty = tell(lm, compressor, prompts, asking), tell(lm, EmptyContext(), prompts, asking).heard
-    others = shuffled(lm, told, prompts, asking, seed)
+    assert isinstance(compressor.inner, Pca)
+    others = f1_of_others(told.heard.answers, prompts, seed)
     groups, ids = groups_of(prompts), [ids_of(lm, prompt) for prompt in prompts]
     rows = row_reconstruction([lm.rows(prompt.ids) for prompt in prompts], list(told.fed))  # type: ignore[misc]
     bits = [compressor.bits(sent) / sent.tokens for sent in told.sent]
@@ -238,15 +232,13 @@ def measure_adapter(
         "bits_per_token": bootstrap_mean(bits, "prompts"),
         "replay_identical": replay(lm, prompts[:REPLAYED], text, asking),
         "id_equivalence": told_apart(lm, compressor, ids),
-        **explained(lm, compressor, ids),
+        **explained(lm, compressor.inner, ids),
         "travels_alone": exact(float(alone(lm, compressor, ids)), 1, "pairs of prompts"),
-        "shuffled_gain": mean_difference(
-            f1_of_each(others, prompts), f1_of_each(empty, prompts), groups=groups, unit=UNIT
-        ),
+        "shuffled_gain": mean_difference(others, f1_of_each(empty, prompts), groups=groups, unit=UNIT),
         "text_f1": measure_answers(text, text, prompts)["f1"],
         "empty_f1": measure_answers(empty, text, prompts)["f1"],
     }
-    answers = {"text": text.answers, "adapter": told.heard.answers, "shuffled": others.answers, "empty": empty.answers}
+    answers = {"text": text.answers, "adapter": told.heard.answers, "empty": empty.answers}
     return metrics, answers
 
 
@@ -257,10 +249,8 @@ def told_apart(lm: LanguageModel, compressor: Adapter, ids: Sequence[Tensor]) ->
     return exact(share.value, share.n, "prompts")
 
 
-def explained(lm: LanguageModel, compressor: Adapter, ids: Sequence[Tensor]) -> dict[str, Estimate]:
-    """Share of variance that the projection explains, of the rows it was fitted on and of held-out prompts."""
-    pca = compressor.inner
-    assert isinstance(pca, Pca)
+def explained(lm: LanguageModel, pca: Pca, ids: Sequence[Tensor]) -> dict[str, Estimate]:
+    """Share of variance that the projection explains, of the rows it was fitted on and of held-out prompts' `ids`."""
     held_out = moments_of_prompts(lm, ids)
     share = explained_share(projected(pca), held_out)
     return {

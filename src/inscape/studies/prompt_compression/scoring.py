@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inscape.compressors.controls import other_prompt, travels_alone
 from inscape.compressors.interface import Compressed, Compressor, row_width, vector_count
 from inscape.compressors.projection import rows_of
+from inscape.compressors.quantised import numbers_sent
 from inscape.compressors.truncation import EqualBits
 from inscape.core.estimate import Estimate, bootstrap_mean, exact, proportion
 from inscape.core.gate import Gate
@@ -52,6 +54,7 @@ __all__ = [
     "alone_of",
     "answered",
     "f1_of_each",
+    "f1_of_others",
     "groups_of",
     "keep_answers",
     "measure_answers",
@@ -67,6 +70,7 @@ __all__ = [
 ]
 
 UNIT = "contexts"  # the independent ones: an article or a scene; questions about one text stand and fall together
+SHUFFLES = 16  # other prompts whose answers stand for one's own: with one alone the draw decides (0.00 to 0.03 of F1)
 COMPARED = 64  # prompts whose next-token distributions are compared: two more readings of each
 
 
@@ -109,7 +113,7 @@ class Answered(NamedTuple):
     bits: list[float]  # that travelled for each prompt
     tokens: list[int]  # of its source
     places: list[int]  # see `places_taken`
-    numbers: list[int]  # that travelled, whatever the size of each
+    numbers: list[int]  # that travelled, whatever the size of each; see `numbers_sent`
 
 
 def answered(
@@ -132,7 +136,7 @@ def answered(
             found.heard.ids[i], found.heard.answers[i] = ids, answer
             found.bits[i], found.tokens[i] = compressor.bits(sent), sent.tokens
             found.places[i] = places_taken(compressor, prompt, fed)
-            found.numbers[i] = sum(tensor.numel() for tensor in sent.tensors.values())
+            found.numbers[i] = numbers_sent(compressor, sent)
             del fed, sent
         del told  # before the next are made
     return found
@@ -152,18 +156,24 @@ def places_taken(compressor: Compressor, prompt: Prompt, fed: Fed) -> int:
 
 
 def ratio_honoured(
-    lm: LanguageModel, compressor: Compressor, prompts: Sequence[Prompt], places: Sequence[int], numbers: Sequence[int]
+    lm: LanguageModel,
+    compressor: Compressor,
+    ratio: float,
+    prompts: Sequence[Prompt],
+    places: Sequence[int],
+    numbers: Sequence[int],
 ) -> Estimate:
     """Share of prompts for which no more is fed, or sent, than the ratio allows; of every one, so exact.
 
     Contexts: floor(T / ratio) places, no more and no fewer. Row-wise: as many rows as tokens, and D / ratio numbers a
-    row with one more at most (a scale, or a norm). places: see `places_taken`; numbers: that travelled.
+    row with one more at most (a scale, or a norm). ratio: the one that the scores are filed under, whatever the
+    compressor says of itself. places: see `places_taken`; numbers: that travelled, see `numbers_sent`.
     """
     if compressor.needs_context_only:
-        wanted = [vector_count(len(prompt.context_ids), compressor.ratio) for prompt in prompts]
+        wanted = [vector_count(len(prompt.context_ids), ratio) for prompt in prompts]
         kept = [taken == count for taken, count in zip(places, wanted, strict=True)]
     else:
-        most = row_width(lm.dimension, compressor.ratio) + 1
+        most = row_width(lm.dimension, ratio) + 1
         rows = [len(prompt.ids) for prompt in prompts]
         kept = [p == r and n <= r * most for p, r, n in zip(places, rows, numbers, strict=True)]
     return exact(sum(kept) / len(kept), len(kept), "prompts")
@@ -209,6 +219,17 @@ def f1_of_each(heard: Heard, prompts: Sequence[Prompt]) -> list[float]:
         metric_max_over_references(f1, answer, prompt.question.answers)
         for answer, prompt in zip(heard.answers, prompts, strict=True)
     ]
+
+
+def f1_of_others(answers: list[str], prompts: Sequence[Prompt], seed: int) -> list[float]:
+    """F1 of each prompt where another one's answer, of another article or scene, stands for its own: means of SHUFFLES.
+
+    What was fed for the other prompt had its question as well: an answer that fits any prompt scores here, and one that
+    was read does not.
+    """
+    draws = [other_prompt(groups_of(prompts), seed + k) for k in range(SHUFFLES)]
+    each = [f1_of_each(Heard([], [answers[i] for i in others]), prompts) for others in draws]
+    return np.mean(each, axis=0).tolist()
 
 
 def measure_answers(heard: Heard, text: Heard, prompts: Sequence[Prompt]) -> dict[str, Estimate]:

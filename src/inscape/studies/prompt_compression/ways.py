@@ -12,20 +12,36 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
+from inscape.compressors.adapter import Adapter
 from inscape.compressors.interface import Compressor, row_width, vector_count
 from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.linear_inverse import LinearInverse
 from inscape.compressors.mean_pooled import MeanPooled
+from inscape.compressors.memory_tokens import MemoryTokens
 from inscape.compressors.pca import Pca
 from inscape.compressors.quantised import Quantised
 from inscape.compressors.random_orthogonal import RandomOrthogonal
 from inscape.compressors.stored import load_compressor
 from inscape.compressors.truncation import EqualVectors
 from inscape.data.questions import Prompt
+from inscape.nn.lora import linear_sizes
 from inscape.pretrained.language_model import LanguageModel
 
-__all__ = ["MAKERS", "Known", "LeftOut", "Trained", "check_ways", "known_of", "left_out", "load_trained"]
+__all__ = [
+    "MAKERS",
+    "ON_COMPONENTS",
+    "Known",
+    "LeftOut",
+    "Material",
+    "Trained",
+    "check_ways",
+    "fitted",
+    "known_of",
+    "left_out",
+    "load_trained",
+]
 
 
 class Known(NamedTuple):
@@ -48,29 +64,54 @@ MAKERS: dict[str, Callable[[float, Known], Compressor]] = {
     "kv_key_norm": lambda ratio, known: KvPruning(ratio, score="key_norm", prefix=known.prefix),
     "truncation": lambda ratio, _: EqualVectors(ratio),
 }
+ON_COMPONENTS = ("pca", "pca_int8", "pca_int4", "linear_inverse")  # those that send what a PCA keeps
 Trained = Mapping[tuple[str, float], Compressor]  # by name and ratio
 
 
 def known_of(lm: LanguageModel, prompts: Sequence[Prompt]) -> Known:
     """What this model and these prompts, which all begin alike, tell."""
-    return Known(prompts[0].prefix_ids, int(lm.model.config.get_text_config().num_hidden_layers))
+    return Known(prompts[0].prefix_ids, _layers(lm))
+
+
+def _layers(lm: LanguageModel) -> int:
+    return int(lm.model.config.get_text_config().num_hidden_layers)
 
 
 def load_trained(files: Sequence[str]) -> Trained:
     """Compressors that C1, C2 or C4 saved, by "trained_" and their kind, and by ratio, rising.
 
-    ValueError in one line for a file that holds no compressor, and for two of one kind and one ratio.
+    Of one kind and one ratio the second in the list has "_2" behind its name, and so on: C1's adapter, and C2's.
+    ValueError in one line for a file that holds no compressor, or one without a ratio, and for one that is named twice.
     """
     found: dict[tuple[str, float], Compressor] = {}
+    if twice := next((file for i, file in enumerate(files) if file in files[:i]), None):
+        raise ValueError(f"trained: {twice} is named twice; name it once")
     for file in files:
         compressor = load_compressor(Path(file))
-        key = (f"trained_{compressor.kind}", compressor.ratio)  # type: ignore[attr-defined] - each names its kind
+        kind = f"trained_{compressor.kind}"  # type: ignore[attr-defined] - each names its kind
         if not math.isfinite(compressor.ratio):
             raise ValueError(f"trained: {file} holds {compressor.name}, which has no ratio; leave it out")
-        if key in found:
-            raise ValueError(f"trained: {file} is another {compressor.name} at ratio {compressor.ratio:g}; name one")
-        found[key] = compressor
+        names = (kind, *(f"{kind}_{number}" for number in range(2, len(files) + 1)))
+        name = next(name for name in names if (name, compressor.ratio) not in found)
+        found[name, compressor.ratio] = compressor
     return dict(sorted(found.items()))
+
+
+class Material(NamedTuple):
+    """What compressors are fitted on, and what a fit has to know."""
+
+    trained: Trained
+    known: Known
+    ids: Mapping[bool, Sequence[Tensor]]  # of training prompts; True: of their contexts alone
+    seed: int
+
+
+def fitted(lm: LanguageModel, name: str, ratio: float, material: Material) -> Compressor:
+    """The compressor of this name and ratio, ready to be asked; what was trained before is taken as it is."""
+    if (name, ratio) in material.trained:
+        return material.trained[name, ratio]
+    made = MAKERS[name](ratio, material.known)
+    return made.fit(lm, material.ids[made.needs_context_only], seed=material.seed)
 
 
 class LeftOut(NamedTuple):
@@ -121,14 +162,28 @@ def check_ways(lm: LanguageModel, names: Sequence[str], trained: Trained) -> Non
             f"compressors=[{','.join(others)}]"
         )
     for (name, ratio), made in trained.items():
-        ids_T = torch.zeros(math.ceil(ratio), dtype=torch.long, device=lm.device)
-        try:
-            rows_MD = made.inject(lm, made.compress(lm, ids_T)).rows_MD
-            fits = rows_MD is None or rows_MD.shape[1] == lm.dimension
-        except (ValueError, RuntimeError, KeyError, AttributeError):  # what a row, or a layer, of another model gives
-            fits = False
-        if not fits:
+        if not _fits(lm, made):
             raise ValueError(
                 f"trained: {name} at ratio {ratio:g} was made for another model than {lm.name}; name files of runs "
                 "with the same asking.model"
             )
+        try:
+            made.compress(lm, torch.zeros(math.ceil(ratio), dtype=torch.long, device=lm.device))
+        except ValueError as error:
+            raise ValueError(f"trained: {name} at ratio {ratio:g} cannot be asked: {error}") from None
+
+
+def _fits(lm: LanguageModel, made: Compressor) -> bool:
+    """Whether all that was fitted, or trained, has the shapes of this model's rows and layers."""
+    if isinstance(made, Adapter | LinearInverse | Quantised):
+        return _fits(lm, made.inner)
+    if isinstance(made, Pca | RandomOrthogonal):
+        return made.projection is None or len(made.projection.mean_D) == lm.dimension
+    if isinstance(made, MeanPooled) and made.layer > _layers(lm):
+        return False
+    if not isinstance(made, MemoryTokens | MeanPooled) or made.encoder is None:
+        return True
+    project = made.encoder.map if isinstance(made, MeanPooled) else made.encoder.project
+    sizes = made.encoder.sizes
+    here = linear_sizes(lm.model, sorted({name.rpartition(".")[2] for name in sizes})) if sizes else {}
+    return project.in_features == lm.dimension and all(here.get(name) == tuple(each) for name, each in sizes.items())
