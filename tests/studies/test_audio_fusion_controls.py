@@ -222,13 +222,19 @@ def test_evaluations_say_what_each_layer_learns_and_keep_some_captions(tmp_path)
     assert all(set(row) == {"reference", "said"} for rows in said.values() for row in rows)
 
 
-def test_a_layer_that_learns_nothing_shows_in_its_norm(tmp_path) -> None:
+def test_a_layer_that_learns_nothing_shows_in_its_norm(tmp_path, monkeypatch) -> None:
     first = ran(tmp_path, "identity")["identity"]
     config = STUDY.phase("phase1").preset(SMOKE)
     lm, some = open_language("own", config.language, first, "cpu"), open_sounds(first, "train")
     heard = retention.moved(new_listener(config.listener, some, lm, 0), 0.1, 0).eval()
     batch = training.caption_batch(lm, some, range(4), config.language.prompt)
+    at_once, loss = [], measures.caption_loss
+    monkeypatch.setattr(
+        measures, "caption_loss", lambda lm, heard, clips: at_once.append(len(clips.ids_BN)) or loss(lm, heard, clips)
+    )
     whole = measures.gradient_norms(lm, heard, batch)
+    assert at_once == [1] * 4, "clip by clip, whatever memory holds"
+    assert len(set(batch.counted_BN.sum(1).tolist())) > 1, "captions of several lengths: each token counts alike"
     training.caption_loss(lm, heard, batch).backward()
     plain = {
         name: torch.stack([p.grad.square().sum() for p in part.parameters()]).sum().sqrt().item()
@@ -245,6 +251,17 @@ def test_a_layer_that_learns_nothing_shows_in_its_norm(tmp_path) -> None:
             parameter.zero_()
     shut = measures.gradient_norms(lm, heard, batch)
     assert shut["layer_2_gradient_norm"] < 1e-9 < shut["layer_1_gradient_norm"]
+
+
+def third_time_a_fault(states):
+    left = iter((1, 1))
+
+    def read(lm, ids_BN):
+        if not next(left, 0):
+            raise RuntimeError("another fault")
+        return states(lm, ids_BN)
+
+    return read
 
 
 def test_the_frozen_model_reads_other_text_once_and_the_term_is_the_divergence(tmp_path, monkeypatch) -> None:
@@ -267,4 +284,25 @@ def test_the_frozen_model_reads_other_text_once_and_the_term_is_the_divergence(t
         plain = (logs[0].exp() * (logs[0] - logs[1])).sum(1).mean()
         assert float(found.detach()) == pytest.approx(float(plain.detach()), rel=1e-3)
         assert float(found.detach()) > 0
-    assert sum(read) == retention.TEXTS + 2 * 3 * 4, "all texts once, and each step the listener's (twice here by hand)"
+    whole = kept._frozen_states()
+    full, tight = retention.caption_states, []
+
+    def memory_for_40(lm, ids_BN):
+        tight.append(len(ids_BN))
+        if len(ids_BN) > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return full(lm, ids_BN)
+
+    again = retention.Retention.of("soft", 1.0, lm, heard, some, 0)
+    count = sum(read)
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "caption_states", memory_for_40)
+        halved = again._frozen_states()
+    assert tight == [64] + [32] * (retention.TEXTS // 32)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(halved, whole, strict=True))
+    broken = retention.Retention.of("soft", 1.0, lm, heard, some, 0)
+    monkeypatch.setattr(retention, "caption_states", third_time_a_fault(full))
+    with pytest.raises(RuntimeError, match="another fault"):
+        broken._frozen_states()
+    assert broken._frozen == [], "a part of the texts is not taken for all"
+    assert count == retention.TEXTS + 2 * 3 * 4, "all texts once, and each step the listener's (twice here by hand)"

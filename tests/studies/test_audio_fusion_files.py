@@ -15,10 +15,11 @@ from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, run_study
 from inscape.core.study import SMOKE
+from inscape.metrics.captions import degenerate_share
 from inscape.studies.audio_fusion import connectivity, sounds
 from inscape.studies.audio_fusion.kept_data import describe_split
+from inscape.studies.audio_fusion.measures import LISTENING, clip_mean, exact_share, say_where_too_few, share
 from inscape.studies.audio_fusion.measures import class_named as named
-from inscape.studies.audio_fusion.measures import clip_mean, exact_share, share
 from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, clips_of, open_sounds
 
 RATE = 16_000
@@ -245,6 +246,22 @@ def test_where_all_is_right_recordings_leave_a_doubt() -> None:
     assert (found.value, found.high) == (1, 1)
     assert found.low < of_clips.low < 1
     assert share([False] * 40, pairs).high == pytest.approx(1 - found.low)
+
+
+@pytest.mark.parametrize(("recordings", "passes"), [(72, False), (73, True)])
+def test_too_few_recordings_to_pass_are_said_before_training(tmp_path, recordings: int, passes: bool) -> None:
+    held_out = of_recordings([f"r{i % recordings}" for i in range(150)])
+    run = RunDir(tmp_path)
+    say_where_too_few(run, held_out)
+    assert [f"{recordings} recordings are held out" in line["text"] for line in run.read_log()] == [True] * (not passes)
+    criterion = next(each for each in LISTENING if each.metric == "degenerate_share")
+    found = degenerate_share(["rain falls"] * 150, **held_out.drawn)
+    assert (criterion.decide(found) is Outcome.PASS) == passes
+
+
+def test_phase_1_says_that_too_few_are_held_out(tmp_path) -> None:
+    lines = ran(tmp_path, "identity", "connectivity", "phase1")["phase1"].read_log()
+    assert any(line.get("text", "").startswith("8 clips are held out, and without a single") for line in lines)
 
 
 def test_a_class_is_named_where_it_stands_alone() -> None:

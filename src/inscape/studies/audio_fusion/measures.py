@@ -9,6 +9,7 @@ Legend: B batch, T frames, F features, N tokens.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,6 +66,7 @@ __all__ = [
     "numbers",
     "open_gates",
     "prefers_right_clip",
+    "say_where_too_few",
     "scores",
     "share",
 ]
@@ -204,6 +206,21 @@ def share(right: Sequence[bool], sounds: Sounds) -> Estimate:
     return replace(found, low=min(found.low, wilson.low), high=max(found.high, wilson.high))
 
 
+def say_where_too_few(run: RunDir, held_out: Sounds) -> None:
+    """A line in the run's log where so few are held out that no degenerate caption at all would not be enough."""
+    (bound,) = (each.bound for each in LISTENING if each.metric == "degenerate_share")
+    found = share([False] * held_out.size, held_out)
+    least = next(n for n in itertools.count(1) if proportion(0, n, found.unit).high <= bound)
+    if found.n < least:
+        text = (
+            f"{found.n} {found.unit} are held out, and without a single degenerate caption among them degenerate_share "
+            f"<= {bound:g} is not shown: the least are {least}; hold out more with data.held_out, and of a folder of "
+            "classes data.held_out_folds"
+        )
+        run.append_log({"kind": "notice", "text": text})
+        print(text, file=sys.stderr)
+
+
 def exact_share(captions: Sequence[str], references: Sequence[Sequence[str]], sounds: Sounds) -> Estimate:
     """Share of captions whose words are those of one of their references; signs and spaces do not count."""
     pairs = zip(captions, references, strict=True)
@@ -309,6 +326,8 @@ def logit_difference(lm: LanguageModel, listener: Listener, sounds: Sounds, prom
 def gradient_norms(lm: LanguageModel, listener: Listener, batch: CaptionBatch) -> dict[str, float]:
     """Norm of the caption loss's gradient: "projector_gradient_norm", "fusion_gradient_norm" and, of each layer that
     hears, "layer_8_gradient_norm". Where the loss does not reach, 0.
+
+    Clip by clip: the batch may be of more clips than memory holds at once with what their gradients need.
     """
     parts = {"projector": listener.projector, "fusion": listener.fusion}
     parts |= {f"layer_{number}": block for number, block in listener.fusion.blocks.items()}
@@ -318,12 +337,19 @@ def gradient_norms(lm: LanguageModel, listener: Listener, batch: CaptionBatch) -
         try:
             for parameter in frozen:
                 parameter.requires_grad_(True)
-            loss = caption_loss(lm, listener, batch)
-            found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            sums: dict[int, torch.Tensor] = {}
+            for i in range(len(batch.ids_BN)):
+                clip = CaptionBatch(*(part[i : i + 1] for part in batch))
+                share = clip.counted_BN.sum() / batch.counted_BN.sum()  # of the tokens, of which the loss is the mean
+                loss = share * caption_loss(lm, listener, clip)
+                found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                for key, g in zip(weights, found, strict=True):
+                    if g is not None:
+                        sums[key] = sums[key] + g.float() if key in sums else g.float()
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-    squares = {key: float(g.float().square().sum()) for key, g in zip(weights, found, strict=True) if g is not None}
+    squares = {key: float(g.square().sum()) for key, g in sums.items()}
     return {
         f"{name}_gradient_norm": math.sqrt(sum(squares.get(id(p), 0.0) for p in part.parameters()))
         for name, part in parts.items()

@@ -27,7 +27,7 @@ from inscape.studies.audio_fusion.figures import draw_conditions
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
 from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, ListenerConfig
-from inscape.studies.audio_fusion.measures import LISTENING
+from inscape.studies.audio_fusion.measures import LISTENING, say_where_too_few
 from inscape.studies.audio_fusion.plan_sizes import side_by_side_table
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
@@ -78,6 +78,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Train, write, judge."""
     config: Config = context.config
     bench = open_bench(context, config)
+    say_where_too_few(context.run, bench.held_out)
     trained = train_trial(bench, config.listener, config.training, context.run, context.seed)
     metrics, judged = judge_trial(bench, config.listener, trained, context.run, context.seed)
     draw_conditions(context.run, judged.cider)

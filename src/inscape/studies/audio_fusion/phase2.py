@@ -27,7 +27,7 @@ from inscape.studies.audio_fusion.figures import draw_conditions
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
 from inscape.studies.audio_fusion.listener import PHASE1, ListenerConfig
-from inscape.studies.audio_fusion.measures import LISTENING, scores
+from inscape.studies.audio_fusion.measures import LISTENING, say_where_too_few, scores
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
 from inscape.studies.audio_fusion.trial import Bench, judge_trial, open_bench, train_trial
@@ -76,6 +76,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     """Train, write, judge, and compare with phase 1."""
     config: Config = context.config
     bench = open_bench(context, config)
+    say_where_too_few(context.run, bench.held_out)
     before = scores_of_phase1(context, bench)
     trained = train_trial(bench, config.listener, config.training, context.run, context.seed)
     metrics, judged = judge_trial(bench, config.listener, trained, context.run, context.seed)

@@ -120,13 +120,18 @@ class Retention:
     def _frozen_states(self) -> list[Tensor]:
         """What the frozen model makes of every text, (M, D) each, where a next token is told: computed at first use.
 
-        Always in the same batches, so that a training that is continued gets the same to the last bit.
+        Where memory suffices always in the same batches, so that a training that is continued gets the same to the last
+        bit; else in halves.
         """
-        for at in range(0, len(self._texts) if not self._frozen else 0, READ_AT_ONCE):
-            ids_BN, own_BN = side_by_side([], self._texts[at : at + READ_AT_ONCE])
+
+        def some(first: int, last: int) -> list[Tensor]:
+            ids_BN, own_BN = side_by_side([], self._texts[first:last])
             states_BND = caption_states(self._lm, ids_BN.to(self._lm.device))
             lengths = own_BN.sum(1).tolist()
-            self._frozen += [states_ND[: n - 1].clone() for states_ND, n in zip(states_BND, lengths, strict=True)]
+            return [states_ND[: n - 1].clone() for states_ND, n in zip(states_BND, lengths, strict=True)]
+
+        if not self._frozen:
+            self._frozen = in_batches(len(self._texts), READ_AT_ONCE, some)
         return self._frozen
 
     def _divergence(self, listener: Listener, text: _Text, frozen_MD: Tensor) -> Tensor:
