@@ -211,6 +211,14 @@ def test_layers_whose_joined_map_is_not_known_have_no_projections():
     attention = nn.Module()
     attention.query_key_value, attention.dense = nn.Linear(32, 48), nn.Linear(32, 32)  # as Falcon's, of one key head
     assert projections_of(attention, 4) is None
+    attention = nn.Module()
+    attention.c_attn, attention.c_proj = nn.Linear(32, 96), nn.Linear(32, 32)  # as GPT-BigCode's: by heads
+    assert projections_of(attention, 4) is None
+    attention = nn.Module()
+    attention.query_key_value, attention.dense = nn.Linear(32, 96), nn.Linear(32, 32)
+    assert projections_of(attention, 4) is not None
+    attention.q_layernorm = nn.LayerNorm(8)  # as Persimmon's
+    assert projections_of(attention, 4) is None
     maps = projections_of(tiny_model("llama").model.layers[0], 4)
     assert maps is not None
     assert (maps.heads, maps.key_heads, maps.width) == (4, 2, 8)

@@ -4,7 +4,8 @@
     query_key_value    GPT-NeoX, BLOOM: of each head its query, key and value
     qkv_proj           Phi-3: queries, keys, values; there may be fewer key heads
 
-Another arrangement under one of these names, such as Falcon's or CodeGen's, is not guessed at.
+Another arrangement under one of these names, such as Falcon's, CodeGen's or GPT-BigCode's, is not guessed at, nor one
+whose queries go through a norm behind the map, as Persimmon's.
 
 Legend: D width of the model, I = H E: heads times the width of one.
 """
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 __all__ = ["JoinedMaps", "joined_maps_of", "matrix_of"]
+
+NORMS = ("q_layernorm", "q_norm", "query_layernorm")  # between the map and the attention: its parts would be without
 
 
 class _Part:
@@ -58,6 +61,8 @@ def joined_maps_of(part: nn.Module, heads: int) -> JoinedMaps | None:
         if not isinstance(whole, nn.Module) or not isinstance(out, nn.Module):
             continue
         total, inner = len(matrix_of(whole)), matrix_of(out).shape[1]
+        if (name == "c_attn" and type(whole).__name__ != "Conv1D") or any(hasattr(part, norm) for norm in NORMS):
+            return None
         width, rest = inner // heads, (total - inner) // 2
         if inner % heads or rest % width or (total - inner) % 2 or (name != "qkv_proj" and total != 3 * inner):
             return None
