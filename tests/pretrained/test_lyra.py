@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from inscape.data.speech.audio_files import read_audio
+from inscape.pretrained import lyra as lyra_files
+from inscape.pretrained.audio_encoders import open_audio_encoder, weights_digest
 from inscape.pretrained.codec import AudioCodec, open_codec
 
 
@@ -22,6 +25,18 @@ def test_files_that_are_no_models_are_one_line(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"words" * 9)
     with pytest.raises(ValueError, match=r"soundstream_encoder\.tflite is not a model"):
         open_codec(f"lyra:{tmp_path}")
+
+
+def test_a_digest_is_of_the_files_where_weights_are_no_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    litert = SimpleNamespace(Interpreter=lambda *_, **__: None, OpResolverType=SimpleNamespace(AUTO=0))
+    monkeypatch.setattr(lyra_files, "load_extra", lambda *_: litert)
+    monkeypatch.setattr(lyra_files, "_stream", lambda *_: np.zeros((1, 64), np.float32))
+    for name in (lyra_files.ENCODER, lyra_files.DECODER):
+        (tmp_path / name).write_bytes(b"1234")
+    first = weights_digest(open_audio_encoder(f"lyra:{tmp_path}"))
+    assert first == weights_digest(open_audio_encoder(f"lyra:{tmp_path}")) != ""
+    (tmp_path / lyra_files.ENCODER).write_bytes(b"1235")
+    assert weights_digest(open_audio_encoder(f"lyra:{tmp_path}")) != first
 
 
 def lyra_folder() -> Path:

@@ -123,9 +123,14 @@ def check_name(name: str, spec: str) -> None:
 def weights_digest(encoder: Any) -> str:
     """SHA-256 of every weight of an open encoder, its own dtype and all; empty for one that has none, as log-mel.
 
-    Two folders may bear one name, and one folder may hold other weights than yesterday: this tells them apart.
+    Two folders may bear one name, and one folder may hold other weights than yesterday: this tells them apart. Of one
+    whose weights are no tensors here, as Lyra's, the bytes of its `files` count.
     """
     digest, found = hashlib.sha256(), False
+    for file in getattr(encoder, "files", ()):
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
+        digest.update(file.read_bytes())
+        found = True
     for name, weight in _weights_in(vars(encoder)):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

@@ -39,9 +39,9 @@ class Lyra:
 
     name, sample_rate, rate_hz, dimension, can_decode = "lyra", 16_000, 50.0, 64, True
 
-    def __init__(self, encoder: Any, decoder: Any) -> None:
-        """Two interpreters, from `open_lyra`."""
-        self._encoder, self._decoder = encoder, decoder
+    def __init__(self, encoder: Any, decoder: Any, files: Sequence[Path] = ()) -> None:
+        """Two interpreters, from `open_lyra`, and the files that they read: the weights, which no interpreter shows."""
+        self._encoder, self._decoder, self.files = encoder, decoder, tuple(files)
         silence = np.zeros((LEAD_IN, 1, BLOCK), dtype=np.float32)
         self._silence_D = _stream(encoder, silence, self.dimension)[-1]
 
@@ -81,7 +81,7 @@ def open_lyra(folder: str) -> Lyra:
             reason = str(error).splitlines()[0][:120]
             raise ValueError(f"{place / name} is not a model that can be read ({reason}): fetch it again") from None
 
-    return Lyra(load(ENCODER), load(DECODER))
+    return Lyra(load(ENCODER), load(DECODER), [place / name for name in (ENCODER, DECODER)])
 
 
 def _stream(interpreter: Any, frames: np.ndarray, width: int) -> np.ndarray:
