@@ -15,7 +15,8 @@
 #
 #     MODEL_CONFIG    phase1, or baseline (which the plan also calls full)
 #     LR_PROJECTOR, LR_ADAPTER, NUM_EPOCHS, TRAIN_BS, GRADIENT_ACCUMULATION_STEPS    as the plan has them; with two
-#                     different rates quick and small take AdamW, as the plan, instead of Muon
+#                     different rates quick and small take AdamW, as the plan, instead of Muon, and one alone they refuse:
+#                     the other would be the preset's, which was found with Muon
 #     SOUNDS, CAPTIONS, HELD_OUT_CAPTIONS    folder of audio, and CSV files as AudioCaps'; without them the sound world
 #     PRESET    full; quick tries the script out
 #     OUT       where runs are kept: runs
@@ -56,8 +57,20 @@ count() { # NAME VALUE LEAST MOST
     [[ $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] && (($2 >= $3 && $2 <= $4)) || refuse "$1" "$2" "a whole number from $3 to $4"
 }
 
+same() { # VALUE VALUE: as numbers, 1e-3 and 0.001 alike
+    LC_ALL=C awk -v one="$1" -v other="$2" 'BEGIN { exit !(one + 0 == other + 0) }'
+}
+
+muon() { [ "$preset" = quick ] || [ "$preset" = small ]; }
+
+alone() { # NAME VALUE OTHER_NAME OTHER_VALUE
+    [[ -z $2 || -n $4 ]] || ! muon || refuse "$1" "$2" "at $preset together with $3 only; give both"
+}
+
 rate LR_PROJECTOR "${LR_PROJECTOR:-}"
 rate LR_ADAPTER "${LR_ADAPTER:-}"
+alone LR_PROJECTOR "${LR_PROJECTOR:-}" LR_ADAPTER "${LR_ADAPTER:-}"
+alone LR_ADAPTER "${LR_ADAPTER:-}" LR_PROJECTOR "${LR_PROJECTOR:-}"
 count NUM_EPOCHS "${NUM_EPOCHS:-}" 0 10000 # 0: the preset's steps count
 count TRAIN_BS "${TRAIN_BS:-}" 1 4096
 count GRADIENT_ACCUMULATION_STEPS "${GRADIENT_ACCUMULATION_STEPS:-}" 1 1000000
@@ -96,7 +109,7 @@ own=()
 [ -z "${LR_PROJECTOR:-}" ] || own+=("$model.lr_projector=$LR_PROJECTOR")
 [ -z "${LR_ADAPTER:-}" ] || own+=("$model.lr_adapter=$LR_ADAPTER")
 # quick and small take Muon, which knows one learning rate: with two of them it is the plan's own optimizer.
-if [ "${LR_PROJECTOR:-}" != "${LR_ADAPTER:-}" ] && { [ "$preset" = quick ] || [ "$preset" = small ]; }; then
+if ! same "${LR_PROJECTOR:-}" "${LR_ADAPTER:-}" && muon; then
     own+=("training.fit.optimizer=adamw")
 fi
 [ -z "${NUM_EPOCHS:-}" ] || own+=("training.epochs=$NUM_EPOCHS")
