@@ -1,5 +1,6 @@
 """`data.*` overrides make a ladder of their own: it stands on itself and never on, or under, the declared one."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from planted_study import Config, MakeWorld, measure
 
 from inscape.core.config import from_yaml
-from inscape.core.corpus import CONTENTS, changed_contents, contents_of, corpus_of
+from inscape.core.corpus import CONTENTS, READ_WHOLE, changed_contents, contents_of, corpus_of
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir, find_runs
@@ -235,6 +236,19 @@ def test_weights_that_changed_under_one_name_are_others(tmp_path: Path) -> None:
     assert all(after[word] != before[word] for word in words), "as many bytes, and other ones"
     (tmp_path / "lyra:weights").mkdir()
     assert contents_of(words, tmp_path)[words[0]] != after[words[0]], "a name with a colon is a name first"
+
+
+def test_more_weights_than_can_be_read_each_time_count_by_names_and_sizes(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    big = tmp_path / "weights" / "model.bin"
+    words = ("data.model=llava:weights",)
+    big.write_bytes(b"1234")
+    assert contents_of(words, tmp_path)[words[0]].startswith("names-and-contents:")
+    os.truncate(big, READ_WHOLE + 1)  # holes: nothing is written
+    before = contents_of(words, tmp_path, folders=False)
+    assert before[words[0]].startswith("names-and-sizes:")
+    os.truncate(big, READ_WHOLE + 2)
+    assert contents_of(words, tmp_path) != before
 
 
 def test_relative_names_are_meant_from_a_folder(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ __all__ = ["CONTENTS", "CORPUS", "changed_contents", "contents_of", "corpus_of"]
 CORPUS = "data."  # overrides that begin so name the corpus
 CONTENTS = "corpus_contents"  # in env.json: what `contents_of` gave when the run began
 BLOCK = 2**20  # bytes read at a time
+READ_WHOLE = 2 * 10**9  # bytes of a folder of weights; each process that asks reads them again
 
 
 def corpus_of(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -30,7 +31,9 @@ def contents_of(corpus: Sequence[str], folder: Path | str = ".", *, folders: boo
 
     A file is read whole (SHA-256). Of a folder the names and sizes count, not what is in its files: a folder of sounds
     may hold more than can be read each time it is asked. What stands behind a kind and a colon, as in
-    data.codec=lyra:FOLDER, are weights, and read whole: weights that were trained further have the size they had.
+    data.codec=lyra:FOLDER, are weights, and read whole up to READ_WHOLE: weights that were trained further have the
+    size they had. Of more, as of data.model=llava:FOLDER with its 26 GB, and of a folder without a kind before it, as
+    data.model=FOLDER, names and sizes count.
 
     folder: where relative names are meant from. folders: False leaves them out, as when a run begins, which may be what
     fills them.
@@ -48,7 +51,7 @@ def contents_of(corpus: Sequence[str], folder: Path | str = ".", *, folders: boo
             if path.is_file():
                 found[word] = _of_file(path)
             elif path.is_dir() and weights:
-                found[word] = _of_folder(path, _of_file)
+                found[word] = _of_folder(path, _of_file if _bytes_in(path) <= READ_WHOLE else _size)
             elif path.is_dir() and folders:
                 found[word] = _of_folder(path, _size)
         except (OSError, ValueError, RuntimeError):  # no name of a file: the phase will say so
@@ -77,6 +80,10 @@ def _of_file_as_it_is(path: str, size: int, modified: int) -> str:
 
 def _size(path: Path) -> str:
     return str(path.stat().st_size)
+
+
+def _bytes_in(path: Path) -> int:
+    return sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
 
 
 def _of_folder(path: Path, of: Callable[[Path], str]) -> str:
