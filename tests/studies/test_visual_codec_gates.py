@@ -13,14 +13,15 @@ import pytest
 import torch
 from planted_codec import MARKS, TOKENS, PlantedModel, planted, signs
 
-from inscape.core.estimate import Estimate, exact
+from inscape.core.estimate import Estimate, exact, proportion
 from inscape.core.gate import Gate, Outcome
 from inscape.data.scenes import Scene, render, sample
 from inscape.data.scenes.pools import retrieval_pool
 from inscape.data.tokenizer import EOS
 from inscape.nn.latent_codec import Generated
 from inscape.studies.visual import decoder, jitter, meaning, roundtrip
-from inscape.studies.visual.meaning import Measured, measure_meaning
+from inscape.studies.visual.decoding_metrics import noise_name
+from inscape.studies.visual.meaning import Measured, facts_of, measure_meaning
 from inscape.studies.visual.meaning_metrics import (
     HELD_OUT,
     deciding,
@@ -311,6 +312,37 @@ def test_p4_asks_what_p3_asked_again_if_the_encoder_moves_and_only_then():
     assert outcomes(moves, read | kept(PlantedModel))["gate"] is Outcome.PASS
     assert outcomes(moves, read | kept(Constant))["gate"] is Outcome.INVALID, "z became a constant while V is read"
     assert "told_apart" in missed(outcomes(moves, read | kept(BagOfWords)))
+
+
+PRESETS = [(name, own) for name in ("quick", "small", "full") for own in ((), ("data.text=own.tsv",))]
+
+
+@pytest.mark.parametrize(("preset", "corpus"), PRESETS)
+def test_p4_trains_an_encoder_that_moves_by_what_p3_trained_it_by(preset: str, corpus: tuple[str, ...]):
+    (remedy, _) = decoder.REMEDIES
+    moves = remedy.applied_to(decoder.PHASE.preset(preset, corpus))
+    assert not moves.freeze
+    before = jitter.PHASE.preset(preset, corpus).training.objective
+    kept = ("image", "contrast", "temperature", "invariance", "jitter", "noise")
+    assert {n: getattr(moves.training.objective, n) for n in kept} == {n: getattr(before, n) for n in kept}
+
+
+@pytest.mark.parametrize("preset", ["quick", "small", "full"])
+def test_a_codec_without_an_error_could_pass_p4_though_its_encoder_moved(preset: str):
+    """What is counted is enough of it: with none lost, the intervals end within the bounds."""
+    (remedy, _) = decoder.REMEDIES
+    config = remedy.applied_to(decoder.PHASE.preset(preset))
+    facts = deciding(facts_of(config.data), config.measured.decide)[0]
+    sizes = config.measured.of(facts)
+    queries = sizes.pools * len(retrieval_pool(sizes.pool_size, facts=facts, split=HELD_OUT).queries)
+    counts = {"recall_at_1": queries, "told_apart": sizes.per_edit}
+    counts |= {c.metric: sizes.sentences for c in decoder.GATE.criteria if c.metric in FREE}
+    counts |= {noise_name(sigma): sizes.sentences // 2 for sigma in (0.2, 0.5)}
+    gate = decoder.gate_for(config)
+    for name, count in counts.items():
+        asked = [c for c in gate.criteria if c.metric == name]
+        assert asked, name
+        assert {c.decide(proportion(count, count, "scenes")) for c in asked} == {Outcome.PASS}, name
 
 
 FREE = {c.metric for c in decoder.GATE.criteria if c.metric.startswith(("scene_exact", "sentence_exact"))} - {

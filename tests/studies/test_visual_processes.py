@@ -28,5 +28,7 @@ def test_every_phase_that_trains_on_pictures_asks(monkeypatch, code):
     full = replace(full, freeze=False) if code == "P4" else full  # a frozen encoder is asked for nothing
     phase.check(full)
     monkeypatch.setenv("WORLD_SIZE", "64")
+    if code in ("P2", "P3", "P4"):
+        phase.check(replace(full, recipe="plan"))  # its image prior asks for no directions
     with pytest.raises(ValueError, match="batch=256 over 64 processes gives each 4 sentences"):
         phase.check(full)

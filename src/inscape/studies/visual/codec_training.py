@@ -48,10 +48,13 @@ class Training:
         return self.batch // 2 if source.has_edits and self.mixture.edited > 1 else 0
 
 
-def check_training(data: DataConfig, training: Training) -> None:
-    """ValueError on data that is not there, and on batches too small for what is asked of them."""
+def check_training(data: DataConfig, training: Training, recipe: str = "joint") -> None:
+    """ValueError on data that is not there, and on batches too small for what is asked of them.
+
+    The image prior of recipe `plan` asks for no number of directions.
+    """
     check_data(data)
-    if training.objective.image:
+    if training.objective.image and recipe != "plan":
         check_each_process(training.batch, training.objective.dimensions, "training.batch")
 
 

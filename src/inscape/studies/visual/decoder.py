@@ -213,9 +213,10 @@ def fitting(codec: TrainedCodec, path: Path, count: int, corpus: TextCorpus | No
 
 def check(config: Config) -> None:
     """ValueError on a text that is not there, or is no text of sentences."""
-    check_data(config.data)
-    if not config.freeze:
-        check_training(config.data, config.training)
+    if config.freeze:
+        check_data(config.data)
+    else:
+        check_training(config.data, config.training, config.recipe)
     named: dict[str, Path] = {}
     for path in other_texts(config.others):
         if not path.is_file():

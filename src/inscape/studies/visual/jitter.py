@@ -292,6 +292,6 @@ PHASE = Phase(
     seeds=(0, 1, 2),
     corpus_seeds=(0,),
     remedies=REMEDIES,
-    check=lambda config: check_training(config.data, config.training),
+    check=lambda config: check_training(config.data, config.training, config.recipe),
     failure_means="Meaning is hidden in single pixels: a code that looks like a picture, and is none.",
 )

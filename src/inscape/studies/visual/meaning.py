@@ -324,6 +324,6 @@ PHASE = Phase(
     seeds=(0, 1, 2),
     corpus_seeds=(0,),
     remedies=REMEDIES,
-    check=lambda config: check_training(config.data, config.training),
+    check=lambda config: check_training(config.data, config.training, config.recipe),
     failure_means="z is a bag of words: it finds paraphrases and cannot tell who does what to whom.",
 )
