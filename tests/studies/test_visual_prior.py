@@ -31,6 +31,7 @@ from inscape.studies.visual.meaning import facts_of
 from inscape.studies.visual.meaning_metrics import HELD_OUT, EncodedPairs, deciding, drop, encode_pairs, scene_pairs
 from inscape.studies.visual.model import TrainedCodec, encode, load_codec
 from inscape.studies.visual.prior_metrics import (
+    COMMON,
     Looks,
     Trips,
     changes,
@@ -303,24 +304,26 @@ def test_every_claim_that_fails_has_a_remedy_and_xi_is_lowered_where_something_w
 
 
 @pytest.mark.parametrize("preset", ["quick", "small", "full"])
-def test_a_run_without_an_error_could_pass(preset: str):
-    """What is counted is enough of it: with none lost, the intervals end within the bounds."""
+def test_a_sound_run_could_pass(preset: str):
+    """What is counted is enough of it: with two of each lost, and as many samples near to a trained latent as unseen
+    latents are, the intervals end within the bounds."""
     config = STUDY.phase("P6").preset(preset)
     (facts, *_) = deciding(facts_of(config.data), config.measured.decide)
     sizes = config.measured.of(facts)
     triples = len(scene_pairs(facts, sizes.per_edit, seed=0)) if preset == "quick" else 5 * sizes.per_edit
-    nothing = {
+    counted = {
         "told_apart_drop": triples,
         "recall_drop": triples,
         "recall_drop_of_denoised": triples,
         "told_apart_drop_of_an_edit": sizes.per_edit,
         "sentence_exact_drop": sizes.sentences,
-        "graph_f1_drop": max(8, sizes.sentences // 2),
     }
-    metrics = {name: drop(np.ones(n, bool), np.ones(n, bool), "scenes") for name, n in nothing.items()}
+    metrics = {name: drop(np.ones(n, bool), np.arange(n) > 1, "scenes") for name, n in counted.items()}
+    trips = max(8, sizes.sentences // 2)
+    metrics["graph_f1_drop"] = score_drop(np.ones(trips), np.where(np.arange(trips) > 1, 1.0, 0.3), "sentences")
     drawn = config.drawn.samples
     metrics |= {name: proportion(drawn, drawn, "samples") for name in ("samples_parse", "samples_distinct")}
-    metrics["samples_copied"] = proportion(0, drawn, "samples")
+    metrics["samples_copied"] = proportion(round(COMMON * drawn), drawn, "samples")
     asked: list[Criterion] = [c for c in prior.GATE.criteria if c.metric in metrics]
     assert len(asked) == len(metrics)
     assert {c.metric: c.decide(metrics[c.metric]) for c in asked} == dict.fromkeys(metrics, Outcome.PASS)
