@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from inscape.codec_latents import Latents, checked_latents
-from inscape.codec_sentences import checked_sentences, letters_of, names_of, of_the_grammar, refuse_long, unknown_word
+from inscape.codec_sentences import checked_sentences, names_of, of_the_grammar, refuse_long, unknown_word
 from inscape.core.program import program
 from inscape.core.rundir import find_runs
 from inscape.data.scenes.automaton import scene_automaton
 from inscape.data.scenes.parser import read
 from inscape.data.scenes.wording import write
+from inscape.data.text_lines import letters_of
 from inscape.data.tokenizer import normalise
 from inscape.data.user_grammar import user_constraint
 from inscape.export.hub import resolve_pretrained

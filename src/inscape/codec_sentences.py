@@ -6,7 +6,6 @@ Every message calls a sentence by a name: its number, or what the caller calls i
 from __future__ import annotations
 
 import difflib
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy as np
 from inscape.data.scenes import WORDS
 from inscape.data.tokenizer import SPECIALS, Tokenizer
 
-__all__ = ["checked_sentences", "letters_of", "names_of", "of_the_grammar", "refuse_long", "unknown_word"]
+__all__ = ["checked_sentences", "names_of", "of_the_grammar", "refuse_long", "unknown_word"]
 
 LONGEST_SHOWN = 40  # characters of a word in a message
 
@@ -52,12 +51,6 @@ def refuse_long(texts: Sequence[str], names: Sequence[str], tokenizer: Tokenizer
         raise ValueError(
             f"{names[row]}: {length_B[row]} tokens with start and end, allowed {limit}; shorten or split it"
         )
-
-
-def letters_of(text: str) -> str:
-    """The letters and digits alone, without case, by which a text file tells its sentences apart; without any, all."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(filter(str.isalnum, plain)) or plain
 
 
 def unknown_word(sentence: str) -> str:

@@ -13,7 +13,6 @@ Shapes: B sentences or pairs of this rank, T tokens, S sentences of the file, M 
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from array import array
 from collections.abc import Iterator
 from functools import cached_property
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 import numpy as np
 
 from inscape.data.epochs import dice, drawn, positions_of, two_of
-from inscape.data.text_lines import is_grouped, lines_of, refuse_tabs, refuse_wordless
+from inscape.data.text_lines import is_grouped, letters_of, lines_of, refuse_tabs, refuse_wordless
 from inscape.data.text_splits import (
     SPLITS,
     alike,
@@ -356,8 +355,7 @@ def _hash(words: str) -> int:
 
 def _loose(sentence: str) -> int:
     """64 bits that name a sentence by its letters and digits, whatever stands between; by itself if it has none."""
-    plain = unicodedata.normalize("NFKC", sentence).casefold()
-    return _hash("".join(filter(str.isalnum, plain)) or plain)
+    return _hash(letters_of(sentence))
 
 
 def _distinct(raw: _Raw, groups: Ragged) -> tuple[_Raw, Ragged]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import unicodedata
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, cast
 
-__all__ = ["first_cells", "is_grouped", "lines_of", "refuse_tabs", "refuse_wordless"]
+__all__ = ["first_cells", "is_grouped", "letters_of", "lines_of", "refuse_tabs", "refuse_wordless"]
 
 _LONGEST_LINE = 1 << 20  # bytes; a binary file without line ends must not be swallowed whole
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open}
@@ -32,6 +33,12 @@ def _kind(path: Path) -> str:
     """The ending of the name in lower case, that of the packing left out."""
     suffixes = (suffix.lower() for suffix in reversed(path.suffixes))
     return next((suffix for suffix in suffixes if suffix not in _OPENERS), "")
+
+
+def letters_of(sentence: str) -> str:
+    """The letters and digits alone, without case, by which sentences are told apart; without any, all of it."""
+    plain = unicodedata.normalize("NFKC", sentence).casefold()
+    return "".join(filter(str.isalnum, plain)) or plain
 
 
 def lines_of(path: Path) -> Iterator[str]:
