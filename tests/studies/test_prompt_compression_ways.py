@@ -163,7 +163,7 @@ def test_a_trained_encoder_goes_where_the_model_is(kind, world, monkeypatch) -> 
     encoder = {
         MeanPooled: PooledEncoder(lm.dimension, layer=2, ratio=4.0, rank=0, sizes={}),
         MemoryTokens: MemoryEncoder(
-            lm.dimension, linear_sizes(lm.model), ratio=4.0, rank=16, layout="interleaved", skip=True, depth=0
+            lm.dimension, dict(linear_sizes(lm.model)), ratio=4.0, rank=16, layout="interleaved", skip=True, depth=0
         ),
     }[kind]
     made = replace(MeanPooled(4.0, layer=2) if kind is MeanPooled else MemoryTokens(4.0), encoder=encoder)
