@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from inscape.core.config import to_dict
+from inscape.core.estimate import exact
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, resume, run_study
@@ -24,11 +25,12 @@ from inscape.core.study import SMOKE
 from inscape.nn.fusion_blocks import Heard, LowRankCrossAttention
 from inscape.pretrained.language_model import open_language_model
 from inscape.studies import study
-from inscape.studies.audio_fusion import fixes, listener, sounds, training, trial
+from inscape.studies.audio_fusion import fixes, listener, measures, sounds, training, trial
 from inscape.studies.audio_fusion.kept_encoder import kept_encoder
 from inscape.studies.audio_fusion.language import begin_ids, open_language
 from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, load_listener, write_captions
-from inscape.studies.audio_fusion.measures import LISTENING, best_constant
+from inscape.studies.audio_fusion.listening_gate import LISTENING
+from inscape.studies.audio_fusion.measures import best_constant
 from inscape.studies.audio_fusion.plan_sizes import CLAIMED, plan_sizes
 from inscape.studies.audio_fusion.retention import Retention, moved
 from inscape.studies.audio_fusion.sounds import SoundConfig, open_sounds
@@ -445,6 +447,32 @@ def test_a_gate_asks_for_every_control() -> None:
         "gate_0_difference",
         "leaks",
     } <= controls
+
+
+def test_of_files_what_is_said_of_silence_is_counted() -> None:
+    """One caption for all of ten classes may fit more clips than another: no run could prove that it does not."""
+    for code in ("phase1", "phase2"):
+        phase = STUDY.phase(code)
+        world = phase.preset("quick")
+        files = replace(world, data=replace(world.data, path="esc10"))
+        assert phase.gate_of(world) == phase.gate
+        gate = phase.gate_of(files)
+        changed = {c.metric for c in gate.criteria} ^ {c.metric for c in phase.gate.criteria}
+        assert changed == {"captions_in_silence", "silence_over_constant"}
+        met = {c.metric: exact(c.bound, 9, "clips") for c in gate.criteria}
+        assert gate.judge(met).outcome is Outcome.PASS
+        own_words = met | {"captions_in_silence": exact(10, 80, "clips")}  # as many as there are classes
+        assert gate.judge(own_words).outcome is Outcome.INVALID
+
+
+def test_what_is_said_of_silence_is_counted() -> None:
+    said = {"own": ["a dog", "rain"], "silence": ["a dog", "a dog"], "shuffled": ["rain", "a dog"]}
+    said |= {"no_audio": ["rain", "rain"], "constant": ["rain", "rain"]}
+    made = sounds.Sounds(np.zeros((2, 1, 1)), np.ones(2), [("a dog",), ("rain",)], [""] * 2, False)
+    for in_silence, count in ((["a dog", "a dog"], 1), (["a dog", "rain"], 2)):
+        captions = said | {"silence": in_silence}
+        judged = measures.Judged(captions, {name: np.zeros(2) for name in captions})
+        assert measures.measure_listening(judged, made)["captions_in_silence"].value == count
 
 
 @pytest.mark.parametrize(

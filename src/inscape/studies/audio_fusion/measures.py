@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from inscape.core.estimate import Estimate, exact, proportion
-from inscape.core.gate import Criterion
 from inscape.core.rundir import RunDir
 from inscape.data.sounds.world import attribute_f1, parse_caption
 from inscape.metrics.caption_words import words
@@ -43,11 +42,11 @@ from inscape.studies.audio_fusion.listener import (
     side_by_side,
     write_captions,
 )
+from inscape.studies.audio_fusion.listening_gate import LISTENING
 from inscape.studies.audio_fusion.sounds import Sounds, batch_of, others
 from inscape.studies.audio_fusion.training import CaptionBatch, caption_loss
 
 __all__ = [
-    "LISTENING",
     "UNIT",
     "Judged",
     "best_constant",
@@ -76,30 +75,6 @@ CONSTANTS = 200  # training captions of which the best constant one is chosen
 COMPARED = 16  # clips whose logits are compared
 OPEN = 0.1  # how far a gate is opened at least where it is measured what comes through
 PERCENT = 100.0  # CIDEr as the tables of papers give it
-
-LISTENING = (
-    Criterion("three_times_no_audio", at_least=0, source="calibrated", why="CIDEr less three times that of the same "
-              "model without audio"),
-    Criterion("over_constant", at_least=1, source="calibrated", why="CIDEr over that of the one training caption that "
-              "fits best: what needs no ears"),
-    Criterion("degenerate_share", at_most=0.05, source="calibrated", why="captions that repeat or are empty"),
-    Criterion("gain_lost_less_four_fifths", at_least=0, role="control", source="calibrated", why="given another clip's "
-              "sound, four fifths of the gain over no audio must go: else the captions do not come from the sound"),
-    Criterion("silence_over_constant", at_most=5, role="control", source="calibrated", why="of silence nothing can be "
-              "said that is right of a clip"),
-    Criterion("prefers_right_clip", at_least=0.75, role="control", source="calibrated", why="a caption must be more "
-              "probable with its own clip than with a wrong one"),
-    Criterion("gain_over_no_audio", at_least=1, role="control", source="calibrated", why="CIDEr with the sound less "
-              "CIDEr without"),
-    Criterion("model_changed", at_most=0, role="control", source="calibrated", why="the frozen model's weights, before "
-              "and after"),
-    Criterion("gate_0_difference", at_most=0, role="control", source="calibrated", why="with the gate shut a trained "
-              "listener must be the frozen model, bit for bit"),
-    Criterion("silent_difference", at_most=0, role="control", source="calibrated", why="a clip without a single frame "
-              "must change nothing, where uniform attention over nothing would"),
-    Criterion("leaks", at_most=0, role="control", source="calibrated", why="no held-out clip may be a training clip"),
-    Criterion("smallest_gradient_norm", at_least=1e-9, role="control", source="plan"),
-)  # fmt: skip
 
 
 class Judged(NamedTuple):
@@ -162,6 +137,7 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
         "three_times_no_audio": difference(own, 3 * none),
         "over_constant": difference(own, judged.cider["constant"]),
         "gain_over_no_audio": difference(own, none),
+        "captions_in_silence": exact(float(len(set(judged.captions["silence"]))), sounds.size, UNIT),
         "silence_over_constant": difference(judged.cider["silence"], judged.cider["constant"]),
         "gain_lost_less_four_fifths": difference(own - judged.cider["shuffled"], 0.8 * (own - none)),
         "gain_lost_when_shuffled": kept_share(

@@ -27,7 +27,8 @@ from inscape.studies.audio_fusion.figures import draw_conditions
 from inscape.studies.audio_fusion.identity import check_all
 from inscape.studies.audio_fusion.language import LanguageConfig
 from inscape.studies.audio_fusion.listener import BASELINE, PHASE1, ListenerConfig
-from inscape.studies.audio_fusion.measures import LISTENING, say_where_too_few
+from inscape.studies.audio_fusion.listening_gate import LISTENING, gate_of_sounds
+from inscape.studies.audio_fusion.measures import say_where_too_few
 from inscape.studies.audio_fusion.plan_sizes import side_by_side_table
 from inscape.studies.audio_fusion.sounds import SoundConfig
 from inscape.studies.audio_fusion.training import TrainingConfig
@@ -92,6 +93,7 @@ PHASE = Phase(
     config=Config,
     presets=Path(__file__).with_suffix(".yaml"),
     gate=GATE,
+    gate_for=lambda config: gate_of_sounds(GATE, config.data),
     run=run,
     needs=("identity", "connectivity"),
     remedies=REMEDIES,
