@@ -19,8 +19,8 @@ from inscape.metrics.captions import degenerate_share
 from inscape.studies.audio_fusion import connectivity, sounds
 from inscape.studies.audio_fusion.kept_data import describe_split
 from inscape.studies.audio_fusion.listening_gate import LISTENING
-from inscape.studies.audio_fusion.measures import clip_mean, exact_share, say_where_too_few, share
 from inscape.studies.audio_fusion.measures import class_named as named
+from inscape.studies.audio_fusion.measures import clip_mean, exact_share, say_where_too_few, share
 from inscape.studies.audio_fusion.sounds import SoundConfig, Sounds, clips_of, open_sounds
 
 RATE = 16_000
