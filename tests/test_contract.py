@@ -377,8 +377,8 @@ OWN_FILES = {  # what a phase writes beside what every run has
     },
     "audio-fusion.connectivity": {"data.json", "layers.json", "listener.safetensors"}
     | {f"training/{name}" for name in LISTENER},
-    "audio-fusion.phase1": HEARD,
-    "audio-fusion.phase2": HEARD,
+    "audio-fusion.phase1": HEARD | {"log.jsonl"},  # that so few are held out
+    "audio-fusion.phase2": HEARD | {"log.jsonl"},
     "audio-fusion.retention": {
         f"{kind}/{name}" for kind in ("none", "soft", "fisher", "nullspace", "full") for name in LISTENER
     }

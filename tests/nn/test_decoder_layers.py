@@ -1,4 +1,4 @@
-"""The layers of seven architectures are found, and what is not a language model is refused."""
+"""The layers of nine architectures are found, and what is not a language model is refused."""
 
 from copy import deepcopy
 from types import SimpleNamespace
@@ -16,7 +16,9 @@ PLACES = {
     "gpt_neox": "gpt_neox.layers",
     "llama": "model.layers",
     "llava": "model.language_model.layers",
+    "mpt": "transformer.blocks",
     "opt": "model.decoder.layers",
+    "phi3": "model.layers",
     "qwen2": "model.layers",
     "qwen3": "model.layers",
 }

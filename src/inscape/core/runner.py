@@ -2,6 +2,7 @@
 
 import dis
 import re
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -287,16 +288,24 @@ def _execute(study: Study, phase: Phase, run: RunDir) -> Verdict:
 
 
 def _refuses(error: ValueError, study: str) -> bool:
-    """Whether a `raise` of this package, or of the package of the module `study`, has made the error: it refuses what
-    the user gave. What Python or a library makes of a call of ours, such as shapes that do not fit, is a fault of ours.
+    """Whether a `raise` of this package, or of a study outside it, has made the error: it refuses what the user gave.
+
+    What Python or a library makes of a call of ours, such as shapes that do not fit, is a fault of ours. study: the
+    module of the phase, which may be installed where libraries are.
     """
-    ours = {"inscape", study.partition(".")[0]}
     end = _frames(error)[-1]
-    module = str(end.tb_frame.f_globals.get("__name__"))
-    if module.startswith("concurrent.futures."):  # of another process, of which only the words arrive
-        last = ELSEWHERE.findall(str(error.__cause__))[-1:]
-        return any(ours & {*Path(file).parts, Path(file).stem} and line.startswith("raise ") for file, line in last)
-    return module.partition(".")[0] in ours and dis.opname[end.tb_frame.f_code.co_code[end.tb_lasti]] == "RAISE_VARARGS"
+    if str(end.tb_frame.f_globals.get("__name__")).startswith("concurrent.futures."):
+        last = ELSEWHERE.findall(str(error.__cause__))[-1:]  # of another process only the words arrive
+        return any(_is_ours(file, study) and line.startswith("raise ") for file, line in last)
+    code = end.tb_frame.f_code
+    return dis.opname[code.co_code[end.tb_lasti]] == "RAISE_VARARGS" and _is_ours(code.co_filename, study)
+
+
+def _is_ours(file: str, study: str) -> bool:
+    parts = Path(file).parts
+    if installed := [i for i, part in enumerate(parts) if part in ("site-packages", "dist-packages")]:
+        return parts[installed[-1] + 1].removesuffix(".py") in ("inscape", study.partition(".")[0])
+    return not Path(file).is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _frames(error: BaseException) -> list[TracebackType]:
