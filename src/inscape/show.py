@@ -12,6 +12,8 @@ __all__ = ["judgement", "status_rows", "status_table", "study_rows", "verdict_ta
 
 STYLE = {"PASS": "green", "PARTIAL": "yellow", "FAIL": "red", "INCONCLUSIVE": "yellow", "INVALID": "magenta"}
 
+NAMED = 3  # most criteria that a row of several runs names
+
 
 def verdicts(runs: Sequence[RunDir]) -> None:
     """Print what came out of several runs, a line each; for a single run its whole gate."""
@@ -28,6 +30,8 @@ def verdicts(runs: Sequence[RunDir]) -> None:
         env, verdict = run.read_json(RunDir.ENV), judge(run)
         outcomes = (verdict.outcome, verdict.outcome_of("plan"), verdict.outcome_of("calibrated"))
         missed = [f"{f.criterion} ({f.estimate})" for f in verdict.findings if f.outcome != "PASS"]
+        if len(missed) > NAMED:  # the run's own table, and its report, name all of them
+            missed[NAMED - 1 :] = [f"{len(missed) - NAMED + 1} more"]
         cells = [f"[{STYLE[o]}]{o}[/]" if o else "" for o in outcomes]
         table.add_row(f"{env['study']}.{env['phase']}", str(env["seed"]), *cells, "; ".join(missed))
     Console().print(table)
