@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from planted_questions import squad_file, titles
+from tiny_questions import ran
 
 from inscape.compressors.adapter import Adapter, AdapterConfig, train_adapter
 from inscape.compressors.diagnostics import DIAGNOSTICS, read_diagnostics
@@ -19,19 +20,9 @@ from inscape.compressors.mean_pooled import MeanPooled
 from inscape.compressors.pca import Pca
 from inscape.compressors.quantised import Quantised
 from inscape.core.rundir import RunDir
-from inscape.core.runner import Request, run_study
-from inscape.core.study import SMOKE
 from inscape.data.questions import Question
-from inscape.studies import study
 from inscape.studies.prompt_compression import asking, frontier, reconstruction, sequences
 from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
-
-STUDY = study("prompt-compression")
-
-
-def ran(root: Path, code: str, *overrides: str) -> RunDir:
-    request = Request(preset=SMOKE, device="cpu", root=root, overrides=overrides)
-    return run_study(STUDY, [STUDY.phase(code)], request, lambda line: None, lambda run: None)[0]
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ are set side by side are what they are called."""
 import gc
 import json
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
+from tiny_questions import CONFIG, STUDY, begun, controls, ran, tiny_world
 
 from inscape.compressors import kv_pruning, truncation
 from inscape.compressors.controls import EmptyContext, Replay
@@ -21,43 +21,10 @@ from inscape.compressors.truncation import EqualVectors
 from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
-from inscape.core.runner import Request, run_study
-from inscape.core.standing import judge
-from inscape.core.study import SMOKE
 from inscape.nn.row_generation import CachedPrompt
-from inscape.studies import study
 from inscape.studies.prompt_compression import asking, frontier, scoring, sequences, ways
-from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
+from inscape.studies.prompt_compression.asking import AskingConfig
 from inscape.studies.prompt_compression.frontier import Point, largest_ratio
-
-STUDY = study("prompt-compression")
-CONFIG = AskingConfig(model="tiny", questions=12, new_tokens=8, gold="own", batch=4)
-
-
-def ran(root: Path, code: str, *overrides: str) -> RunDir:
-    request = Request(preset=SMOKE, device="cpu", root=root, overrides=overrides)
-    return run_study(STUDY, [STUDY.phase(code)], request, lambda line: None, lambda run: None)[0]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of C0 to build on."""
-    root = tmp_path_factory.mktemp("runs")
-    ran(root, "C0")
-    return root
-
-
-@pytest.fixture(scope="module")
-def world() -> tuple:
-    """The tiny model, its held-out prompts and the text run."""
-    lm = asking.open_model(CONFIG, "cpu")
-    return lm, *asking.ask(lm, QuestionData(), CONFIG)
-
-
-def controls(run: RunDir) -> dict[str, Outcome]:
-    """What each control of the run said."""
-    return {f.criterion.metric: f.outcome for f in judge(run).findings if f.criterion.role == "control"}
-
 
 # --- the gates on metrics ------------------------------------------------------------------------------------------
 
@@ -82,6 +49,9 @@ OF_C4 = SHARED | {
     "gain_over_truncation": (0.1, -0.1),
     "loss_over_first": (0.4, 1.0),
 }
+
+root = pytest.fixture(begun, scope="module")
+world = pytest.fixture(tiny_world, scope="module")
 
 
 @pytest.mark.parametrize(("gate", "worlds"), [(frontier.GATE, OF_C3), (sequences.GATE, OF_C4)])

@@ -2,12 +2,12 @@
 beside them, decide nothing, and are refused in one line where they cannot be asked."""
 
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import torch
+from tiny_questions import begun, controls, ran, tiny_world
 
 from inscape.compressors.controls import EmptyContext
 from inscape.compressors.interface import Injected
@@ -16,42 +16,12 @@ from inscape.compressors.memory_tokens import MemoryEncoder, MemoryTokens
 from inscape.compressors.pca import Pca
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
-from inscape.core.runner import Request, run_study
-from inscape.core.standing import judge
-from inscape.core.study import SMOKE
 from inscape.nn.lora import linear_sizes
 from inscape.pretrained.language_model import LanguageModel
-from inscape.studies import study
 from inscape.studies.prompt_compression import asking, reconstruction, sequences, ways
-from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData
 
-STUDY = study("prompt-compression")
-CONFIG = AskingConfig(model="tiny", questions=12, new_tokens=8, gold="own", batch=4)
-
-
-def ran(root: Path, code: str, *overrides: str) -> RunDir:
-    request = Request(preset=SMOKE, device="cpu", root=root, overrides=overrides)
-    return run_study(STUDY, [STUDY.phase(code)], request, lambda line: None, lambda run: None)[0]
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of C0 to build on."""
-    root = tmp_path_factory.mktemp("runs")
-    ran(root, "C0")
-    return root
-
-
-@pytest.fixture(scope="module")
-def world() -> tuple:
-    """The tiny model, its held-out prompts and the text run."""
-    lm = asking.open_model(CONFIG, "cpu")
-    return lm, *asking.ask(lm, QuestionData(), CONFIG)
-
-
-def controls(run: RunDir) -> dict[str, Outcome]:
-    """What each control of the run said."""
-    return {f.criterion.metric: f.outcome for f in judge(run).findings if f.criterion.role == "control"}
+root = pytest.fixture(begun, scope="module")
+world = pytest.fixture(tiny_world, scope="module")
 
 
 def test_pooled_rows_and_pooled_states_are_what_they_are_called(world) -> None:
