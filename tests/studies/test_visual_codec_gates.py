@@ -52,8 +52,7 @@ def codec_of(kind: type[PlantedModel]) -> TrainedCodec:
 
 def without_pictures(gate: Gate) -> Gate:
     """The gate without what P1 judges already."""
-    picture = ("_in_photo_band", "grid_energy", "amplitude")
-    return Gate(c for c in gate.criteria if not c.metric.endswith(picture))
+    return Gate(c for c in gate.criteria if c.metric not in meaning.LIKE_A_PICTURE)
 
 
 def outcomes(gate: Gate, metrics: Metrics) -> dict[str, Outcome]:

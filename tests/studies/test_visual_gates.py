@@ -13,7 +13,7 @@ import torch
 from inscape.core.estimate import exact
 from inscape.core.gate import Outcome
 from inscape.stats import fields
-from inscape.studies.visual import corpus, imageness
+from inscape.studies.visual import corpus, decoder, imageness, jitter, meaning, roundtrip
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence, trend_values
 from inscape.studies.visual.losses import Weights, calibrated_terms, tokens_held
 from inscape.studies.visual.sources import DataConfig, open_source
@@ -103,6 +103,32 @@ def test_p1_fails_structureless_gaussian_fields(alpha):
     assert found["gradient_kurtosis_in_photo_band"] is Outcome.FAIL
     assert found["auc_against_photographs"] is Outcome.FAIL
     assert found["text_probe"] is Outcome.PASS
+
+
+MOVING = {  # every later phase whose training may spoil the picture
+    "P2": meaning.GATE,
+    "P2 of groups": meaning.TEXT_GATE,
+    "P2 of sentences": meaning.PLAIN_TEXT_GATE,
+    "P3": jitter.GATE,
+    "P3 of groups": jitter.TEXT_GATE,
+    "P3 of sentences": jitter.PLAIN_TEXT_GATE,
+    "P4, unfrozen": decoder.gate_for(decoder.Config(freeze=False)),
+    "P5": roundtrip.GATE,
+}
+
+
+@pytest.mark.parametrize("phase", MOVING)
+def test_later_phases_fail_a_picture_that_has_moved_to_the_frame_or_faded(phase, planted):
+    def judged(latent: torch.Tensor) -> dict[str, Outcome]:
+        verdict = MOVING[phase].judge(latent_health(latent, seed=0))
+        found = {finding.criterion.metric: finding.outcome for finding in verdict.findings}
+        return {name: found[name] for name in ("unevenness", "amplitude", "auc_against_photographs")}
+
+    framed = planted.clone()
+    framed[..., 4:-4, 4:-4] *= 0.1
+    assert set(judged(planted).values()) == {Outcome.PASS}
+    assert judged(framed / framed.std())["unevenness"] is Outcome.FAIL
+    assert judged(0.01 * planted)["amplitude"] is Outcome.FAIL
 
 
 def test_p1_is_invalid_if_the_shuffled_readout_finds_words(planted):

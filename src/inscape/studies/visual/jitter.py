@@ -32,7 +32,7 @@ from inscape.studies.visual.codec_training import Training, check_training, trai
 from inscape.studies.visual.coding import embed
 from inscape.studies.visual.drawing import draw_latents
 from inscape.studies.visual.meaning import (
-    BANDED,
+    PICTURE,
     Measured,
     check_recipe,
     facts_of,
@@ -107,11 +107,7 @@ GATE = Gate(
                       "edits together")
             for name in TRANSFORMS
         ),
-        *(
-            Criterion(f"{name}_in_photo_band", at_least=0.8, source="calibrated", why="still a picture, as in P1")
-            for name in BANDED
-        ),
-        Criterion("grid_energy", at_most=1.22, source="calibrated", why="no upsampling or patch grid in V"),
+        *PICTURE,
         Criterion("cosine_of_strangers", at_most=0.5, role="control", source="calibrated", why="a constant g has "
                   "cosine 1 under every jitter"),
     )
