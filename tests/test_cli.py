@@ -1,10 +1,15 @@
 """Every door of the command line: nonsense gets one line and status 2 and leaves nothing behind; the rest works."""
 
 import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
+from inscape import cli, codec_verbs
 from inscape.cli import main
 
 
@@ -71,6 +76,24 @@ def test_nonsense_is_refused_in_one_line(capsys, tmp_path, monkeypatch, words, s
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "visual", "--out", ""], "--out"),
+        (["run", "visual", "--ou", ""], "--out"),
+        (["run", "visual", "--ou="], "--out"),
+        (["status", "--o", ""], "--out"),
+        (["explore", "--weigh", ""], "--weights"),
+        (["export", "", "--format", "hf"], "OUT"),
+        (["export", "--format", "hf", "--", ""], "OUT"),
+        (["decode", ""], "LATENTS"),
+    ],
+)
+def test_no_word_at_all_is_no_path(capsys, tmp_path, words, said):
+    assert f"argument {said}: '' names no file or folder; see " in refused(capsys, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_text_that_cannot_be_read_is_refused_and_leaves_no_run(capsys, tmp_path):
     for name, content in {"empty.txt": b"", "latin.txt": "caf\xe9\n".encode("latin-1"), "zero.txt": b"a\0b\n"}.items():
         (tmp_path / name).write_bytes(content)
@@ -110,6 +133,71 @@ def test_the_help_of_run_says_what_opens_gates_and_what_does_not(capsys, monkeyp
 def test_errors_name_the_program_as_it_was_called(capsys, monkeypatch):
     monkeypatch.setenv("INSCAPE_COMMAND", "./inscape")
     assert refused(capsys, "judge").endswith("; see ./inscape judge --help")
+
+
+# --- where the output goes ----------------------------------------------------------------------------------------
+
+
+def prints(_) -> int:
+    print("a line")
+    return 0
+
+
+def prints_and_refuses(_) -> int:
+    print("a line")
+    raise ValueError("no such thing")
+
+
+VERBS = [
+    # the words, what `list` does, its status, and what it says where its output can be written
+    (["--help"], prints, 0, []),
+    (["list"], prints, 0, []),
+    (["list"], prints_and_refuses, 2, ["inscape: no such thing"]),
+]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize(("words", "do", "status", "said"), VERBS)
+def test_output_that_finds_no_room_is_one_line(capsys, monkeypatch, words, do, status, said):
+    monkeypatch.setattr(cli, "_list", do)
+    with Path("/dev/full").open("w") as full:  # closing it fails if anything is left to write
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(words) == (status or 1)
+    assert capsys.readouterr().err.splitlines() == (said or ["inscape: No space left on device"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGPIPE to speak of")
+@pytest.mark.parametrize(("words", "do", "status", "said"), VERBS)
+def test_output_that_nobody_reads_is_let_go(capsys, monkeypatch, words, do, status, said):
+    monkeypatch.setattr(cli, "_list", do)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(words) == (status or 1)
+    assert capsys.readouterr().err.splitlines() == said
+
+
+@pytest.mark.parametrize(("words", "do", "status", "said"), VERBS[1:])
+def test_output_that_was_closed_is_no_failure(capsys, monkeypatch, words, do, status, said):
+    monkeypatch.setattr(cli, "_list", do)
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it after >&-
+    assert main(words) == status
+    codec_verbs._say(["few"])
+    assert capsys.readouterr().err.splitlines() == [*said, "inscape: few"]
+
+
+class Interrupted(ModuleType):
+    """A module that is being loaded when the user presses Ctrl-C."""
+
+    def __getattr__(self, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_before_the_verb_begins_is_one_line(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "inscape.stopping", Interrupted("inscape.stopping"))
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "inscape: interrupted\n"
 
 
 def test_smoke_study_from_run_to_picture(capsys, tmp_path):

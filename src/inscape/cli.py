@@ -10,10 +10,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inscape.command_line import BAD_INPUT, OneLineParser, escape_what_cannot_be_printed, parse_words
+from inscape.command_line import BAD_INPUT, OneLineParser, escape_what_cannot_be_printed, flush_stdout, parse_words
 from inscape.core.program import program
 
 if TYPE_CHECKING:
@@ -128,33 +129,42 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     escape_what_cannot_be_printed()
     try:
-        arguments = parse_words(build_parser(), list(sys.argv[1:] if words is None else words))
-    except SystemExit as leaving:  # argparse has said its line
-        return leaving.code if isinstance(leaving.code, int) else FAULT
-    from inscape.core.runner import MeasurementFailed
-    from inscape.stopping import TrainingDiverged, TrainingInterrupted
-
-    try:
-        status = arguments.do(arguments)
-        sys.stdout.flush()
+        try:
+            arguments = parse_words(build_parser(), list(sys.argv[1:] if words is None else words))
+        except SystemExit as leaving:  # argparse has said its line
+            status = leaving.code if isinstance(leaving.code, int) else FAULT
+        else:
+            status = _do(arguments)
+        flush_stdout()
         return status
     except BrokenPipeError:  # as in `inscape list | head -1`: the reader has gone, and what is left is not for anyone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with suppress(OSError):
+            flush_stdout()
         return FAULT
-    except (MeasurementFailed, TrainingDiverged, ValueError) as error:
-        if os.environ.get("INSCAPE_TRACEBACK"):
-            raise
-        return _complain(BAD_INPUT if isinstance(error, ValueError) else FAULT, error)
-    except TrainingInterrupted as error:
-        return _complain(INTERRUPTED, error)
     except KeyboardInterrupt as error:
         return _complain(INTERRUPTED, str(error) or "interrupted")
     except OSError as error:
         return _complain(FAULT, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
 
 
+def _do(arguments: argparse.Namespace) -> int:
+    """What the verb does; where it refuses, or is stopped and has saved, it says so in one line."""
+    from inscape.core.runner import MeasurementFailed
+    from inscape.stopping import TrainingDiverged, TrainingInterrupted
+
+    try:
+        return arguments.do(arguments)
+    except (MeasurementFailed, TrainingDiverged, ValueError) as error:
+        if os.environ.get("INSCAPE_TRACEBACK"):
+            raise
+        return _complain(BAD_INPUT if isinstance(error, ValueError) else FAULT, error)
+    except TrainingInterrupted as error:
+        return _complain(INTERRUPTED, error)
+
+
 def _complain(status: int, what: object) -> int:
-    sys.stdout.flush()
+    with suppress(OSError):  # the line is what matters
+        flush_stdout()
     print(f"inscape: {' '.join(str(what).split())}", file=sys.stderr)
     return status
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from inscape.codec import FewParaphrases, OutOfGrammar, VisualCodec
 from inscape.codec_files import embed_to_file, encode_to_files, read_grammar, read_latents
+from inscape.command_line import flush_stdout
 
 __all__ = ["decode_verb", "embed_verb", "encode_verb", "paraphrase_verb", "similarity_verb"]
 
@@ -87,7 +88,7 @@ def _warned() -> Iterator[list[str]]:
 
 
 def _say(warned: list[str]) -> None:
-    sys.stdout.flush()
+    flush_stdout()
     for line in warned:
         print(f"inscape: {' '.join(line.split())}", file=sys.stderr)
 
