@@ -13,7 +13,7 @@ import torch
 from inscape.core.estimate import exact
 from inscape.core.gate import Outcome
 from inscape.stats import fields
-from inscape.studies.visual import corpus, decoder, imageness, jitter, meaning, roundtrip
+from inscape.studies.visual import corpus, decoder, imageness, jitter, meaning, prior, roundtrip
 from inscape.studies.visual.health import latent_health, presence_of_words, text_dependence, trend_values
 from inscape.studies.visual.losses import Weights, calibrated_terms, tokens_held
 from inscape.studies.visual.sources import DataConfig, open_source
@@ -114,6 +114,7 @@ MOVING = {  # every later phase whose training may spoil the picture
     "P3 of sentences": jitter.PLAIN_TEXT_GATE,
     "P4, unfrozen": decoder.gate_for(decoder.Config(freeze=False)),
     "P5": roundtrip.GATE,
+    "P6": prior.GATE,
 }
 
 

@@ -169,7 +169,7 @@ def test_with_and_without_the_prior_the_batches_and_steps_are_the_same(whole: Ru
 def test_a_run_that_was_killed_in_any_part_resumes_bit_for_bit(
     part: str, whole: RunDir, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in ("picture_metrics", "measure_denoise", "measure_codecs"):  # weights are compared, and take seconds less
+    for name in ("measure_kept", "measure_denoise", "measure_codecs"):  # weights are compared, and take seconds less
         monkeypatch.setattr(prior, name, lambda *_: {})
     monkeypatch.setattr(prior, "measure_drawn", lambda *_: ({}, None))
     for name in ("draw_latents", "draw_samples", "examples"):

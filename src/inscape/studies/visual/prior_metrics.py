@@ -59,6 +59,7 @@ __all__ = [
 RESAMPLES = 2000
 SHIFT = 2  # pixels: the plan's
 SHOWN = ("spectral_slope", "gradient_kurtosis", "total_variation", "haar_sparsity", "peakedness")
+EXAMPLES = 40  # samples that are kept in words
 COMMON = 0.01  # share of unseen latents that lie as near to a trained one as a copied sample would
 
 
@@ -301,6 +302,15 @@ def measure_samples(
         },
         **{f"samples_{name}": health[name] for name in shown},
     }
+
+
+def examples(samples: Samples) -> list[dict[str, object]]:
+    """The first samples, for the report: what is read off them, and whether it comes back."""
+    rows = zip(samples.texts, samples.cosine(), samples.scenes, strict=True)
+    return [
+        {"sample": text, "cosine": round(float(cosine), 4), "parsed": scene is not None}
+        for text, cosine, scene in list(rows)[:EXAMPLES]
+    ]
 
 
 def nearest_distance(latent_NCHW: Tensor, trained_KCHW: Tensor) -> np.ndarray:
