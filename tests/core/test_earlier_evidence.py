@@ -6,6 +6,7 @@ from pathlib import Path
 from planted_study import MakeWorld
 
 from inscape.core.gate import Criterion, Gate
+from inscape.core.standing import standing
 from inscape.core.study import Study
 from inscape.report import collect
 from inscape.report.tables import result_tables
@@ -57,3 +58,15 @@ def test_what_was_built_on_evidence_that_does_not_count_says_so(
     stricter = replace(first, gate=Gate((*first.gate.criteria, Criterion("recall", at_least=0.1, why="also"))))
     built = "built on what no longer counts"
     assert said(replace(w.study, phases=(stricter, *others))) == ["by an earlier gate", built, built]
+
+
+def test_evidence_on_a_corpus_is_found_by_what_was_built_on_it(world: MakeWorld, tmp_path: Path) -> None:
+    w = world()
+    corpus = ("data.size=3",)
+    results = tmp_path / "evidence"
+    for run in w.run(overrides=corpus):
+        collect(run, results)
+    assert {path.parent.name for path in results.glob("toy/*/*/seed-0")} == {"quick+data.size=3"}
+    assert standing(w.study, w.study.phase("P3"), "quick", results, corpus).open
+    assert not standing(w.study, w.study.phase("P3"), "quick", results).open, "nor does it open the declared corpus"
+    assert not any(word in result_tables(results, tmp_path, studies=(w.study,)) for word in EARLIER)
