@@ -269,6 +269,7 @@ def test_what_a_named_study_needs_is_known_for_every_verb_that_runs_its_code(boo
     assert needs("run audio-fusion.phase1 data.path=x") == needs("sweep audio-fusion.phase1 x=1,2") == "audio+lm"
     assert needs("bench audio-fusion --json") == needs("bench prompt-compression:some/model.1") == "lm"
     assert needs("config audio-fusion.phase1 --preset full") == "lm"
+    assert needs("decode my.npz --grammar dogs.lark") == needs("decode my.npz --grammar=dogs.lark") == "grammar"
     assert [needs(line) for line in ("bench codec", "bench audio-structure", "config visual.P1")] == [""] * 3
 
 

@@ -11,6 +11,7 @@ from planted_jobs import planted, run_planted, toy
 from inscape.cluster import product
 from inscape.cluster.jobs import JOBS
 from inscape.cluster.product import default_folder, make_jobs, read_axes, read_seeds, split_values
+from inscape.core.program import program
 from inscape.core.study import Study
 
 
@@ -173,8 +174,9 @@ def test_the_phases_own_check_and_skip_are_asked(folder: Path) -> None:
 
 def test_a_phase_without_the_run_that_it_builds_on_is_refused(folder: Path) -> None:
     study = toy(folder)
-    with pytest.raises(ValueError, match=r"toy\.P1 has no finished full run under .* for P2 to build on; first: insc"):
+    with pytest.raises(ValueError, match=r"toy\.P1 has no finished full run under .* for P2 to build on") as refused:
         make_jobs(study, study.phase("P2"), "full", {}, (0,), folder)
+    assert str(refused.value).endswith(f"first: {program()} run toy.P1 --preset full --out {folder}")
 
 
 def test_a_phase_builds_on_no_run_that_read_another_text(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from inscape.cluster.jobs import Job, job_id
 from inscape.core.config import fingerprint, with_overrides
 from inscape.core.corpus import CONTENTS, contents_of, corpus_of
+from inscape.core.program import program
 from inscape.core.rundir import RunDir, find_runs
 from inscape.core.study import SMOKE, Phase, Study
 
@@ -173,7 +174,8 @@ def _refuse_without_inputs(
             missing = f"no finished {preset} run under {out}"
             if read and now:
                 missing += f" that read what {', '.join(now)} holds now"
+            words = [f"--preset {preset}", *([] if out == Path("runs") else [f"--out {out}"]), *corpus]
             raise ValueError(
                 f"{study.name}.{code} has {missing} for {phase.code} to build on; first: "
-                f"{' '.join(['inscape run', f'{study.name}.{code}', '--preset', preset, *corpus])}"
+                f"{program()} run {study.name}.{code} {' '.join(words)}"
             )
