@@ -1,5 +1,6 @@
 """Run directories: what a crash, a second process, a damaged file or a wrong folder may do to them."""
 
+import errno
 import json
 import os
 import subprocess
@@ -105,6 +106,37 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
+@pytest.mark.parametrize("name", [RunDir.CONFIG, RunDir.GATE, RunDir.ENV])
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_of_what_was_asked_all_is_written_or_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stop: BaseException
+) -> None:
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target.name == name:
+            raise stop
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    run = RunDir.create(tmp_path / "runs", "toy", "P1", "quick", "0123abcd", 0)
+    full = f"runs cannot be kept under {tmp_path / 'runs'}: No space left on device; choose another folder with --out"
+    with pytest.raises(ValueError if isinstance(stop, OSError) else KeyboardInterrupt) as refusal:
+        run.write_asked("n: 3\n", [], ASKED)
+    assert str(refusal.value) == (full if isinstance(stop, OSError) else "")
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as refusal:
+        write_json_atomically(tmp_path / "metrics.json", {})
+    assert refusal.value.filename == str(tmp_path / "metrics.json")
+
+
 def test_json_that_is_none_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json_atomically(tmp_path / "metrics.json", {"recall": float("nan")})
@@ -149,7 +181,13 @@ def test_a_log_line_that_a_crash_cut_off_spoils_no_other(
     assert run.read_log() == [*records[:left], {"after": "the crash"}]
 
 
-@pytest.mark.parametrize("content", [b"{'no': json}\n", b"\xff\n"])
+def test_lines_that_are_no_objects_are_left_out(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    (run.path / RunDir.LOG).write_text('[]\n{"step": 1}\n3\nnull\n')
+    assert run.read_log() == [{"step": 1}]
+
+
+@pytest.mark.parametrize("content", [b"{'no': json}\n", b"\xff\n", b'{"step": ' + b"9" * 5000 + b"}\n"])
 def test_a_damaged_log_is_named(tmp_path: Path, content: bytes) -> None:
     run = make(tmp_path)
     (run.path / RunDir.LOG).write_bytes(content)
@@ -179,6 +217,9 @@ def test_an_existing_run_is_opened(tmp_path: Path) -> None:
         (json.dumps({"format": FORMAT}), r"env\.json is damaged: study, phase, preset"),
         (json.dumps(ASKED | {"seed": "0"}), r"env\.json is damaged: seed missing or of a wrong type"),
         (json.dumps(ASKED | {"inputs": None}), r"env\.json is damaged: inputs"),
+        (json.dumps(ASKED | {"corpus": "text"}), r"env\.json is damaged: corpus missing or"),
+        (json.dumps(ASKED | {"corpus_contents": None}), r"env\.json is damaged: corpus_contents missing or"),
+        (f'{{"format": {"9" * 5000}}}', r"env\.json is damaged \(Exceeds"),
     ],
 )
 def test_what_is_not_a_run_is_refused_and_passed_over(tmp_path: Path, env: str | None, message: str) -> None:
@@ -196,6 +237,18 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "a_file").write_text("")
     with pytest.raises(ValueError, match=r"is not a (run )?folder"):
         RunDir.open(tmp_path / path)
+
+
+def test_nor_is_no_path_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make(tmp_path).path)
+    with pytest.raises(ValueError, match=r"^'' is not a folder; a run is a folder runs/STUDY/"):
+        RunDir.open("")
+
+
+def test_a_name_that_no_disk_takes_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a cannot be opened: File name too long; a run is a folder runs/STUDY/"):
+        RunDir.open(tmp_path / ("a" * 300))
+    assert list(find_runs(tmp_path / ("a" * 300))) == []
 
 
 def test_a_file_that_may_not_be_read_is_passed_over(tmp_path: Path) -> None:

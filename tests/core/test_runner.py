@@ -331,6 +331,7 @@ def test_a_kill_at_any_write_opens_nothing_and_loses_nothing(
     runs = list(find_runs(w.root))
     assert not w.standing()[0]
     assert len(runs) == (1 if moment > WRITES.index(RunDir.ENV) else 0), "what was not asked for whole is no run"
+    assert bool(w.files()) == bool(runs), "and leaves nothing behind"
     assert all(resume(w.study, run, lambda _: None).passed for run in runs)
     assert w.standing()[0] == bool(runs)
     w.run("P1")
@@ -387,6 +388,14 @@ def test_a_gate_edited_while_the_run_measures_judges_nothing(world: MakeWorld) -
         w.run("P1")
     (run,) = find_runs(w.root)
     assert not run.finished
+
+
+def test_a_run_whose_corpus_is_no_words_is_not_resumed(world: MakeWorld) -> None:
+    w = world(run=Interrupted())
+    run = interrupted(w)
+    run.write_json(RunDir.ENV, run.read_json(RunDir.ENV) | {"corpus": [1]})
+    with pytest.raises(ValueError, match=r"env\.json is damaged: corpus missing or of a wrong type"):
+        resume(w.study, run, lambda _: None)
 
 
 def test_a_run_of_before_gates_were_fingerprinted_is_resumed(world: MakeWorld) -> None:

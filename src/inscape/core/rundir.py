@@ -46,12 +46,16 @@ ASKED = {  # what env.json says was asked; everything else in it is for the reco
     "despite_gate": str | None,
     "inputs": dict,
 }
+ASKED_SINCE = {"corpus": list, "corpus_contents": dict}  # the same, of runs that are not of before these were kept
 LOCK = ".lock"
 RUN_NAME = re.compile(r"(\d{8}T\d{6})(?:\.\d+)?-([0-9a-f]+)-s(\d+)")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content` so that a crash at any moment leaves the old file or the new one, never a part."""
+    """Replace `path` by `content` so that a crash at any moment leaves the old file or the new one, never a part.
+
+    OSError names `path`, also where a full disk names no file.
+    """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -62,8 +66,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
 
 
@@ -94,19 +100,36 @@ class RunDir:
                     path.mkdir()
                     return cls(path)
         except OSError as error:
-            raise ValueError(
-                f"runs cannot be kept under {root}: {error.strerror}; choose another folder with --out"
-            ) from None
+            raise _cannot_be_kept(Path(root), error) from None
         raise ValueError(f"no free run name under {parent}: a thousand runs of one config started in one second")
+
+    def write_asked(self, config: str, criteria: Any, env: Any) -> None:
+        """Write down what was asked in a new run: config.yaml, gate.json, env.json.
+
+        Where one of them cannot be written, the run is removed, for nothing could go on with it. ValueError if there is
+        no room, or the folder may not be written.
+        """
+        try:
+            write_atomically(self.path / self.CONFIG, config)
+            self.write_json(self.GATE, criteria)
+            self.write_json(self.ENV, env)
+        except BaseException as error:
+            with suppress(OSError):
+                self.discard_if_nothing_was_measured()
+            if isinstance(error, OSError):
+                raise _cannot_be_kept(self.path.parents[3], error) from None
+            raise
 
     @classmethod
     def open(cls, path: Path | str) -> "RunDir":
         """An existing run; ValueError in one line if `path` is not one, or was written by another format."""
-        run = cls(Path(path))
-        if not run.path.is_dir():
-            raise ValueError(
-                f"{path} is not a folder; a run is a folder runs/STUDY/PHASE/PRESET/TIME-..., see {program()} status"
-            )
+        run, a_run_is = cls(Path(path)), f"a run is a folder runs/STUDY/PHASE/PRESET/TIME-..., see {program()} status"
+        try:
+            found = bool(str(path)) and run.path.is_dir()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be opened: {error.strerror}; {a_run_is}") from None
+        if not found:
+            raise ValueError(f"{str(path) or repr('')} is not a folder; {a_run_is}")
         env = run.read_json(cls.ENV)
         if env is None:
             raise ValueError(f"{path} is not a run folder: it has no {cls.ENV}; see {program()} status")
@@ -115,7 +138,8 @@ class RunDir:
             raise ValueError(
                 f"{path} has run format {found}, and this inscape reads format {FORMAT}; use the version that wrote it"
             )
-        wrong = [key for key, kind in ASKED.items() if not isinstance(env.get(key), kind)]
+        kinds = ASKED | {key: kind for key, kind in ASKED_SINCE.items() if key in env}
+        wrong = [key for key, kind in kinds.items() if not isinstance(env.get(key), kind)]
         if wrong:
             raise ValueError(f"{run.path / cls.ENV} is damaged: {', '.join(wrong)} missing or of a wrong type")
         return run
@@ -192,14 +216,17 @@ class RunDir:
             os.fsync(file.fileno())
 
     def read_log(self) -> list[dict[str, Any]]:
-        """All whole lines of log.jsonl; a last line cut off by a crash is left out. ValueError if it is damaged."""
+        """All whole lines of log.jsonl that are objects; a last line cut off by a crash is left out.
+
+        ValueError if it is damaged.
+        """
         path = self.path / self.LOG
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
-            return [json.loads(line) for line in lines[:-1] if line]
+            return [record for line in lines[:-1] if line and isinstance(record := json.loads(line), dict)]
         except FileNotFoundError:
             return []
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged ({error}); delete the run or restore the file") from None
 
     def write_json(self, name: str, content: Any) -> None:
@@ -212,13 +239,17 @@ class RunDir:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path / name} is damaged ({error}); delete the run or restore the file") from None
         except OSError as error:
             raise ValueError(f"{self.path / name} cannot be read: {error.strerror}") from None
 
     def __repr__(self) -> str:
         return f"RunDir({str(self.path)!r})"
+
+
+def _cannot_be_kept(root: Path, error: OSError) -> ValueError:
+    return ValueError(f"runs cannot be kept under {root}: {error.strerror}; choose another folder with --out")
 
 
 def across_seeds_path(root: Path, study: str, phase: str, preset: str) -> Path:
@@ -244,8 +275,14 @@ def is_run_named(name: str, folder: Path, env: Mapping[str, Any]) -> bool:
 
 
 def find_runs(root: Path, study: str = "*", phase: str = "*", preset: str = "*") -> Iterator[RunDir]:
-    """All runs under `root`, oldest first; folders that are not readable runs are passed over."""
-    for env in sorted(Path(root).glob(f"{study}/{phase}/{preset}/*/{RunDir.ENV}")):
+    """All runs under `root`, oldest first; folders that are not readable runs are passed over.
+
+    preset: its evidence on a corpus counts as well, which is collected in a folder `PRESET+data.path=...` beside it.
+    """
+    if not os.path.isdir(root):  # noqa: PTH112 (no name, however odd, stops it)
+        return
+    folders = (preset,) if preset == "*" else (preset, f"{preset}+*")
+    for env in sorted(env for each in folders for env in Path(root).glob(f"{study}/{phase}/{each}/*/{RunDir.ENV}")):
         try:
             yield RunDir.open(env.parent)
         except ValueError:

@@ -21,7 +21,6 @@ from inscape.core.rundir import (
     across_seeds_path,
     find_runs,
     run_name,
-    write_atomically,
     write_json_atomically,
 )
 from inscape.core.standing import (
@@ -154,18 +153,18 @@ def resume(study: Study, run: RunDir, finished: Callable[[RunDir], None]) -> Ver
             f"undo that, or start another with {program()} run {study.name}.{phase.code} key=value"
         )
     gate_of_run(run)  # refused before anything more is measured
-    if not isinstance(env.get("corpus"), list):
+    words, then = env.get("corpus"), env.get(CONTENTS, {})
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"{run.path / RunDir.ENV} is damaged: corpus missing or of a wrong type")
-    then = env.get(CONTENTS, {})
-    if changed := [word for word in changed_contents(then, env["corpus"]) if word in then]:
+    if changed := [word for word in changed_contents(then, words) if word in then]:
         raise ValueError(
             f"{', '.join(changed)} holds something else than when {run.path} began; put back what it held, or start "
-            f"another with {program()} run {study.name}.{phase.code} {' '.join(env['corpus'])}"
+            f"another with {program()} run {study.name}.{phase.code} {' '.join(words)}"
         )
     verdict = _execute(study, phase, run)
     finished(run)
     if run.root is not None:
-        record_across_seeds(study, phase, env["preset"], run.root, tuple(env["corpus"]))
+        record_across_seeds(study, phase, env["preset"], run.root, tuple(words))
     return verdict
 
 
@@ -227,10 +226,9 @@ def _prepare(study: Study, phase: Phase, request: Request, seed: int, remedies: 
         "about": _about(study, phase),
         **declaration(phase),
     }
+    words, env = to_yaml(config), asked | environment()
     run = RunDir.create(request.root, study.name, phase.code, request.preset, asked["fingerprint"], seed)
-    write_atomically(run.path / RunDir.CONFIG, to_yaml(config))
-    run.write_json(RunDir.GATE, criteria)
-    run.write_json(RunDir.ENV, asked | environment())
+    run.write_asked(words, criteria, env)
     return run
 
 
