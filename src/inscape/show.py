@@ -1,5 +1,6 @@
 """Tables for the terminal. They show what is on the disk and decide nothing."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ NAMED = 3  # most criteria that a row of several runs names
 def verdicts(runs: Sequence[RunDir]) -> None:
     """Print what came out of several runs, a line each; for a single run its whole gate."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if len(runs) == 1:
@@ -33,24 +35,25 @@ def verdicts(runs: Sequence[RunDir]) -> None:
         if len(missed) > NAMED:  # the run's own table, and its report, name all of them
             missed[NAMED - 1 :] = [f"{len(missed) - NAMED + 1} more"]
         cells = [f"[{STYLE[o]}]{o}[/]" if o else "" for o in outcomes]
-        table.add_row(f"{env['study']}.{env['phase']}", str(env["seed"]), *cells, "; ".join(missed))
+        table.add_row(escape(f"{env['study']}.{env['phase']}"), str(env["seed"]), *cells, escape("; ".join(missed)))
     Console().print(table)
 
 
 def verdict_table(run: RunDir) -> None:
     """Print a run's gate: each criterion, what was measured, what it means."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     env, verdict = run.read_json(RunDir.ENV), judge(run)
     title = f"{env['study']}.{env['phase']} {env['preset']} seed {env['seed']}: {verdict.outcome}"
-    table = Table(title=title, title_justify="left", title_style=f"bold {STYLE[verdict.outcome]}")
+    table = Table(title=escape(title), title_justify="left", title_style=f"bold {STYLE[verdict.outcome]}")
     for column in ("criterion", "measured", "outcome", "source", "role"):
         table.add_column(column, overflow="fold")
     for finding in verdict.findings:
-        measured = str(finding.estimate) if finding.estimate else "not measured"
+        criterion, measured = escape(str(finding.criterion)), str(finding.estimate or "not measured")
         outcome = f"[{STYLE[finding.outcome]}]{finding.outcome}[/]"
-        table.add_row(str(finding.criterion), measured, outcome, finding.criterion.source, finding.criterion.role)
+        table.add_row(criterion, measured, outcome, finding.criterion.source, finding.criterion.role)
     Console().print(table)
 
 
@@ -105,7 +108,7 @@ def status_rows(studies: Iterable[Study], root: Path) -> list[dict[str, Any]]:
 
     ValueError if `root` is no folder; only the default one need not be there yet.
     """
-    if not root.is_dir() and (root != Path("runs") or root.exists()):
+    if not os.path.isdir(root) and (root != Path("runs") or root.exists()):  # noqa: PTH112 (no name stops it)
         raise ValueError(f"{root} is not a folder; give the folder that the runs are kept in with --out")
     return [
         _status_row(s, p, preset, root, corpus, runs)
