@@ -27,12 +27,16 @@ REDRAW_EVERY = 0.1  # seconds
 def forget_after(run: RunDir, step: int) -> None:
     """Drop the training and evaluation lines of later steps from log.jsonl: those steps are about to be done again.
 
-    The log then reads as if the run had never been interrupted; lines of other kinds are kept.
+    The log then reads as if the run had never been interrupted; lines of other kinds are kept. Lines of no step go too.
     """
     if not (run.path / run.LOG).is_file():
         return
-    kept = [line for line in run.read_log() if line.get("kind") not in TRAINING_KINDS or line["step"] <= step]
+    kept = [line for line in run.read_log() if line.get("kind") not in TRAINING_KINDS or _is_done(line, step)]
     write_atomically(run.path / run.LOG, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _is_done(line: Mapping[str, Any], step: int) -> bool:
+    return isinstance(line.get("step"), int) and line["step"] <= step
 
 
 @final

@@ -320,7 +320,7 @@ def _evaluate(training: _Training, evaluate: Evaluate) -> None:
 
 
 def _evaluations(run: RunDir) -> list[dict[str, Any]]:
-    lines = [line for line in run.read_log() if line.get("kind") == "eval"]
+    lines = [line for line in run.read_log() if line.get("kind") == "eval" and isinstance(line.get("step"), int)]
     return [{"step": line.pop("step"), "values": {k: v for k, v in line.items() if k != "kind"}} for line in lines]
 
 
