@@ -75,6 +75,8 @@ def test_each_number_of_the_log_becomes_a_curve_and_nothing_else_does() -> None:
         {"kind": "eval", "step": 2, "alpha": 2.0},
         {"kind": "train", "step": "two", "loss": 9.0},
         {"kind": "train"},
+        {"kind": "train", "step": 3, "loss": 10**400, "lr": -(10**400)},
+        {"kind": "train", "step": 10**400, "loss": 1.0},
     ]
     drawn = curves_of(log, "train", 100, 50)
     assert [c.title for c in drawn] == ["loss", "loss term tv", "learning rate"]

@@ -249,3 +249,12 @@ def test_numbers_in_names_sort_as_numbers(tmp_path: Path) -> None:
         planted_run(tmp_path, phase=phase)
     assert [folder.parts[-3] for folder in run_folders(tmp_path)] == ["P1", "P2", "P10"]
     assert sorted(["seed-10", "seed-9", "10", "a"], key=natural_key) == ["10", "a", "seed-9", "seed-10"]
+
+
+@pytest.mark.parametrize("name", ["\u00b2", "P\u2460", "9" * 5000])
+def test_digits_that_make_no_number_sort_as_text(tmp_path: Path, name: str) -> None:
+    planted_run(tmp_path)
+    (tmp_path / "a/b/c" / name[:200]).mkdir(parents=True)
+    assert len(run_folders(tmp_path)) == 2
+    assert write_index(tmp_path).is_file()
+    assert sorted(["a", name, "7"], key=natural_key)[0] == "7"

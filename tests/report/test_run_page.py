@@ -453,6 +453,21 @@ def test_smoke_and_uncommitted_code_are_said(tmp_path: Path) -> None:
     assert "not committed" in text
 
 
+def test_what_utf_8_cannot_hold_is_written_as_an_escape(tmp_path: Path) -> None:
+    run = planted_run(tmp_path, despite_gate="na\udcffve", command=["inscape", "run", "--out", "r\udcff"])
+    (run.figures / "captions.json").write_text('{"a.png": "half \\ud800"}')
+    text = text_of(page_of(run))
+    assert all(words in text for words in (r"na\udcffve", r"'r\udcff'", r"half \ud800"))
+    assert r"na\udcffve" in text_of(write_index(tmp_path).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("line", [{"step": 10**400}, {"step": 9, "seconds": 10**400}, {"step": 9, "loss": 10**400}])
+def test_numbers_that_no_float_holds_never_stop_the_report(tmp_path: Path, line: dict) -> None:
+    run = planted_run(tmp_path)
+    run.append_log({"kind": "train", **line})
+    assert "It trained for " in text_of(page_of(run))
+
+
 def test_numbers_that_are_none_do_not_break_the_curves(tmp_path: Path) -> None:
     run = planted_run(tmp_path, metrics={"accuracy": Estimate(float("nan"), 0.0, 1.0, 0, "scenes")})
     run.append_log({"kind": "train", "step": 4, "loss": float("nan"), "terms": {"tv": float("inf")}, "rate": None})

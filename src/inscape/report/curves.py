@@ -1,13 +1,14 @@
 """Small curves as geometry: where the points lie in a box. The templates draw them, as SVG inside the page."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Criterion
 
-__all__ = ["NO_CURVE", "Curve", "Interval", "curve", "curves_of", "interval"]
+__all__ = ["NO_CURVE", "Curve", "Interval", "curve", "curves_of", "interval", "is_number"]
 
 MOST_POINTS = 240
 SPELT_OUT = {"lr": "learning rate", "grad_norm": "norm of the gradient", "rate": "steps per second"}
@@ -70,14 +71,14 @@ def curves_of(log: Sequence[Mapping[str, Any]], kind: str, width: int, height: i
     series: dict[str, list[tuple[float, float]]] = {}
     for line in log:
         step = line.get("step")
-        if line.get("kind") != kind or not _is_number(step):
+        if line.get("kind") != kind or not is_number(step):
             continue
         terms = line.get("terms")
         flat = {"loss": line.get("loss")}
         flat |= {f"loss term {k}": v for k, v in terms.items()} if isinstance(terms, dict) else {}
         flat |= {k: v for k, v in line.items() if k not in NO_CURVE}
         for name, value in flat.items():
-            if _is_number(value):
+            if is_number(value):
                 series.setdefault(SPELT_OUT.get(name, name), []).append((float(step), float(value)))
     curves = (curve(name, sorted(values), width, height) for name, values in series.items())
     return [c for c in curves if c]
@@ -107,5 +108,7 @@ def _thin(pairs: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return sorted(kept | {pairs[-1]})
 
 
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a finite number that fits a float, as one of 400 digits in a file does not."""
+    largest = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest

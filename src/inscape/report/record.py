@@ -34,6 +34,7 @@ HASH_WORDS = ("sha256", "hash", "digest")
 HASH = re.compile(r"(?:[a-z0-9-]+:)?[0-9a-f]{16,128}")
 SWEEPS, JOBS = "sweeps", "jobs.jsonl"  # of `inscape sweep`: where its folders are, what each of them holds
 WITHOUT_LOGS = ("checkpoints", "figures", "tensorboard")  # folders of a run in which no training lies
+LONGEST_NUMBER = 100  # digits; longer ones are sorted as text, for Python makes no number of thousands
 OWN_JSON = (RunDir.GATE, RunDir.ENV, RunDir.METRICS, RunDir.VERDICT)
 
 
@@ -211,7 +212,8 @@ def relative_link(target: Path, start: Path) -> str:
 
 def natural_key(text: str) -> list[tuple[int, int | str]]:
     """A sort key that puts P10 after P9."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part]
+    parts = [part for part in re.split(r"(\d+)", text) if part]
+    return [(0, int(part)) if part.isdecimal() and len(part) <= LONGEST_NUMBER else (1, part) for part in parts]
 
 
 def start_time(folder: str, env: Mapping[str, Any]) -> datetime | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from inscape.core.gate import Finding
 from inscape.core.rundir import RunDir, find_runs, is_run_named, write_atomically
-from inscape.report.curves import Curve, Interval, curves_of, interval
+from inscape.report.curves import Curve, Interval, curves_of, interval, is_number
 from inscape.report.record import Record, hashes_in, read_record, relative_link
 from inscape.report.reproduction import chain_of, commands_of, typed_in
 from inscape.report.templating import render
@@ -151,7 +151,7 @@ def trained_for(logs: Logs) -> str:
     last = [line for log in logs.values() if (line := _last_step(log))]
     if not last:
         return ""
-    seconds = [line["seconds"] for line in last if isinstance(line.get("seconds"), int | float)]
+    seconds = [line["seconds"] for line in last if is_number(line.get("seconds"))]
     took = duration(sum(seconds)) if seconds else ""
     done = f"It trained for {sum(line['step'] for line in last):,} steps"
     if len(last) == 1:
@@ -161,7 +161,7 @@ def trained_for(logs: Logs) -> str:
 
 def _last_step(log: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     steps = (line for line in reversed(log) if line.get("kind") == "train" and isinstance(line.get("step"), int))
-    return next(steps, None)
+    return next((line for line in steps if is_number(line["step"])), None)
 
 
 def _inputs(record: Record, root: Path | None) -> list[tuple[str, str, str]]:

@@ -12,8 +12,9 @@ __all__ = ["render"]
 
 
 def render(template: str, **content: Any) -> str:
-    """Fill one of the templates."""
-    return _environment().get_template(template).render(**content)
+    """Fill one of the templates. What UTF-8 cannot hold, as of a name that is no UTF-8, stands as an escape."""
+    page = _environment().get_template(template).render(**content)
+    return page.encode(errors="backslashreplace").decode()
 
 
 @lru_cache(maxsize=1)
