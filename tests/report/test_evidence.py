@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from planted_runs import OUTCOMES, planted_across_seeds, planted_run
 
 from inscape.core.rundir import RunDir
 from inscape.core.standing import judge
-from inscape.report import collect, write_report
+from inscape.report import collect, evidence, write_report
 from inscape.report.__main__ import main
 from inscape.report.evidence import _without_paths
 
@@ -52,6 +53,48 @@ def test_collecting_again_replaces_the_older_copy(tmp_path: Path) -> None:
     place = collect(planted_run(tmp_path / "runs"), tmp_path / "results")
     assert judge(RunDir(place)).passed
     assert len(list(place.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize("stop", [OSError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_where_the_newer_copy_finds_no_place_the_older_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    run = planted_run(tmp_path / "runs")
+    place = collect(run, tmp_path / "results")
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    real = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if target == place and not self.name.endswith(".older"):
+            raise stop
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(type(stop)):
+            collect(run, tmp_path / "results", figures=False)
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_file_that_cannot_be_removed_costs_neither_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = planted_run(tmp_path / "runs")
+    place = collect(run, tmp_path / "results")
+    (place / "metrics.json").write_text("older")
+
+    def rmtree(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(evidence.shutil, "rmtree", rmtree)
+    assert main([str(tmp_path / "results"), "--collect", str(run.path)]) == 2
+    assert judge(RunDir.open(place)) == judge(run)
+    (older,) = (path for path in place.parent.iterdir() if path != place)
+    assert (older / "metrics.json").read_text() == "older"
+    said = f"inscape.report: {older} cannot be read or written: Permission denied; give another folder or file\n"
+    assert capsys.readouterr().err == said
 
 
 def test_nothing_of_the_machine_is_kept(tmp_path: Path) -> None:
@@ -153,6 +196,25 @@ def test_the_command_collects_writes_and_checks(tmp_path: Path, capsys: pytest.C
     told = capsys.readouterr()
     assert "not a run folder" in told.err
     assert told.err.count("\n") == 1
+
+
+def test_a_place_that_takes_no_evidence_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("")
+    assert main([str(readme), "--collect", str(planted_run(tmp_path / "runs").path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"inscape.report: {readme}")
+    assert line.endswith(" cannot be read or written: Not a directory; give another folder or file")
+
+
+@pytest.mark.parametrize(("words", "said"), [([], "required: results"), ([""], "'' names no file or folder")])
+def test_a_mistyped_command_is_one_line(capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(words)
+    assert leaving.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m inscape.report: ")
+    assert line.endswith(f"{said}; see python -m inscape.report --help")
 
 
 def test_a_check_of_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,14 +1,15 @@
 """Keep the committed evidence: `python -m inscape.report results --collect RUN... --readme README.md [--check]`.
 
 --collect copies finished runs into the folder (with --no-figures all but the figures), --readme brings the README's
-tables up to date, and --check beside it only says whether they are (exit 1 if not). Bad input: one line, exit 2.
+tables up to date, and --check beside it only says whether they are (exit 1 if not). Bad input, and what cannot be
+written: one line, exit 2.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from inscape.command_line import BAD_INPUT, OneLineParser
 from inscape.core.rundir import RunDir
 from inscape.report import collect, update_readme
 from inscape.studies import all_studies
@@ -18,7 +19,7 @@ __all__ = ["main"]
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m inscape.report", description="Keep the committed evidence.")
+    parser = OneLineParser(prog="python -m inscape.report", description="Keep the committed evidence.")
     parser.add_argument("results", type=Path, help="the folder of committed evidence, e.g. results")
     parser.add_argument("--collect", nargs="+", default=[], metavar="RUN", help="finished runs to copy into it")
     parser.add_argument(
@@ -38,11 +39,18 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         stale = update_readme(asked.readme, asked.results, write=not asked.check, studies=all_studies())
     except ValueError as error:
-        print(f"inscape.report: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _refuse(error)
+    except OSError as error:
+        place = error.filename or asked.results
+        return _refuse(f"{place} cannot be read or written: {error.strerror or error}; give another folder or file")
     state = "out of date" if asked.check else "brought up to date"
     print(f"{asked.readme}: {state if stale else 'up to date'}")
     return 1 if stale and asked.check else 0
+
+
+def _refuse(what: object) -> int:
+    print(f"inscape.report: {' '.join(str(what).split())}", file=sys.stderr)
+    return BAD_INPUT
 
 
 if __name__ == "__main__":

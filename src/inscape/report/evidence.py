@@ -34,7 +34,8 @@ def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     """Copy a finished run's evidence into `results` and return where it lies; an older copy of that seed is replaced.
 
     Checkpoints and the log stay behind. figures: False leaves the figures behind too, which may show sentences of a
-    corpus that cannot be passed on. ValueError if the run is not finished, is damaged, or is a smoke run.
+    corpus that cannot be passed on. ValueError if the run is not finished, is damaged, or is a smoke run; OSError if
+    the copy cannot be written, and the older one is then as it was.
     """
     record = read_record(run.path, log=False)
     if not record.finished:
@@ -46,19 +47,25 @@ def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     kept_across = across_seeds_path(results, record.study, record.phase, _preset_folder(record))
     place = kept_across.parent
     place.mkdir(parents=True, exist_ok=True)
+    target = place / f"seed-{record.seed}"
     draft = Path(tempfile.mkdtemp(prefix=".collect.", dir=place))
+    older = draft.with_name(f"{draft.name}.older")
     try:
         _copy(record, draft, figures)
-        target = place / f"seed-{record.seed}"
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            target.replace(older)
         draft.replace(target)
     except BaseException:
+        if older.exists() and not target.exists():
+            older.replace(target)
         shutil.rmtree(draft, ignore_errors=True)
         raise
     if run.root is not None and record.declared and not record.corpus:
         across = across_seeds_path(run.root, record.study, record.phase, record.preset)
         if across.is_file():
             shutil.copyfile(across, kept_across)
+    if older.exists():
+        shutil.rmtree(older)
     return target
 
 
