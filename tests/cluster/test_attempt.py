@@ -31,6 +31,19 @@ def test_what_is_said_is_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture
     assert log.read_text().count("in Python") == 2, "attempts follow each other"
 
 
+def says_a_name_that_is_no_utf_8(jobs_file: str, number: str) -> None:
+    print("r\udcff")
+    raise ValueError("r\udcff cannot be read")
+
+
+def test_a_name_that_is_no_utf_8_is_escaped_in_the_log(tmp_path: Path) -> None:
+    with pytest.raises(AttemptFailed, match=r"^ValueError: r.* cannot be read$"):
+        attempt(says_a_name_that_is_no_utf_8, str(tmp_path / "jobs.jsonl"), "0000")
+    log = tmp_path / "jobs/0000/log.txt"
+    assert "r\\udcff\n" in log.read_text()
+    assert last_line(log) == r"ValueError: r\udcff cannot be read"
+
+
 def test_a_failure_is_one_line_and_the_log_has_the_rest(tmp_path: Path) -> None:
     with pytest.raises(AttemptFailed, match=r"^RuntimeError: second$"):
         attempt(breaks, str(tmp_path / "jobs.jsonl"), "0000")

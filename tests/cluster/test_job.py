@@ -6,6 +6,7 @@ import pytest
 from planted_jobs import planted, run_planted
 
 from inscape.cluster import job as job_module
+from inscape.cluster.__main__ import main
 from inscape.cluster.jobs import JOBS, Done, job_folder, read_begun, read_done, write_begun
 from inscape.core.rundir import RunDir, find_runs
 from inscape.core.standing import standing
@@ -27,6 +28,15 @@ def test_a_job_is_done_once(folder: Path) -> None:
     before = contents(folder)
     assert run_planted(folder / "sweep" / JOBS, "0000") == done
     assert contents(folder) == before, "nothing was touched"
+
+
+def test_a_mistyped_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([JOBS])
+    assert leaving.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("python -m inscape.cluster: ")
+    assert line.endswith("required: ID; see python -m inscape.cluster --help")
 
 
 def test_a_run_that_was_begun_is_resumed(folder: Path) -> None:

@@ -82,6 +82,7 @@ def without_config(lines):
     [
         (lambda lines: [lines[0], lines[1][:-9]], "line 2, is damaged ("),
         (lambda lines: [lines[0], "7"], "line 2, is damaged (it holds no object)"),
+        (lambda lines: [lines[0], "7" * 5000], "line 2, is damaged (Exceeds the limit"),
         (lambda lines: [lines[0], '{"id": "0001"}'], "line 2, is damaged (missing or unknown: config, cwd"),
         (
             without_config,
@@ -124,9 +125,10 @@ def test_marks_are_of_one_job_and_no_other(folder: Path) -> None:
     (place / one.done).write_text('{"job": 3}')
     with pytest.raises(ValueError, match=r"done\.json is damaged; delete it, and the job is run again"):
         read_done(place, one)
-    (place / one.done).write_text("{")
-    with pytest.raises(ValueError, match=r"done\.json is damaged \("):
-        read_done(place, one)
+    for damaged in ("{", "7" * 5000):
+        (place / one.done).write_text(damaged)
+        with pytest.raises(ValueError, match=r"done\.json is damaged \("):
+            read_done(place, one)
 
 
 def test_what_a_job_has_come_to_is_asked_of_its_run(folder: Path) -> None:

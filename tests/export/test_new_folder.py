@@ -1,5 +1,6 @@
 """A folder is seen whole or not at all."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_what_somebody_else_wrote_meanwhile_is_kept(tmp_path: Path):
     with pytest.raises(ValueError, match="out cannot be written: Directory not empty"):
         be_late()
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="such a link is then a name like any other")
+def test_a_link_that_leads_to_itself_is_one_line(tmp_path: Path):
+    (tmp_path / "l").symlink_to(tmp_path / "l")
+    with pytest.raises(ValueError, match=r"l cannot be written: Symlink loop from .*; give another name or folder"):
+        check_new_folder(tmp_path / "l")
 
 
 def test_a_name_that_no_disk_takes_is_one_line(tmp_path: Path):

@@ -3,20 +3,21 @@
 Exit status as of the inscape command: 0 done, 2 a mistake, 1 a fault, 130 interrupted and saved: call it again.
 """
 
-import argparse
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from inscape.command_line import BAD_INPUT, OneLineParser
+
 __all__ = ["main"]
 
-DONE, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAULT, INTERRUPTED = 0, 1, 130
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one job; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m inscape.cluster", description="Run one job of a sweep.")
+    parser = OneLineParser(prog="python -m inscape.cluster", description="Run one job of a sweep.")
     parser.add_argument("jobs", metavar="JOBS.jsonl")
     parser.add_argument("id", metavar="ID")
     asked = parser.parse_args(words)

@@ -68,7 +68,11 @@ def _output_to(path: Path) -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     kept = os.dup(1), os.dup(2)
-    with path.open("a", buffering=1, encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    with (
+        path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as log,  # a name may be no UTF-8
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
         try:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)

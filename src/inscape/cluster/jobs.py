@@ -142,7 +142,7 @@ def _job(path: Path, number: int, line: str) -> Job:
     try:
         fields: Any = json.loads(line)
         problem = _problem(fields, number)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         fields, problem = {}, str(error)
     if problem:
         raise ValueError(
@@ -237,7 +237,7 @@ def _read_mark(path: Path, job: Job, keys: Sequence[str]) -> dict[str, str] | No
         kept = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}); delete it, and the job is run again") from None
     if not isinstance(kept, dict) or not all(isinstance(kept.get(key), str) for key in ("job", *keys)):
         raise ValueError(f"{path} is damaged; delete it, and the job is run again")

@@ -21,8 +21,9 @@ def check_new_folder(out: Path) -> None:
         if out.is_dir() and any(out.iterdir()):
             raise ValueError(f"{out} exists and is not empty; give the name of a new folder")
         tempfile.TemporaryDirectory(prefix=_hidden(out), dir=out.resolve().parent).cleanup()
-    except OSError as error:
-        raise ValueError(f"{out} cannot be written: {error.strerror}; give another name or folder") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead to each other
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"{out} cannot be written: {reason}; give another name or folder") from None
 
 
 @contextmanager
