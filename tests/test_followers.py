@@ -14,7 +14,7 @@ from toy_processes import planted_run, planted_study, run_of_study
 from toy_training import finish, free_port, start
 
 from inscape.core.rundir import RunDir
-from inscape.followers import check_several, follows, leading
+from inscape.followers import check_several, follows, leading, started_processes
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="fork servers are POSIX"),
@@ -68,6 +68,13 @@ def test_a_phase_of_one_process_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ValueError, match=r"^torchrun started 3 processes, and planted.P1 runs in one; start "):
         check_several(study, study.phases)
     check_several(study, planted_study(tmp_path / "presets.yaml").phases)
+
+
+@pytest.mark.parametrize("said", ["", "x", "0", "-1", "2.5", "\u00b2", "9" * 5000])
+def test_a_number_of_processes_that_is_none_is_one_line(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", said)
+    with pytest.raises(ValueError, match=r"^the environment variable WORLD_SIZE is '.*'; allowed: how many "):
+        started_processes()
 
 
 @pytest.mark.slow

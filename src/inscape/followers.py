@@ -29,8 +29,14 @@ __all__ = ["check_several", "follow", "follows", "leading", "started_processes"]
 
 
 def started_processes() -> int:
-    """How many processes torchrun has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes torchrun has started; 1 without it. ValueError if its variable does not say that."""
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and int(said)):
+        raise ValueError(
+            f"the environment variable WORLD_SIZE is {said!r}; allowed: how many processes there are, 1 or more, as "
+            "torchrun sets it; unset it to run one"
+        )
+    return int(said)
 
 
 def follows() -> bool:
