@@ -222,8 +222,10 @@ def test_without_a_hub_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_codec_that_is_none_names_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^codec is 'opus'; allowed: log-mel, mimi, encodec, whisper, lyra"):
         open_codec("opus")
-    with pytest.raises(ValueError, match="seed of random weights is 'x'"):
-        open_codec("tiny-mimi:x")
+    for kind in ("tiny-mimi", "tiny-encodec", "tiny-whisper"):
+        for seed in ("x", "9" * 30):
+            with pytest.raises(ValueError, match=f"seed of random weights is '{seed}'; allowed: a number from 0 to 9"):
+                open_codec(f"{kind}:{seed}")
 
 
 def test_batches_hold_one_length_each_and_keep_the_order() -> None:

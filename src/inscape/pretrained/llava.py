@@ -13,7 +13,6 @@ Only safetensors are read and no code that comes with a model is run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ import torch
 from inscape.device import pick_device
 from inscape.extras import load_extra
 from inscape.pretrained.language_model import DTYPES, LanguageModel, quiet_bars
+from inscape.user_paths import user_path
 
 __all__ = ["DEFAULT", "open_llava_language"]
 
@@ -61,7 +61,7 @@ def _language_tower(llava: Any) -> Any:
 
 def _find(where: str, dtype: torch.dtype) -> tuple[Any, Any]:
     """LLaVA and its tokenizer: from a folder, else what an earlier download left on this machine, else the hub."""
-    folder = Path(where).expanduser()
+    folder = user_path(where)
     if folder.is_dir():
         return _load(str(folder), f"the folder {where}", dtype, local_files_only=True)
     if where.startswith((".", "/", "~")) or where.count("/") > 1 or "\\" in where:

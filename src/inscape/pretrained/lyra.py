@@ -23,6 +23,7 @@ import numpy as np
 
 from inscape.extras import load_extra
 from inscape.pretrained.codec import check_samples
+from inscape.user_paths import user_path
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -65,7 +66,7 @@ class Lyra:
 
 def open_lyra(folder: str) -> Lyra:
     """Lyra from a local folder. ValueError in one line if it is not there, is damaged, or the package is missing."""
-    place = Path(folder).expanduser()
+    place = user_path(folder)
     missing = [name for name in (ENCODER, DECODER) if not (place / name).is_file()]
     if not folder or missing:
         raise ValueError(

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inscape.extras import load_extra
+from inscape.user_paths import user_path
 
 __all__ = ["WHEEL", "Wheel", "cache_folder", "smollm2_folder"]
 
@@ -58,7 +59,7 @@ Convert = Callable[[Path, Path], None]
 def cache_folder() -> Path:
     """Where large files that can be made again are kept: INSCAPE_CACHE, else the platform's place for caches."""
     if named := os.environ.get("INSCAPE_CACHE"):
-        return Path(named).expanduser()
+        return user_path(named)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "inscape"
     if sys.platform == "win32":

@@ -27,6 +27,7 @@ import numpy as np
 
 from inscape.data.speech.audio_files import AUDIO_SUFFIXES, Quarantined, read_or_quarantine
 from inscape.data.speech.corpus import printable
+from inscape.user_paths import user_path
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -90,7 +91,7 @@ def read_audiocaps(table: Path | str, folder: Path | str | None) -> Manifest:
     UTF-8, NUL bytes, no CSV, a column missing, a row of another length, an empty field, a start_time that is no number,
     an audiocap_id that stands twice, a table without rows, no such folder, and a folder that holds none of the clips.
     """
-    table = Path(table)
+    table = user_path(table)
     said: dict[tuple[str, str], list[str]] = {}
     for row in _rows(table):
         said.setdefault((row["youtube_id"], row["start_time"]), []).append(row["caption"])
@@ -242,7 +243,7 @@ def _text(table: Path) -> str:
 
 
 def _folder(folder: Path | str) -> Path:
-    root = Path(folder).expanduser()
+    root = user_path(folder)
     if not root.is_dir():
         raise ValueError(
             f"sounds are read from a folder, and {folder} {'is a file' if root.exists() else 'is not there'}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inscape.data.speech.audio_files import AUDIO_SUFFIXES
+from inscape.user_paths import user_path
 
 __all__ = ["LAYOUTS", "Corpus", "Utterance", "open_speech", "printable"]
 
@@ -55,7 +56,7 @@ def open_speech(path: Path | str, *, layout: str | None = None) -> Corpus:
     layout: one of LAYOUTS, or None to take the first that finds a speaker for half of the audio files and two speakers
     or more. ValueError in one line if there is no folder, no audio, no speaker, or one speaker only.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"layout is {layout!r}; allowed: {', '.join(LAYOUTS)}, or None to detect it")
     if not root.is_dir():

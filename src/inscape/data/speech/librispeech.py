@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
+from inscape.user_paths import user_path
+
 __all__ = ["CHECKSUMS", "SOURCE", "download_librispeech"]
 
 SOURCE = "https://www.openslr.org/resources/12"
@@ -53,7 +55,7 @@ def download_librispeech(
     """
     if subset not in CHECKSUMS:
         raise ValueError(f"LibriSpeech has no subset {subset!r}; allowed: {', '.join(CHECKSUMS)}")
-    root = Path(folder).expanduser()
+    root = user_path(folder)
     target = root / "LibriSpeech" / subset
     if target.is_dir():
         return target

@@ -27,6 +27,7 @@ import numpy as np
 from inscape.core.rundir import write_json_atomically
 from inscape.data.scenes import render, sample
 from inscape.extras import load_extra
+from inscape.user_paths import user_path
 
 __all__ = ["MARKER", "MOST_SPEAKERS", "VOICES", "Voice", "synthesise_speech", "voices"]
 
@@ -109,7 +110,7 @@ def synthesise_speech(
             "the suffix is .flac or .wav"
         )
     chosen = voices(speakers, seed=seed)
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     holds = {"format": FORMAT, "seed": seed, "speakers": speakers, "utterances": utterances, "suffix": suffix}
     if folder.exists():
         _check_marker(folder, holds)

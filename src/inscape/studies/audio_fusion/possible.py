@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from inscape.nn.decoder_layers import decoder_layers
@@ -17,6 +16,7 @@ from inscape.pretrained.language_model import LanguageModel, open_language_model
 from inscape.studies.audio_fusion.kept_encoder import KeptEncoder, figures_of
 from inscape.studies.audio_fusion.language import OWN
 from inscape.studies.audio_fusion.listener import ListenerConfig
+from inscape.user_paths import user_path
 
 __all__ = ["Surroundings", "check_possible", "listeners_of", "surroundings_of"]
 
@@ -82,7 +82,7 @@ def _layers_of(config: Any) -> int | None:
         return int(open_language_model(model).model.config.num_hidden_layers)
     where = model.removeprefix("llava:")
     try:
-        about = json.loads((Path(where).expanduser() / "config.json").read_text(encoding="utf-8"))
+        about = json.loads((user_path(where) / "config.json").read_text(encoding="utf-8"))
         return int(about.get("text_config", about)["num_hidden_layers"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # of a hub, or damaged: told when it is opened

@@ -305,11 +305,9 @@ def _listed(data: SoundConfig, split: str) -> list[SoundClip]:
 
 
 def _manifest(data: SoundConfig, split: str) -> Manifest:
-    folder = Path(data.path).expanduser()
     if data.captions:
-        table = data.held_out_captions if split == "held_out" else data.captions
-        return read_audiocaps(Path(table).expanduser(), folder)
-    return read_classes(folder, folds=data.held_out_folds if split == "held_out" else data.train_folds)
+        return read_audiocaps(data.held_out_captions if split == "held_out" else data.captions, data.path)
+    return read_classes(data.path, folds=data.held_out_folds if split == "held_out" else data.train_folds)
 
 
 def _missing(data: SoundConfig) -> list[dict[str, str]]:

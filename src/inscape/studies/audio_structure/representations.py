@@ -56,6 +56,7 @@ from inscape.studies.audio_structure.prediction import (
 from inscape.studies.audio_structure.prediction_measures import measure_predictor
 from inscape.studies.audio_structure.representation_figures import CAPTIONS, draw_comparison
 from inscape.studies.audio_structure.sources import SpeechConfig, check_codec_kind, read_recordings
+from inscape.user_paths import user_path
 
 __all__ = ["GATE", "PHASE", "Config"]
 
@@ -331,7 +332,7 @@ def check(config: Config) -> None:
     known: dict[tuple[str, str], str] = {}
     for spec in config.compared:
         codec, where = open_codec(spec), spec.partition(":")[2]
-        folder = Path(where).expanduser()  # two folders of one name are two codecs, of one name
+        folder = user_path(where)  # two folders of one name are two codecs, of one name
         place = str(folder.resolve()) if where and folder.is_dir() else where * ("/" in where)
         same = known.setdefault((codec.name, place), spec)
         if same != spec:

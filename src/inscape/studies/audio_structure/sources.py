@@ -18,6 +18,7 @@ from inscape.data.speech.splits import Splits, read_splits, split_speakers
 from inscape.data.speech.synthetic_voices import MOST_SPEAKERS, synthesise_speech, voices
 from inscape.extras import load_extra
 from inscape.pretrained.codec import CODECS, open_codec
+from inscape.user_paths import user_path
 
 __all__ = [
     "CORPUS",
@@ -159,7 +160,7 @@ def read_splits_of(run: RunDir) -> Splits:
 
 
 def _open_folder(data: SpeechConfig) -> Corpus:
-    folder = Path(data.path).expanduser()
+    folder = user_path(data.path)
     if data.download:
         folder = download_librispeech(folder, data.download)
     return open_speech(folder, layout=None if data.layout == AUTO else data.layout)
