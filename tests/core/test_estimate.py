@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from inscape.core.estimate import NORMAL_QUANTILE, Estimate, bootstrap_mean, exact, proportion
+from inscape.core.estimate import (
+    FEW,
+    NORMAL_QUANTILE,
+    Estimate,
+    bootstrap_interval,
+    bootstrap_mean,
+    exact,
+    jackknife_error,
+    proportion,
+)
 
 FINITE = st.floats(-1e6, 1e6)
 
@@ -43,7 +53,7 @@ def test_proportion_of_nothing_is_not_measured_and_nonsense_is_refused() -> None
             proportion(successes, n, "scenes")
 
 
-@given(st.lists(FINITE, min_size=2, max_size=30))
+@given(st.lists(FINITE, min_size=FEW, max_size=40))
 def test_bootstrap_holds_the_mean_within_the_range_of_the_values(values: list[float]) -> None:
     estimate = bootstrap_mean(values, "scenes", resamples=50)
     slack = 1e-9 * max(1.0, max(map(abs, values)))
@@ -52,13 +62,42 @@ def test_bootstrap_holds_the_mean_within_the_range_of_the_values(values: list[fl
     assert estimate.n == len(values)
 
 
-@pytest.mark.parametrize(("n", "expected"), [(40, 0.928), (5, 0.833)])
-def test_bootstrap_covers_the_true_mean_as_often_as_its_docstring_says(n: int, expected: float) -> None:
-    # Expected: from 3,000 other worlds. The percentile bootstrap is a little narrow; at n = 5 it is much too narrow.
-    rng = np.random.default_rng(1)
-    worlds = [bootstrap_mean(rng.normal(3.0, 2.0, n), "scenes", seed=i, resamples=300) for i in range(500)]
+def test_bootstrap_of_many_units_covers_the_true_mean() -> None:
+    # Expected: from 3,000 other worlds. The percentile bootstrap is a little narrow.
+    rng, expected = np.random.default_rng(1), 0.928
+    worlds = [bootstrap_mean(rng.normal(3.0, 2.0, 40), "scenes", seed=i, resamples=300) for i in range(500)]
     covered = np.mean([w.low <= 3.0 <= w.high for w in worlds])
     assert abs(covered - expected) < 3 * math.sqrt(expected * (1 - expected) / 500)
+
+
+def test_bootstrap_of_six_units_covers_the_true_mean_where_percentiles_alone_do_not() -> None:
+    rng = np.random.default_rng(1)
+    worlds = [bootstrap_mean(rng.normal(3.0, 2.0, 6), "speakers", seed=i, resamples=40) for i in range(2000)]
+    assert np.mean([w.low <= 3.0 <= w.high for w in worlds]) >= 0.93
+
+
+@pytest.mark.parametrize("n", range(2, FEW + 1))
+def test_below_twenty_units_the_interval_is_students_where_that_is_wider(n: int) -> None:
+    x = np.random.default_rng(n).normal(3.0, 2.0, n)
+    found = bootstrap_mean(x, "speakers", resamples=1)  # a single resample has no width
+    low, high = stats.t.interval(0.95, n - 1, loc=x.mean(), scale=stats.sem(x))
+    if n < FEW:
+        assert max(found.low - low, high - found.high) == pytest.approx(0, abs=1e-6)
+    else:
+        assert low < found.low <= found.high < high, "the percentiles alone"
+
+
+def test_an_interval_keeps_the_percentiles_where_those_are_wider() -> None:
+    assert bootstrap_interval(0.5, [0.0, 2.0], 1e-3, 6, "speakers").high > 1.9
+    for n, error in ((1, 0.1), (6, math.nan), (6, math.inf)):
+        assert not bootstrap_interval(0.5, [0.0, 2.0], error, n, "speakers").measured
+    assert bootstrap_interval(0.5, [0.0, 2.0], math.nan, FEW, "speakers").measured, "it has no part in many"
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    x = np.random.default_rng(2).normal(size=7)
+    assert jackknife_error([np.delete(x, i).mean() for i in range(7)]) == pytest.approx(stats.sem(x))
+    assert math.isnan(jackknife_error([]))
 
 
 def test_perfect_scores_are_never_certain_where_most_are_whole() -> None:
@@ -70,6 +109,8 @@ def test_perfect_scores_are_never_certain_where_most_are_whole() -> None:
     scores = [np.where(rng.random(50) < 0.02, rng.random(50), 1.0) for _ in range(400)]
     worlds = [bootstrap_mean(x, "scenes", resamples=200, mostly_whole=True) for x in scores]
     assert np.mean([w.low <= 0.99 <= w.high for w in worlds]) > 0.95
+    few = bootstrap_mean([0.0, 1.0, 1.0], "scenes", mostly_whole=True)
+    assert (few.low, few.high) == (0.0, 1.0), "Student's interval would leave 0 to 1"
     with pytest.raises(ValueError, match="scores from 0 to 2 scenes; mostly_whole wants 0 to 1"):
         bootstrap_mean([0.0, 2.0], "scenes", mostly_whole=True)
 

@@ -183,6 +183,26 @@ def test_the_interval_over_speakers_covers():
     assert (found.n, found.unit) == (40, "speakers")
 
 
+@pytest.mark.parametrize("clusters", [1, 3])
+def test_the_interval_over_six_speakers_is_students(clusters):
+    """Speakers who hold as much are a sample of ratios, up to the factor of the clusters."""
+    n, share = np.full(6, 200), np.random.default_rng(12).uniform(0.5, 0.9, 6)
+    terms = SpeakerTerms(n, n * share, n.astype(float), n * share)
+    adjusted = 1199 / (1200 - clusters) if clusters > 1 else 1.0
+    found = adjusted_interval(share.mean() * adjusted, terms, clusters, seed=0, resamples=1)
+    half = adjusted * stats.t.ppf(0.975, 5) * stats.sem(share)
+    assert found.high - found.low >= 2 * half * (1 - 1e-6)
+    assert min(found.high - found.value, found.value - found.low) == pytest.approx(half, rel=1e-3)
+    held_out = held_out_interval(share.mean(), terms, seed=0, resamples=300)
+    spread = speaker_spread(share)
+    assert (held_out.low, held_out.high) == pytest.approx((spread.low, spread.high))
+
+
+def test_a_speaker_without_whom_there_is_no_ratio_makes_the_interval_unknown():
+    terms = SpeakerTerms(np.array([100, 0]), np.array([70.0, 0]), np.array([100.0, 0]), np.array([70.0, 0]))
+    assert not held_out_interval(0.7, terms, seed=0, resamples=50).measured, "it is that of one speaker"
+
+
 def test_intervals_use_their_own_terms_and_say_when_there_are_none():
     terms = terms_of(np.random.default_rng(10), 30, 0.05)
     held_out = held_out_interval(0.77, terms, seed=0, resamples=200)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import r2_score
 
 from inscape.metrics.directional import (
@@ -78,6 +79,16 @@ def test_r2_is_sklearns():
     assert found.low < found.value < found.high
     assert log_magnitude_r2(np.full(1000, true.mean()), true, UNITS, "speakers").value == pytest.approx(0)
     assert log_magnitude_r2(true + 100, true, UNITS, "speakers").value < -1000
+
+
+def test_r2_of_few_units_has_students_interval():
+    """Units of equal lengths about one mean: the R^2 of all is the mean of theirs."""
+    true, unit = np.tile([-1.0, 1.0], 6), np.repeat(np.arange(6), 2)
+    error_U = np.random.default_rng(3).uniform(0.3, 1.0, 6)
+    found = log_magnitude_r2(true + np.repeat(error_U, 2), true, unit, "speakers")
+    low, high = stats.t.interval(0.95, 5, loc=found.value, scale=stats.sem(1 - error_U**2))
+    assert found.value == pytest.approx(np.mean(1 - error_U**2))
+    assert (found.low, found.high) == pytest.approx((low, high))
 
 
 def test_r2_is_not_measured_where_it_means_nothing():

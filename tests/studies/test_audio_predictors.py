@@ -247,7 +247,8 @@ def test_a_cosine_is_worth_what_the_closed_form_says() -> None:
     metrics = {"dnll_direction": bootstrap_mean(gain, "speakers")}
     found = direction.efficiency(Measured(metrics, [], (), {"dnll_direction": gain, "direction_cosine": cosine}), 64, 0)
     assert found.value == pytest.approx(0.8)
-    assert 0.7 < found.low < 0.8 < found.high < 0.9
+    half = 4.302653 * 0.8 * 0.1 / math.sqrt(3)  # Student's, of three speakers
+    assert (found.low, found.high) == pytest.approx((0.8 - half, 0.8 + half), rel=1e-5)
     nothing = {"dnll_direction": gain, "direction_cosine": (-0.1, 0.0, 0.1)}
     assert not direction.efficiency(Measured(metrics, [], (), nothing), 64, 0).measured
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from inscape.core.estimate import Estimate
+from inscape.core.estimate import Estimate, bootstrap_interval, jackknife_error
 from inscape.stats.beta_tail import beta_survival, student_quantile
 from inscape.stats.streamed_pca import top_eigenvectors
 from inscape.stats.sufficient import SliceSums
@@ -196,16 +196,17 @@ class SpeakerTerms(NamedTuple):
 
 
 def adjusted_interval(value: float, terms: SpeakerTerms, clusters: int, *, seed: int, resamples: int) -> Estimate:
-    """The adjusted ratio with a percentile bootstrap over speakers.
+    """The adjusted ratio with a bootstrap over speakers (`bootstrap_interval`).
 
     Cluster means are held while speakers are drawn: they minimise the sum of squares, so their own scatter enters only
-    at second order, and a speaker is then three numbers instead of a table of clusters.
+    at second order, and a speaker is then three numbers instead of a table of clusters. Of fewer than 20 speakers of
+    whom one holds so many frames that without it there is no ratio, the interval is not measured.
     """
     return _bootstrap(value, terms.within_U, terms, clusters, seed, resamples)
 
 
 def held_out_interval(value: float, terms: SpeakerTerms, *, seed: int, resamples: int) -> Estimate:
-    """The ratio with TRAIN's means with a percentile bootstrap over speakers."""
+    """The ratio with TRAIN's means; the interval as in `adjusted_interval`."""
     return _bootstrap(value, terms.train_U, terms, 1, seed, resamples)
 
 
@@ -216,16 +217,19 @@ def _bootstrap(
     if speakers < 2 or not math.isfinite(value):
         return Estimate(value, math.nan, math.nan, speakers, "speakers")
     draw_RU = np.random.default_rng(seed).multinomial(speakers, np.full(speakers, 1 / speakers), resamples)
-    n_R, part_R, total_R = (
-        np.einsum("ru,u->r", draw_RU.astype(np.float64), x) for x in (terms.n_U, part_U, terms.total_U)
-    )
-    valid = (total_R > 0) & (n_R > clusters)
-    if not valid.any():
+    columns_3U = np.stack([terms.n_U, part_U, terms.total_U]).astype(np.float64)
+    drawn_R = _ratios(np.einsum("ru,cu->cr", draw_RU.astype(np.float64), columns_3U), clusters)
+    without_U = _ratios(columns_3U.sum(axis=1, keepdims=True) - columns_3U, clusters)
+    if not len(drawn_R):
         return Estimate(value, math.nan, math.nan, speakers, "speakers")
-    n_R, part_R, total_R = n_R[valid], part_R[valid], total_R[valid]
-    ratio_R = part_R / total_R * ((n_R - 1) / (n_R - clusters) if clusters > 1 else 1.0)
-    low, high = np.quantile(ratio_R, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(value, min(float(low), value), max(float(high), value), speakers, "speakers")
+    error = jackknife_error(without_U) if len(without_U) == speakers else math.nan
+    return bootstrap_interval(value, drawn_R, error, speakers, "speakers")
+
+
+def _ratios(sums_3R: np.ndarray, clusters: int) -> np.ndarray:
+    """Adjusted ratios from frames, parts and totals; those of sets that have none are left out."""
+    n_R, part_R, total_R = sums_3R[:, (sums_3R[2] > 0) & (sums_3R[0] > clusters)]
+    return part_R / total_R * ((n_R - 1) / (n_R - clusters) if clusters > 1 else 1.0)
 
 
 class SpeakerSpread(NamedTuple):

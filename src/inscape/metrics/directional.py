@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from inscape.core.estimate import Estimate, bootstrap_mean
+from inscape.core.estimate import Estimate, bootstrap_interval, bootstrap_mean, jackknife_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +109,8 @@ def log_magnitude_r2(
 ) -> Estimate:
     """1 - (sum of squared errors) / (sum of squared deviations from the mean) of log-lengths over all frames.
 
-    0: as good as one length for all. The interval resamples units. Not measured where all true lengths are equal.
+    0: as good as one length for all. The interval resamples units (`bootstrap_interval`). Not measured where all true
+    lengths are equal.
     """
     predicted_N, true_N = _pair(predicted_N, true_N)
     parts_UP = np.stack(
@@ -122,13 +123,14 @@ def log_magnitude_r2(
     count = len(parts_UP)
     if count == 0 or not np.ptp(true_N) > 0:
         return Estimate(math.nan, math.nan, math.nan, 0, unit)
-    value = _explained(parts_UP.sum(0))
+    sum_P = parts_UP.sum(0)
+    value = _explained(sum_P)
     if count == 1:
         return Estimate(value, math.nan, math.nan, 1, unit)
     rng = np.random.default_rng(seed)
     drawn_R = [_explained(parts_UP[rng.integers(0, count, count)].sum(0)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn_R, [0.025, 0.975])
-    return Estimate(value, min(float(low), value), max(float(high), value), count, unit)
+    error = jackknife_error([_explained(sum_P - parts_P) for parts_P in parts_UP])
+    return bootstrap_interval(value, drawn_R, error, count, unit)
 
 
 def _explained(parts_P: np.ndarray) -> float:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from inscape.core.estimate import Estimate, exact
+from inscape.core.estimate import Estimate, bootstrap_interval, exact, jackknife_error
 from inscape.core.gate import Criterion, Gate
 from inscape.core.study import Context, Phase
 from inscape.metrics.directional import cosines
@@ -130,11 +130,14 @@ def efficiency(measured: Measured, dimension: int, seed: int) -> Estimate:
     worth = worth_of(float(cosine_U.mean()), dimension)
     if worth < LEAST_WORTH or not metric.measured:
         return Estimate(math.nan, math.nan, math.nan, 0, metric.unit)
-    draw, value = np.random.default_rng(seed), -gain_U.mean() / worth
-    rows = [draw.integers(0, len(gain_U), len(gain_U)) for _ in range(RESAMPLES)]
-    drawn = [-gain_U[row].mean() / max(worth_of(float(cosine_U[row].mean()), dimension), LEAST_WORTH) for row in rows]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(value, min(float(low), value), max(float(high), value), metric.n, metric.unit)
+    draw, value, all_U = np.random.default_rng(seed), float(-gain_U.mean() / worth), np.arange(len(gain_U))
+
+    def share(rows: np.ndarray) -> float:
+        return float(-gain_U[rows].mean() / max(worth_of(float(cosine_U[rows].mean()), dimension), LEAST_WORTH))
+
+    drawn = [share(draw.integers(0, len(all_U), len(all_U))) for _ in range(RESAMPLES)]
+    error = jackknife_error([share(np.delete(all_U, i)) for i in all_U])
+    return bootstrap_interval(value, drawn, error, metric.n, metric.unit)
 
 
 class Certainty(NamedTuple):
