@@ -361,6 +361,21 @@ class Short(LogMel):
         ]
 
 
+class Torn(LogMel):
+    """Of a batch, each recording loses its last frame."""
+
+    def encode(self, samples):
+        whole = super().encode(samples)
+        return [latent_TD[:-1] for latent_TD in whole] if len(whole) > 1 else whole
+
+
+class Even(LogMel):
+    """Frames come in pairs: how many there are hangs on where the recording begins."""
+
+    def encode(self, samples):
+        return [latent_TD[: len(latent_TD) // 2 * 2] for latent_TD in super().encode(samples)]
+
+
 class Hasty(LogMel):
     """It promises 900 frames a second, and gives one for each 18 samples."""
 
@@ -385,6 +400,8 @@ def planted_codec(monkeypatch: pytest.MonkeyPatch, codec: LogMel) -> None:
         (Deaf(), "shift_difference loudness_correlation"),
         (Counting(), "shift_difference"),
         (Leaking(), "batch_difference"),
+        (Torn(), "batch_difference"),
+        (Even(), "shift_difference"),
         (Foreseeing(), "frames_ahead"),
         (Hasty(), "rate_error_hz"),
     ],

@@ -18,7 +18,14 @@ from inscape.data.speech.corpus import Utterance
 from inscape.pretrained.codec import open_codec
 from inscape.pretrained.log_mel import LogMel
 from inscape.studies.audio_structure import latents
-from inscape.studies.audio_structure.latent_checks import Hearing, checks_of, hearing, memory, shift_difference
+from inscape.studies.audio_structure.latent_checks import (
+    Hearing,
+    checks_of,
+    hearing,
+    loudness_correlation,
+    memory,
+    shift_difference,
+)
 from inscape.studies.audio_structure.latents import codec_memory
 
 
@@ -121,6 +128,17 @@ def test_a_clock_passes_all_the_other_checks_and_fails_this_one(clock: str, path
     assert notices == []
     criteria = [c for c in latents.GATE.criteria if c.metric in found]
     assert [c.metric for c in criteria if c.decide(found[c.metric]) is not Outcome.PASS] == ["shift_difference"]
+
+
+@pytest.mark.parametrize(("speakers", "units"), [(8, 4), (2, 2), (1, 1)])
+def test_recordings_of_one_speaker_are_one_unit_of_the_readout(
+    speakers: int, units: int, paths: list[str], tmp_path: Path
+) -> None:
+    said = [Utterance(str(i), f"speaker {i % speakers}", Path(path)) for i, path in enumerate(paths)]
+    found = loudness_correlation(extract(said, "log-mel", tmp_path / "store").store, range(8), 0)
+    assert (found.n, found.unit) == (units, "speakers")
+    assert found.value > 0.9
+    assert found.measured == (units > 1), "of one speaker nothing is known about others"
 
 
 def shift(codec: Any, paths: list[str]) -> tuple[float, int]:

@@ -17,6 +17,7 @@ import numpy as np
 from inscape.core.estimate import Estimate, bootstrap_mean, exact
 from inscape.data.latent_store import LatentStore
 from inscape.data.speech.audio_files import read_audio
+from inscape.metrics.directional import per_unit
 from inscape.pretrained.codec import AudioCodec, block_size
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ RIDGE = 1e-3  # of the mean variance
 SMALL = 1e-2  # of the largest spread of a dimension: one that spreads less counts as if it spread so
 TINY = float(np.finfo(np.float32).tiny)
 MOVED = 1e-3  # of the latents' spread: less is the kernels' rounding
+OTHER_COUNT = 1e6  # what counts as the difference, in units of spread, where there is another number of frames
 UNCOMPARED = (
     "{count} of the {dimension} numbers of a frame of {codec} remember as far back as the recordings reach, so whether "
     "they hold the number of their frame cannot be told, and shift_difference is of the others{none}"
@@ -110,7 +112,7 @@ def batch_difference(codec: AudioCodec, stored: Sequence[np.ndarray], paths: Seq
     """Largest difference between latents of a batch and of the same recording alone, in units of their spread.
 
     The batch holds the recordings in `paths` and pieces of them of one length, since codecs batch those. What is stored
-    of them has to agree as well.
+    of them has to agree as well. OTHER_COUNT where frames are missing or too many: infinity would be "not measured".
     """
     whole = [read_audio(path, codec.sample_rate) for path in paths]
     pieces = [samples_S[: round(PIECE_SEC * codec.sample_rate)] for samples_S in whole]
@@ -118,7 +120,7 @@ def batch_difference(codec: AudioCodec, stored: Sequence[np.ndarray], paths: Seq
     alone = [codec.encode([samples_S])[0] for samples_S in (*whole, *pieces)]
     pairs = [*zip(batch, alone, strict=True), *zip(stored, alone[: len(whole)], strict=True)]
     if any(one_TD.shape != other_TD.shape for one_TD, other_TD in pairs):
-        return np.inf
+        return OTHER_COUNT
     spread = max(float(np.concatenate(alone).std()), TINY)
     return max(float(np.abs(one_TD - other_TD).max()) for one_TD, other_TD in pairs) / spread
 
@@ -132,7 +134,8 @@ def shift_difference(codec: AudioCodec, paths: Sequence[str], heard: Memory) -> 
     memory in `heard`: a frame soon after the cut remembers what was cut off, or that nothing came before it. A
     dimension whose memory reaches as far as the recordings is not compared; where none is, the difference is 0. Each
     dimension counts in units of its own spread, but no less than SMALL of the largest, since rounding moves one that
-    does not spread; the larger of the two cuts. NaN where no recording has two frames.
+    does not spread; the larger of the two cuts. OTHER_COUNT where the rest has another number of frames than were left;
+    NaN where no recording has two frames.
     """
     block, frames = block_size(codec), []
     cut_D: list[list[np.ndarray]] = [[], []]  # of each cut: squares and counts [2, D] of each recording
@@ -145,7 +148,7 @@ def shift_difference(codec: AudioCodec, paths: Sequence[str], heard: Memory) -> 
                 continue
             rest_TD = codec.encode([samples_S[cut * block :]])[0]
             if rest_TD.shape != whole_TD[cut:].shape:
-                return Shift(math.inf, codec.dimension)
+                return Shift(OTHER_COUNT, codec.dimension)
             first_D = np.maximum(len(rest_TD) // 2, heard.behind_D)
             held_TD = (np.arange(len(rest_TD))[:, None] >= first_D) & ~heard.endless_D
             found.append(np.stack([(np.square(rest_TD - whole_TD[cut:]) * held_TD).sum(0), held_TD.sum(0)]))
@@ -195,9 +198,9 @@ def memory(codec: AudioCodec, samples_S: Float[np.ndarray, " S"], seed: int) -> 
 def loudness_correlation(store: LatentStore, rows: Sequence[int], seed: int) -> Estimate:
     """Correlation of a frame's loudness with what a linear readout of its latent says, in recordings not fitted on.
 
-    The readout is fitted on the first half of `rows`; the mean is over the recordings of the second. Each is centred,
-    and a correlation has no scale, so neither a recording's level nor its noise floor counts. Loudness is the logarithm
-    of the energy; a readout that says nothing counts as 0.
+    The readout is fitted on the first half of `rows`; the mean is over the speakers of the second, each with the mean
+    of its recordings. Each recording is centred, and a correlation has no scale, so neither its level nor its noise
+    floor counts. Loudness is the logarithm of the energy; a readout that says nothing counts as 0.
     """
     half = len(rows) // 2
     square_DD, product_D = np.zeros((store.dimension, store.dimension)), np.zeros(store.dimension)
@@ -207,14 +210,15 @@ def loudness_correlation(store: LatentStore, rows: Sequence[int], seed: int) -> 
         product_D += latent_TD.T @ loudness_T
     ridge = RIDGE * np.trace(square_DD) / store.dimension + np.finfo(np.float64).tiny
     weight_D = np.linalg.solve(square_DD + ridge * np.eye(store.dimension), product_D)
-    found = []
+    found, speakers = list[float](), list[str]()
     for i in rows[half:]:
         latent_TD, loudness_T = _centred(store, i)
         said_T = latent_TD @ weight_D
         if loudness_T.any():
             scale = math.sqrt(float(said_T @ said_T) * float(loudness_T @ loudness_T))
             found.append(float(said_T @ loudness_T) / scale if scale else 0.0)
-    return bootstrap_mean(found, "recordings", seed=seed)
+            speakers.append(store.utterances[i].speaker_id)
+    return bootstrap_mean(per_unit(np.array(found), np.array(speakers)), "speakers", seed=seed)
 
 
 def _centred(store: LatentStore, i: int) -> tuple[np.ndarray, np.ndarray]:
