@@ -52,6 +52,16 @@ def test_a_sealed_state_that_names_other_files_is_refused_in_one_line(tmp_path: 
         checkpoint.read_checkpoint(folder)
 
 
+def test_a_state_nested_without_end_is_set_aside(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    (folder / "state.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"step_1 is damaged: state\.json is not what was written$"):
+        checkpoint.read_checkpoint(folder)
+    said: list[str] = []
+    assert checkpoint.latest_checkpoint(tmp_path, said.append) is None
+    assert said[0].endswith("set aside as step_1.damaged")
+
+
 def test_a_crash_before_the_rename_leaves_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every flush is a place to crash; only after the rename is there a step_2, and then it is whole."""
     save(tmp_path, 1)
@@ -144,6 +154,8 @@ def damaged_files(folder: Path) -> dict[str, str]:
     (folder / "empty").write_bytes(b"")
     (folder / "words").write_text("a red ball is on the blue block")
     (folder / "folder").mkdir()
+    header = b'{"a":{"dtype":"F8_E8M0","shape":[2],"data_offsets":[0,2]}}'
+    (folder / "exponents").write_bytes(len(header).to_bytes(8, "little") + header + b"12")
     broken = "is not a safetensors file or is cut short"
     return {
         "cut": broken,
@@ -151,7 +163,9 @@ def damaged_files(folder: Path) -> dict[str, str]:
         "words": broken,
         "pickle.pt": "looks like a pickle, which is never read",
     } | {
+        "exponents": "holds numbers of kind 'F8_E8M0', which cannot be read here; convert them",
         "folder": "is a folder; give the path of a .safetensors file in it",
+        "x" * 300: "cannot be read: File name too long; give another path",
         "nowhere": "does not exist; give the path of a .safetensors file",
     }
 
@@ -162,3 +176,13 @@ def test_every_other_file_is_one_clear_line(tmp_path: Path) -> None:
             checkpoint.load_weights(tmp_path / name)
         assert str(caught.value).startswith(str(tmp_path / name))
         assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_may_not_be_read_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    safetensors.torch.save_file({"a": torch.arange(3)}, tmp_path / "w.safetensors")
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(ValueError, match=r"w\.safetensors cannot be read: Permission denied; give a file that may be"):
+        checkpoint.load_weights(tmp_path / "w.safetensors")

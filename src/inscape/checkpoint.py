@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from inscape.device import Processes
+from inscape.user_paths import is_there
 
 __all__ = [
     "Checkpoint",
@@ -69,16 +70,22 @@ class Slice(NamedTuple):
 def load_weights(path: Path | str) -> dict[str, Tensor]:
     """Tensors of a safetensors file, on the CPU; ValueError in one line for anything else."""
     path = Path(path)
-    if not path.exists():
+    if not is_there(path):
         raise ValueError(f"{path} does not exist; give the path of a .safetensors file")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the path of a .safetensors file in it")
-    return _tensors(path.read_bytes(), path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}; give a file that may be read") from None
+    return _tensors(content, path)
 
 
 def _tensors(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
+    except KeyError as error:  # safetensors knows more kinds of numbers than torch
+        raise ValueError(f"{path} holds numbers of kind {error}, which cannot be read here; convert them") from None
     except SafetensorError as error:
         if content[:2] == b"PK" or content[:1] == b"\x80":
             hint = "it looks like a pickle, which is never read here: convert it with safetensors.torch.save_file"
@@ -236,11 +243,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         seal = record.pop("sha256")
         files, step = record["files"], record["step"]
         found = {name: FILE.fullmatch(name) for name in files}
+        sealed = seal == _seal(record)
     except FileNotFoundError:
         raise ValueError(f"{path} is damaged: {STATE} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(not_ours) from None
-    if seal != _seal(record) or path.name != f"step_{step}" or not all(found.values()):
+    if not sealed or path.name != f"step_{step}" or not all(found.values()):
         raise ValueError(not_ours)
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     rows: dict[tuple[str, str], int] = {}  # that are still to come, by part and tensor
