@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 import soundfile
 
+from inscape.core.rundir import write_json_atomically
 from inscape.data import latent_extraction
 from inscape.data.latent_extraction import Extraction, ExtractionJob, extract, extract_shard, in_processes, verify
 from inscape.data.latent_frames import FRAMES, write_frames
@@ -264,6 +265,24 @@ def test_another_extraction_in_the_same_folder_is_refused(speech: tuple[Utteranc
             extract(speech, "log-mel", unbroken.store.folder, **options)
     with pytest.raises(ValueError, match=r"log-mel:25 of 12 in 4 was asked"):
         extract(speech, "log-mel:25", unbroken.store.folder, shards=4)
+
+
+@pytest.mark.parametrize("shards", [None, "4", 10**12])
+def test_a_plan_that_was_edited_keeps_its_folder(speech: tuple[Utterance, ...], tmp_path: Path, shards: object) -> None:
+    (tmp_path / "shards").mkdir()
+    write_json_atomically(tmp_path / "plan.json", {"format": 1, "shards": shards})
+    write_json_atomically(tmp_path / "shards" / "00000.json", {})
+    with pytest.raises(ValueError, match=r"holds latents by None of None files in .* give another folder$"):
+        extract(speech, "log-mel", tmp_path, shards=4)
+
+
+def test_more_shards_than_a_store_may_have_are_refused(
+    speech: tuple[Utterance, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latent_extraction, "MOST_SHARDS", 3)
+    with pytest.raises(ValueError, match=r"^shards=4; allowed: 1 to the number of utterances, and 3 at most$"):
+        extract(speech, "log-mel", tmp_path / "x", shards=4)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_codec_that_is_not_there_leaves_the_folder_free(speech: tuple[Utterance, ...], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The store gives back what was put in, whatever the shards, and says in one line what is missing or damaged."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,50 @@ def test_a_damaged_store_is_refused_in_one_line(
     with pytest.raises(ValueError, match=message) as refusal:
         open_store(tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("shards", ["2", None, 0, -1, True, 2.0, 10**12, [2]])
+def test_a_plan_that_was_edited_is_refused_in_one_line(tmp_path: Path, shards: object) -> None:
+    planted(tmp_path, [5, 6])
+    for plan in ({"format": FORMAT, "shards": shards}, {"format": FORMAT}):
+        write_json_atomically(tmp_path / PLAN, plan)
+        with pytest.raises(ValueError, match=r"plan\.json is damaged: remove it and extract again$"):
+            open_store(tmp_path)
+
+
+ROW = ["u1", "s1", 6, 0.6, "u1.wav"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"job": None},
+        {"codec": ["planted"]},
+        {"rate_hz": "10"},
+        {"rate_hz": 0},
+        {"rate_hz": math.nan},
+        {"dimension": "3"},
+        {"dimension": 0},
+        {"dimension": 3.0},
+        {"quarantined": [["bad1", 5]]},
+        {"quarantined": 5},
+        {"utterances": [[1, *ROW[1:]]]},
+        {"utterances": [[*ROW[:2], "6", *ROW[3:]]]},
+        {"utterances": [[*ROW[:2], -6, *ROW[3:]]]},
+        {"utterances": [[*ROW[:2], True, *ROW[3:]]]},
+        {"utterances": [[*ROW[:3], "0.6", ROW[4]]]},
+        {"utterances": [[*ROW[:4], None]]},
+        {"utterances": "u1"},
+    ],
+)
+def test_a_marker_with_a_value_of_another_kind_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    planted(tmp_path, [5, 6])
+    path = marker_path(tmp_path, 1)
+    marker = json.loads(path.read_text())
+    assert marker["utterances"] == [ROW]
+    path.write_text(json.dumps(marker | change))
+    with pytest.raises(ValueError, match=r"00001\.json is damaged: remove it and extract again$"):
+        open_store(tmp_path)
 
 
 def test_a_shard_written_anew_is_not_done_until_all_of_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,12 +30,12 @@ from inscape.core.rundir import write_json_atomically
 from inscape.data.latent_store import (
     FORMAT,
     INDEX,
+    MOST_SHARDS,
     PLAN,
     SHARDS,
     LatentStore,
     Shard,
     StoredUtterance,
-    marker_path,
     open_store,
     read_json,
     read_shard,
@@ -133,8 +133,9 @@ def extract(
     if not rows:
         raise ValueError("there is no utterance to extract latents of")
     count = shards or -(-len(rows) // SHARD_SIZE)
-    if not 1 <= count <= len(rows):
-        raise ValueError(f"shards={count}; allowed: 1 to the number of utterances, {len(rows)}")
+    if not 1 <= count <= min(len(rows), MOST_SHARDS):
+        most = f"and {MOST_SHARDS} at most" if len(rows) > MOST_SHARDS else f"{len(rows)}"
+        raise ValueError(f"shards={count}; allowed: 1 to the number of utterances, {most}")
     jobs = _jobs(rows, place, count, codec, device, project, min_sec)
     _write_plan(place, jobs)
     open_jobs = [job for job in jobs if not _is_done(job)]
@@ -277,7 +278,7 @@ def _write_plan(place: Path, jobs: Sequence[ExtractionJob]) -> None:
     found = read_json(place / PLAN)
     if found == plan:
         return
-    if found is not None and any(marker_path(place, k).exists() for k in range(int(found.get("shards", 0)))):
+    if found is not None and any((place / SHARDS).glob("*.json")):
         raise ValueError(
             f"{place} holds latents by {found.get('codec')} of {found.get('utterances')} files in "
             f"{found.get('shards')} shards, and {first.codec} of {plan['utterances']} in {plan['shards']} was asked: "

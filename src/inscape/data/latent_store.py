@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT",
     "INDEX",
+    "MOST_SHARDS",
     "PLAN",
     "SHARDS",
     "LatentStore",
@@ -51,6 +53,7 @@ __all__ = [
 
 FORMAT = 1
 PLAN, SHARDS, INDEX = "plan.json", "shards", "latents_index.parquet"
+MOST_SHARDS = 100_000  # what a damaged plan may ask for is looked for, file by file
 
 
 class StoredUtterance(NamedTuple):
@@ -126,7 +129,10 @@ def open_store(folder: Path | str) -> LatentStore:
     plan = read_json(place / PLAN)
     if plan is None or plan.get("format") != FORMAT:
         raise ValueError(f"{folder} holds no latents that this version reads: extract them first")
-    shards = [read_shard(place, number) for number in range(plan["shards"])]
+    count = plan.get("shards")
+    if type(count) is not int or not 1 <= count <= MOST_SHARDS:
+        raise ValueError(f"{place / PLAN} is damaged: remove it and extract again")
+    shards = [read_shard(place, number) for number in range(count)]
     missing = [number for number, shard in enumerate(shards) if shard is None]
     if missing:
         raise ValueError(
@@ -166,9 +172,26 @@ def read_shard(folder: Path, number: int) -> Shard | None:
     try:
         rows = [StoredUtterance(*row) for row in found.pop("utterances")]
         pairs = [(path, reason) for path, reason in found.pop("quarantined")]
-        return Shard(utterances=rows, quarantined=pairs, **found)
+        shard = Shard(utterances=rows, quarantined=pairs, **found)
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{marker_path(folder, number)} is damaged: remove it and extract again") from None
+        shard = None
+    if shard is None or not _is_of_its_types(shard):
+        raise ValueError(f"{marker_path(folder, number)} is damaged: remove it and extract again")
+    return shard
+
+
+def _is_of_its_types(shard: Shard) -> bool:
+    texts = [shard.job, shard.codec, *(text for pair in shard.quarantined for text in pair)]
+    texts += [text for row in shard.utterances for text in (row.utterance_id, row.speaker_id, row.audio_path)]
+    counts = [shard.dimension, *(row.n_frames for row in shard.utterances)]
+    measures = [shard.rate_hz, *(row.duration_sec for row in shard.utterances)]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(type(count) is int and count >= 0 for count in counts)
+        and all(type(measure) in (int, float) and 0 <= measure < math.inf for measure in measures)
+        and shard.dimension > 0
+        and shard.rate_hz > 0
+    )
 
 
 def write_index(store: LatentStore) -> Path:
