@@ -191,6 +191,8 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path):
     cases = [
         (tmp_path / "none.json", r"none\.json does not exist"),
         (tmp_path, r"is a folder"),
+        (tmp_path / ("x" * 300), r"x cannot be read: File name too long; give another path$"),
+        ("x" * 300, r"^x+ cannot be read: File name too long; give another path$"),
     ]
     for name, data in (("x.json.gz", b"no gzip"), ("x.json.xz", b"no xz"), ("cut.json.xz", lzma.compress(b"{}")[:-8])):
         (tmp_path / name).write_bytes(data)

@@ -304,6 +304,8 @@ def test_missing_files_folders_and_unreadable_files_are_refused(tmp_path):
         TextCorpus.load(tmp_path / "none.txt")
     with pytest.raises(ValueError, match="is a folder; name a text file"):
         TextCorpus.load(tmp_path)
+    with pytest.raises(ValueError, match=r"x cannot be read: File name too long; give another path$"):
+        TextCorpus.load(tmp_path / ("x" * 300))
     write(tmp_path / "file", ["a"])
     with pytest.raises(ValueError, match="cannot be read: Not a directory"):
         TextCorpus.load(tmp_path / "file" / "x.txt")

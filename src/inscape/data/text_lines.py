@@ -11,6 +11,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, cast
 
+from inscape.user_paths import is_there
+
 __all__ = ["first_cells", "is_grouped", "letters_of", "lines_of", "refuse_tabs", "refuse_wordless"]
 
 _LONGEST_LINE = 1 << 20  # bytes; a binary file without line ends must not be swallowed whole
@@ -43,7 +45,7 @@ def letters_of(sentence: str) -> str:
 
 def lines_of(path: Path) -> Iterator[str]:
     """The lines of a text file, decoded one by one; every way in which it can be unreadable is a ValueError."""
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         raise ValueError(f"{path} is a folder; name a text file (.txt or .tsv, also .gz or .xz)")
     if path.is_file() and _kind(path) in _OTHERS:
         raise ValueError(f"{path} is {_OTHERS[_kind(path)]} (docs/own-text.md has the command)")

@@ -25,6 +25,7 @@ import numpy as np
 from inscape.data.questions.question import Question, source_text
 from inscape.data.questions.scene_questions import draw_scene_questions
 from inscape.data.questions.splits import of_split
+from inscape.user_paths import is_there
 
 __all__ = [
     "HELD_OUT",
@@ -183,11 +184,11 @@ def names_a_file(path: Path | str) -> bool:
     """Whether this means a file, there or not: hub names have no suffix of ours and at most one slash."""
     given = Path(path)
     suffixed = given.suffix in (".json", *_OPENERS)
-    return isinstance(path, Path) or suffixed or given.exists() or given.is_absolute() or len(given.parts) > 2
+    return isinstance(path, Path) or suffixed or is_there(given) or given.is_absolute() or len(given.parts) > 2
 
 
 def _json_of(path: Path) -> Any:
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         raise ValueError(f"{path} is a folder; name a SQuAD JSON file (.json, .json.gz or .json.xz)")
     try:
         with cast(IO[bytes], _OPENERS.get(path.suffix, open)(path, "rb")) as file:
