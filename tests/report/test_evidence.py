@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from inscape.core.standing import judge
 from inscape.report import collect, evidence, write_report
 from inscape.report.__main__ import main
 from inscape.report.evidence import _without_paths
+from inscape.report.tables import result_tables
 
 
 def test_a_copy_replays_the_verdict_and_holds_no_log_or_checkpoint(tmp_path: Path) -> None:
@@ -53,6 +55,17 @@ def test_collecting_again_replaces_the_older_copy(tmp_path: Path) -> None:
     place = collect(planted_run(tmp_path / "runs"), tmp_path / "results")
     assert judge(RunDir(place)).passed
     assert len(list(place.parent.iterdir())) == 1
+
+
+def test_a_seed_that_was_run_again_says_so(tmp_path: Path) -> None:
+    """With each run of one seed and config, what rounding does to a training is another draw."""
+    run, results = planted_run(tmp_path / "runs"), tmp_path / "results"
+    planted_run(tmp_path / "runs", seed=1)
+    collect(run, results)
+    assert "runs" not in result_tables(results, tmp_path)
+    shutil.copytree(run.path, run.path.with_name(f"30{run.path.name[2:]}"))
+    collect(run, results)
+    assert "the last of 2 runs" in result_tables(results, tmp_path)
 
 
 @pytest.mark.parametrize("stop", [OSError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])

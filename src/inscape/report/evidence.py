@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from inscape.core.corpus import CONTENTS
 from inscape.core.program import program
-from inscape.core.rundir import RunDir, across_seeds_path, write_atomically, write_json_atomically
+from inscape.core.rundir import RunDir, across_seeds_path, find_runs, write_atomically, write_json_atomically
 from inscape.report.record import Record, hashes_in, read_record
 from inscape.report.run_page import CAPTIONS, KINDS
 
@@ -51,7 +52,7 @@ def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     draft = Path(tempfile.mkdtemp(prefix=".collect.", dir=place))
     older = draft.with_name(f"{draft.name}.older")
     try:
-        _copy(record, draft, figures)
+        _copy(record, draft, figures, _runs_alike(record, run.root))
         if target.exists():
             target.replace(older)
         draft.replace(target)
@@ -69,12 +70,20 @@ def collect(run: RunDir, results: Path, *, figures: bool = True) -> Path:
     return target
 
 
-def _copy(record: Record, draft: Path, with_figures: bool) -> None:
+def _runs_alike(record: Record, root: Path | None) -> int:
+    """How many finished runs of this seed, config and gate lie there, itself among them: each was another chance."""
+    found = find_runs(root, record.study, record.phase, record.preset) if root else ()
+    envs = [env for run in found if run.finished and isinstance(env := run.read_json(RunDir.ENV), dict)]
+    asked = ("seed", "fingerprint", "gate_fingerprint", CONTENTS)
+    return max(1, sum(all(env.get(key) == record.env.get(key) for key in asked) for env in envs))
+
+
+def _copy(record: Record, draft: Path, with_figures: bool, runs: int) -> None:
     draft.chmod(0o755)
     for name in (RunDir.GATE, RunDir.METRICS, RunDir.VERDICT):
         shutil.copyfile(record.path / name, draft / name)
     write_atomically(draft / RunDir.CONFIG, _without_paths(record.config))
-    write_json_atomically(draft / RunDir.ENV, _env(record))
+    write_json_atomically(draft / RunDir.ENV, _env(record) | {"finished_runs": runs})
     for file in sorted(file for name in REPORTS for at in (name, f"*/{name}") for file in record.path.glob(at)):
         copy = draft / file.relative_to(record.path)
         copy.parent.mkdir(exist_ok=True)

@@ -104,6 +104,7 @@ def _summary(group: Sequence[Record], link_from: Path, studies: Sequence[Study])
         _by_seed(group, [record.outcome for record in group])
         + _of_different_kinds(group)
         + _to_run(group)
+        + _of_several_runs(group)
         + _of_uncommitted_code(group)
         + _of_earlier_days(group, studies),
     )
@@ -122,6 +123,13 @@ def _seeds_of(record: Record) -> str:
 
 def _of_different_kinds(group: Sequence[Record]) -> str:
     return "".join(f"; {difference}" for difference in differences_of_seeds(group))
+
+
+def _of_several_runs(group: Sequence[Record]) -> str:
+    """The same seed, config and gate run again is a second chance, by what rounding does to a training."""
+    counts = [record.env.get("finished_runs", 1) for record in group]
+    several = sorted({count for count in counts if isinstance(count, int) and count > 1})
+    return "".join(_for_seeds(f"the last of {n} runs", group, [count == n for count in counts]) for n in several)
 
 
 def _of_uncommitted_code(group: Sequence[Record]) -> str:
