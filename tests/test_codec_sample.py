@@ -133,6 +133,7 @@ def test_which_prior_lies_beside_which_weights(folder: Path, tmp_path: Path):
     assert prior_beside(tmp_path / MODEL_WEIGHTS) == tmp_path / PRIOR_WEIGHTS
     assert prior_beside(tmp_path / "visual-small.safetensors") == tmp_path / "visual-small-prior.safetensors"
     assert prior_beside(tmp_path / "visual-full.safetensors") is None, "the prior of some other codec"
+    assert prior_beside(tmp_path / f"{'x' * 240}.safetensors") is None, "no disk takes a name as long as its prior's"
 
 
 def test_a_folder_for_the_hub_carries_the_prior(folder: Path, codec: VisualCodec, tmp_path: Path):

@@ -149,6 +149,9 @@ def test_state_dict_holds_plain_tensors_and_fits_a_twin():
         ({"head": "pixels"}, "head must be grid, light, vector or slots, got 'pixels'"),
         ({"head": "light", "coarse": 17}, r"coarse must .* H and W \(16 x 16\), got 17"),
         ({"slots": 0}, "slots must be at least 1, got 0"),
+        ({"slots": 10**9}, r"^encoder\.slots=1000000000 is out of range; allowed: 1 to 1024$"),
+        ({"slot_iterations": 10**9}, r"^encoder\.slot_iterations=1000000000 is out of range; allowed: 1 to 256$"),
+        ({"max_length": 50_000_000}, r"^encoder\.max_length=50000000 is out of range; allowed: 1 to 4096$"),
         ({"heads": 5}, r"d must be a multiple of heads \(5\), got 32"),
     ],
 )

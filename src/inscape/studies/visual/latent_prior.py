@@ -23,7 +23,8 @@ from inscape.checkpoint import load_weights, weights_of
 from inscape.core.rundir import write_atomically
 from inscape.nn.diffusion import Diffusion, NoiseProcess, Schedule, noise_process
 from inscape.nn.unet import UNet, UNetConfig
-from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS, fingerprint
+from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS, fingerprint, refuse_broken_weights
+from inscape.user_paths import is_there
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -115,7 +116,7 @@ def load_prior(path: Path, codec: nn.Module | None = None) -> LatentPrior:
     codec: that its latents are for; ValueError if it was trained with another. A file that does not say is believed.
     """
     path = Path(path)
-    file = path / PRIOR_WEIGHTS if path.is_dir() else path
+    file = path / PRIOR_WEIGHTS if is_there(path) and path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"{file} does not exist; give a finished run of visual.P6, or a folder with {PRIOR_WEIGHTS}")
     tensors = load_weights(file)
@@ -131,8 +132,9 @@ def load_prior(path: Path, codec: nn.Module | None = None) -> LatentPrior:
         net = UNet(UNetConfig(**config | {"multipliers": tuple(config["multipliers"])}))
         net.load_state_dict(tensors)
         noise = Noise(**json.loads(metadata["noise"]))
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{file} is damaged or of another version: {str(error).splitlines()[0]}") from None
+    refuse_broken_weights(file, net)
     found = LatentPrior(net.eval().requires_grad_(False), noise, metadata.get("codec", ""))
     if codec is not None and found.codec and found.codec != fingerprint(codec):
         raise ValueError(f"{file} was trained with another codec: give the codec that it was trained with")
@@ -151,7 +153,10 @@ def prior_beside(weights: Path) -> Path | None:
         file = weights.with_name(PRIOR_WEIGHTS)
     else:
         file = weights.with_name(f"{weights.stem}-{PRIOR_WEIGHTS}")
-    return file if file.is_file() else None
+    try:
+        return file if file.is_file() else None
+    except OSError:  # its name is longer than that of the weights, and may be too long
+        return None
 
 
 def _device(prior: LatentPrior) -> torch.device:

@@ -25,6 +25,7 @@ from inscape.core.rundir import RunDir, write_atomically
 from inscape.data.tokenizer import Tokenizer
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
+from inscape.user_paths import is_there
 
 __all__ = [
     "CODEC_WEIGHTS",
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "load_codec",
     "load_encoder",
+    "refuse_broken_weights",
     "save_codec",
     "save_encoder",
     "weights_files",
@@ -137,7 +139,9 @@ def _encoder(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, s
     with _one_line(file):
         config = LatentEncoderConfig(**json.loads(metadata["config"]))
         encoder = _filled(lambda: LatentEncoder(config), tensors)
-        return TextToLatent(encoder.eval(), Tokenizer.from_json(metadata["tokenizer"]))
+        tokenizer = _tokenizer_for(config, metadata)
+    refuse_broken_weights(file, encoder)
+    return TextToLatent(encoder.eval(), tokenizer)
 
 
 def _codec(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> TrainedCodec:
@@ -146,9 +150,28 @@ def _codec(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str
         encoder = LatentEncoderConfig(**json.loads(metadata["encoder"]))
         config = LatentCodecConfig(**json.loads(metadata["config"]))
         model = _filled(lambda: LatentCodec(encoder, config), {name: value.float() for name, value in tensors.items()})
+        tokenizer = _tokenizer_for(encoder, metadata)
         rewords = json.loads(metadata.get("rewords", "false")) is True  # weights of before do not say
         reads_back = json.loads(metadata.get("reads_back", "true")) is True
-        return TrainedCodec(model.eval(), Tokenizer.from_json(metadata["tokenizer"]), rewords, reads_back)
+    refuse_broken_weights(file, model)
+    return TrainedCodec(model.eval(), tokenizer, rewords, reads_back)
+
+
+def _tokenizer_for(sizes: LatentEncoderConfig, metadata: Mapping[str, str]) -> Tokenizer:
+    """The tokenizer; ValueError unless it has an id for each row of the embedding, and no more."""
+    tokenizer = Tokenizer.from_json(metadata["tokenizer"])
+    if tokenizer.vocab_size != sizes.vocab:
+        raise ValueError(f"its tokenizer has {tokenizer.vocab_size} ids, and its embedding {sizes.vocab} rows")
+    return tokenizer
+
+
+def refuse_broken_weights(file: Path, model: nn.Module) -> None:
+    """ValueError if a weight read from the file is NaN or infinite: all that is computed with it would be NaN."""
+    for name, value in model.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(
+                f"{file} holds weights that are no finite numbers ({name}); fetch or copy it again, or use another file"
+            )
 
 
 def _filled(build: Callable[[], M], weights: Mapping[str, Tensor]) -> M:
@@ -183,9 +206,9 @@ def weights_files(path: Path) -> list[Path]:
 
 def _weights_file(path: Path, names: Sequence[str]) -> Path:
     path = Path(path)
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         wanted = (*names, MODEL_WEIGHTS)
-        found = next((path / name for name in wanted if (path / name).is_file()), None)
+        found = next((path / name for name in wanted if is_there(path / name) and (path / name).is_file()), None)
         if found is None:
             missing = " or ".join(wanted)
             raise ValueError(f"{path} holds no {missing}; give a finished visual run or a weights file")
@@ -215,7 +238,7 @@ def _one_line(file: Path) -> Iterator[None]:
     """Whatever does not fit together becomes one line for the user."""
     try:
         yield
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{file} is damaged or of another version: {str(error).splitlines()[0]}") from None
 
 
