@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from inscape.data.scenes import parse, split_of
+from inscape.studies.visual import corpus
 from inscape.studies.visual.sources import DataConfig, open_source
 
 
@@ -64,6 +65,15 @@ def test_reports_name_the_data_by_hash(source):
 def test_values_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=rf"data\.{field}={value} is out of range; allowed"):
         DataConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "value"), [("fields", 100_000, 10**9), ("draws", 10_000_000, 10**12), ("draws", 10_000_000, 99)]
+)
+def test_checks_that_no_memory_holds_are_refused(field, most, value):
+    assert getattr(corpus.Config(**{field: most}), field) == most
+    with pytest.raises(ValueError, match=rf"^{field}={value} is out of range; allowed: 100 or more, at most {most}$"):
+        corpus.Config(**{field: value})
 
 
 def test_a_vocabulary_that_splits_the_grammars_words_is_refused():

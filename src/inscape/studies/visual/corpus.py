@@ -47,6 +47,7 @@ from inscape.studies.visual.sources import DataConfig, Source, TextSource, check
 __all__ = ["GATE", "PHASE", "Config"]
 
 TOKENIZER, PACK = "tokenizer.json", "evaluation_pack.json"
+MOST = {"draws": 10_000_000, "fields": 100_000}  # that are held in memory at once: a few gigabytes
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
 
     def __post_init__(self) -> None:
-        for name in ("draws", "fields"):
-            if getattr(self, name) < 100:
-                raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 100 or more")
+        for name, most in MOST.items():
+            if not 100 <= getattr(self, name) <= most:
+                raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 100 or more, at most {most}")
 
 
 PROOF = "computable meaning is what the whole study rests on: a single error is a broken instrument"
