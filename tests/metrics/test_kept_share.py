@@ -22,6 +22,42 @@ def test_the_same_scores_keep_everything_without_doubt() -> None:
     assert (lost.value, lost.low, lost.high) == (0, 0, 0)
 
 
+def test_scores_that_are_mostly_whole_keep_the_width_of_shares_at_the_end_of_their_range() -> None:
+    whole, groups = [1.0] * 40, [i // 4 for i in range(40)]
+    kept = kept_share(whole, whole, mostly_whole=True)
+    assert (kept.value, kept.high) == (1, 1), "no more than everything can be kept"
+    assert kept.low == pytest.approx(40 / (40 + 1.959964**2)), "Wilson 1927: of 40 out of 40, 0.912"
+    together = kept_share(whole, whole, groups=groups, mostly_whole=True)
+    assert (together.n, together.low) == (10, pytest.approx(10 / (10 + 1.959964**2))), "groups are counted"
+    one_lost = kept_share([*whole[1:], 0.5], whole, mostly_whole=True)
+    assert one_lost.low < kept.low, "whoever loses more is shown to keep less"
+    half = kept_share([0.5, 0.0] * 20, [0.5, 0.0] * 20, mostly_whole=True)
+    assert half.low < half.value == 1 < half.high
+    with pytest.raises(ValueError, match=r"scores from 0\.5 to 2; mostly_whole wants 0 to 1"):
+        kept_share([2.0, 1.0], [1.0, 0.5], mostly_whole=True)
+
+
+def test_an_interval_for_one_of_several_is_wider() -> None:
+    draw = np.random.default_rng(3)
+    values, whole = draw.random(60).tolist(), [1.0] * 60
+    one, of_ten = (kept_share(values, whole, mostly_whole=True, confidence=c) for c in (0.95, 0.995))
+    assert of_ten.low < one.low < one.high < of_ten.high
+    perfect = kept_share(whole, whole, mostly_whole=True, confidence=0.99)
+    assert perfect.low == pytest.approx(60 / (60 + 2.575829**2))
+
+
+def test_a_difference_of_nothing_is_not_known_to_be_nothing() -> None:
+    scores = np.random.default_rng(4).random(50)
+    same = mean_difference(scores.tolist(), scores.tolist(), mostly_whole=True)
+    assert (same.value, same.high) == (0, pytest.approx(1.959964**2 / (50 + 1.959964**2)))
+    assert same.low == -same.high
+    better = np.clip(scores + 0.3, 0, 1).tolist()
+    plain, wide = (mean_difference(better, scores.tolist(), mostly_whole=m) for m in (False, True))
+    assert wide.low < plain.low < plain.value == wide.value < plain.high < wide.high
+    with pytest.raises(ValueError, match="mostly_whole wants 0 to 1"):
+        mean_difference([-1.0, 0.0], [0.0, 0.0], mostly_whole=True)
+
+
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     draw, covered = np.random.default_rng(1), 0
     for trial in range(200):

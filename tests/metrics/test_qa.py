@@ -202,10 +202,13 @@ def test_of_no_answers_nothing_is_measured():
     assert not mean_over_questions([None, None], groups=["a", "b"]).measured
 
 
-def test_perfect_answers_have_an_interval_all_the_same():
-    exact = score_answers(["red"] * 20, [["red"]] * 20).exact_match
-    assert exact.value == exact.high == 1.0
-    assert exact.low < 0.9
+@pytest.mark.parametrize(("groups", "units"), [(None, 20), (list(range(20)), 20), ([i // 2 for i in range(20)], 10)])
+def test_perfect_answers_have_an_interval_all_the_same(groups, units):
+    for score in score_answers(["red"] * 20, [["red"]] * 20, groups=groups):
+        assert score.value == score.high == 1.0
+        assert score.n == units
+        assert score.low == pytest.approx(units / (units + 1.959964**2)), "Wilson's, of the groups"
+    assert mean_over_questions([3.0, 2.0, 2.0], groups=["a", "a", "b"]).high <= 3, "other scores may lie anywhere"
 
 
 def test_groups_keep_the_mean_over_questions_and_widen_the_interval():

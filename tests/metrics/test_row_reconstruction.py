@@ -35,7 +35,18 @@ def test_means_and_intervals_are_over_prompts_and_not_over_tokens() -> None:
     found = row_reconstruction(original, made)
     assert found.relative_error.value == pytest.approx(1 / 3)
     assert (found.mse.n, found.mse.unit) == (3, "prompts")
-    assert found.relative_error.low == 0.0
+    assert found.relative_error.low <= 0.0, "of three prompts, whatever their tokens"
+
+
+def test_prompts_of_one_context_are_one_unit() -> None:
+    original = [drawn(3, 4, seed=i // 5) for i in range(20)]
+    made = [row_TD + 0.1 * (i // 5) * drawn(3, 4, seed=9) for i, row_TD in enumerate(original)]
+    alone = row_reconstruction(original, made)
+    together = row_reconstruction(original, made, groups=[i // 5 for i in range(20)], unit="contexts")
+    for one, other in zip(alone, together, strict=True):
+        assert (one.n, other.n, other.unit) == (20, 4, "contexts")
+        assert other.value == pytest.approx(one.value)
+        assert other.high - other.low > one.high - one.low
 
 
 def test_padding_counts_for_nothing() -> None:

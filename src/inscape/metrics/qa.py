@@ -21,7 +21,6 @@ part of a mean. Means are over questions; their intervals are over `groups` wher
 not independent), else over questions.
 """
 
-import math
 import re
 import string
 from collections import Counter
@@ -33,6 +32,7 @@ import numpy as np
 
 from inscape.core.estimate import Estimate, bootstrap_mean, proportion
 from inscape.data.scenes.grammar import COLOUR_WORDS, NOUNS
+from inscape.metrics.kept_share import kept_share
 
 __all__ = [
     "AnswerScores",
@@ -49,8 +49,6 @@ __all__ = [
     "scene_entity_preservation",
     "score_answers",
 ]
-
-CONFIDENCE = 0.95
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -123,8 +121,8 @@ def score_answers(
 ) -> AnswerScores:
     """F1 and exact match of answers against all gold answers of their questions; of none, nothing is measured.
 
-    groups, unit: the units of the intervals, as in `mean_over_questions`. Without groups the interval of exact match is
-    Wilson's, which keeps a width at 0 and 1. ValueError if the lists are not equally long.
+    groups, unit: the units of the intervals, as in `mean_over_questions`. They are at least as wide as Wilson's, which
+    keeps a width at 0 and 1. ValueError if the lists are not equally long.
     """
     if isinstance(predictions, str) or len(predictions) != len(references):
         given = "one text" if isinstance(predictions, str) else f"{len(predictions)} answers"
@@ -135,10 +133,10 @@ def score_answers(
         distinct = gold if isinstance(gold, str) else list({normalise_answer(text): text for text in gold}.values())
         overlap.append(metric_max_over_references(f1, prediction, distinct))
         exact.append(metric_max_over_references(exact_match, prediction, distinct))
-    mean_f1 = mean_over_questions(overlap, groups=groups, unit=unit, seed=seed)
+    mean_f1 = mean_over_questions(overlap, groups=groups, unit=unit, seed=seed, mostly_whole=True)
     if groups is None:
         return AnswerScores(mean_f1, proportion(int(sum(exact)), len(exact), unit))
-    return AnswerScores(mean_f1, mean_over_questions(exact, groups=groups, unit=unit, seed=seed))
+    return AnswerScores(mean_f1, mean_over_questions(exact, groups=groups, unit=unit, seed=seed, mostly_whole=True))
 
 
 def mean_over_questions(
@@ -147,36 +145,27 @@ def mean_over_questions(
     groups: Sequence[Hashable] | None = None,
     unit: str = "questions",
     seed: int = 0,
-    resamples: int = 2000,
+    mostly_whole: bool = False,
 ) -> Estimate:
     """The mean of a score per question, with a percentile bootstrap interval; None is not measured and left out.
 
     groups: for each question what it was drawn with (`Question.group`). The mean stays the one over questions, and
     whole groups are resampled: n counts groups, and `unit` is their name ("articles"). Of one group nothing is known
-    about the spread, and the interval is not measured. ValueError if groups are not as many as values.
+    about the spread, and the interval is not measured. mostly_whole: scores from 0 to 1 of which most are 0 or 1; the
+    interval is then at least as wide as Wilson's of so many groups. ValueError if groups are not as many as values.
     Source: Efron & Tibshirani 1993, section 13.3; resampling clusters, Cameron, Gelbach & Miller 2008.
     """
     if groups is not None and len(groups) != len(values):
         raise ValueError(f"wanted a group for each question, given {len(groups)} groups and {len(values)} questions")
     measured = [i for i, value in enumerate(values) if value is not None]
     x_N = np.array([values[i] for i in measured], dtype=np.float64)
-    number: dict[Hashable, int] = {}
-    group_N = np.array([number.setdefault(groups[i], len(number)) for i in measured if groups is not None])
-    if groups is None or len(number) == len(measured):
-        return bootstrap_mean(x_N, unit, seed=seed, resamples=resamples)
+    own = [groups[i] for i in measured] if groups is not None else []
+    if len(set(own)) in (0, len(measured)):
+        return bootstrap_mean(x_N, unit, seed=seed, mostly_whole=mostly_whole)
     if not np.isfinite(x_N).all():
         raise ValueError(f"{int((~np.isfinite(x_N)).sum())} of {len(x_N)} scores are not finite; a mean is not defined")
-    mean = float(x_N.mean())
-    if len(number) == 1:
-        return Estimate(mean, math.nan, math.nan, 1, unit)
-    total_G, count_G = np.bincount(group_N, weights=x_N), np.bincount(group_N)
-    draw = np.random.default_rng(seed)
-    means = []
-    for _ in range(resamples):
-        drawn_G = draw.integers(0, len(number), len(number))
-        means.append(total_G[drawn_G].sum() / count_G[drawn_G].sum())
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Estimate(mean, min(float(low), mean), max(float(high), mean), len(number), unit)
+    whole = [1.0] * len(measured)
+    return kept_share(x_N.tolist(), whole, groups=own, unit=unit, seed=seed, mostly_whole=mostly_whole)
 
 
 def grounding(answer: str, context: str) -> float | None:

@@ -8,12 +8,13 @@ Legend: B prompts, T tokens, D width of the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from inscape.core.estimate import Estimate, bootstrap_mean
+from inscape.core.estimate import Estimate
+from inscape.metrics.qa import mean_over_questions
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -31,16 +32,21 @@ class RowReconstruction(NamedTuple):
 
 
 def row_reconstruction(
-    original: Sequence[Float[Tensor, "T D"]], made: Sequence[Float[Tensor, "T D"]], unit: str = "prompts"
+    original: Sequence[Float[Tensor, "T D"]],
+    made: Sequence[Float[Tensor, "T D"]],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    unit: str = "prompts",
 ) -> RowReconstruction:
-    """Rows e of each prompt against the rows r made of it, with intervals over prompts.
+    """Rows e of each prompt against the rows r made of it, with intervals over prompts, or over whole `groups` of them.
 
-    ValueError where the two do not match, a prompt has no row, or all its rows are zero.
+    unit: what groups are called. ValueError where the two do not match, a prompt has no row, or all its rows are zero.
     """
     if len(original) != len(made):
         raise ValueError(f"{len(original)} prompts and {len(made)} reconstructions: wanted one for each")
     found = [reconstruction_of_prompt(e, r) for e, r in zip(original, made, strict=True)]
-    return RowReconstruction(*(bootstrap_mean([values[i] for values in found], unit) for i in range(3)))
+    scores = ([values[i] for values in found] for i in range(3))
+    return RowReconstruction(*(mean_over_questions(score, groups=groups, unit=unit) for score in scores))
 
 
 def reconstruction_of_prompt(
