@@ -34,7 +34,7 @@ from inscape.studies.prompt_compression import (
     sequences,
 )
 from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData, listen
-from inscape.studies.prompt_compression.frontier import Point, largest_ratio
+from inscape.studies.prompt_compression.frontier import DECIDES, Point, largest_ratio, ratios_kept
 
 STUDY = study("prompt-compression")
 ASKED = 40
@@ -71,7 +71,7 @@ def test_a_model_that_answers_from_its_text_passes_the_instrument(tmp_path) -> N
 
 def test_a_model_that_does_not_know_the_answers_fails_it(tmp_path) -> None:
     run = ran(tmp_path, "C0", overrides=("asking.gold=given",))["C0"]
-    assert found(run) == {"text_f1", "gain_of_context"}
+    assert found(run) == {"text_f1", "gain_of_context", "empty_f1_kept"}
     assert run.read_json(RunDir.METRICS)["text_gold_f1"]["value"] == 0
 
 
@@ -166,10 +166,14 @@ def test_the_frontier_says_how_far_each_can_go(tmp_path) -> None:
     run = ran(tmp_path, "C3", overrides=("ratios=[1.0,2.0]", "compressors=[pca,truncation,kv_attention]"))["C3"]
     metrics = run.read_json(RunDir.METRICS)
     assert metrics["replay_identical"]["value"] == 1
-    assert metrics["ratio_keeping_90_in_fewer_vectors"] == max(
-        (metrics[f"ratio_keeping_90_{name}"] for name in ("truncation", "kv_attention")),
-        key=lambda estimate: (estimate["low"], estimate["value"], estimate["high"]),
-    )
+    assert metrics["ratio_keeping_90_in_fewer_vectors"]["value"] in [
+        metrics[f"ratio_keeping_90_{name}"]["value"] for name in ("truncation", "kv_attention")
+    ]
+    for row in run.read_json("frontier.json"):
+        shown, deciding = row["f1_kept"], row["f1_kept_of_many"]
+        assert deciding["value"] == shown["value"]
+        widths = [estimate["high"] - estimate["low"] for estimate in (shown, deciding)]
+        assert widths[0] < widths[1], "one of three ways is chosen"
     assert "ratio_keeping_90_in_fewer_vectors" in found(run), "rows half as wide save no place of the window"
     assert metrics["ratio_keeping_95_truncation"]["value"] >= 1, "all tokens are the text"
     assert metrics["ratio_keeping_95_kv_attention"]["value"] >= 1
@@ -185,6 +189,22 @@ def test_ratios_and_their_intervals() -> None:
     assert [largest_ratio(points, level).value for level in (0.95, 0.9, 0.8)] == [2, 4, 4]
     assert (largest_ratio(points, 0.95).low, largest_ratio(points, 0.95).high) == (1, 4)
     assert largest_ratio(points[3:], 0.9).value == 0
+    again = [*points, point(16, 0.97, 0.98, 1)]
+    assert largest_ratio(again, 0.9).value == 4, "what is lost at a smaller ratio is not kept at a larger one"
+
+
+def test_the_best_of_several_ways_is_judged_by_intervals_for_several() -> None:
+    def point(name: str, value: float, low: float, of_many: float) -> Point:
+        estimates = {"f1_kept": Estimate(value, low, 1, 9, "c"), DECIDES: Estimate(value, of_many, 1, 9, "c")}
+        return Point(name, 2, estimates)
+
+    lucky, sure, trained = "pca", "truncation", "trained_adapter"
+    ways = [point(lucky, 0.97, 0.91, 0.89), point(sure, 0.96, 0.93, 0.91), point(trained, 1, 1, 1)]
+    metrics, deciding = ratios_kept({way.name: [way] for way in ways})
+    assert metrics[f"ratio_keeping_90_{lucky}"].low == 2, "shown as if it were the only one"
+    assert (metrics["ratio_keeping_90"].low, deciding) == (2, {(sure, 2)})
+    alone, _ = ratios_kept({lucky: ways[:1]})
+    assert (alone["ratio_keeping_90"].low, alone["ratio_keeping_90"].value) == (0, 2)
 
 
 def test_what_surely_keeps_too_little_is_not_asked_at_larger_ratios(tmp_path) -> None:

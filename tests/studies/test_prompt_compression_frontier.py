@@ -10,6 +10,7 @@ import torch
 from tiny_questions import CONFIG, STUDY, begun, controls, ran, tiny_world
 
 from inscape.compressors import kv_pruning, truncation
+from inscape.compressors.adapter import Adapter
 from inscape.compressors.controls import EmptyContext, Replay
 from inscape.compressors.interface import Injected
 from inscape.compressors.kv_pruning import KvPruning
@@ -22,8 +23,8 @@ from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
 from inscape.nn.row_generation import CachedPrompt
-from inscape.studies.prompt_compression import asking, frontier, scoring, sequences, ways
-from inscape.studies.prompt_compression.asking import AskingConfig
+from inscape.studies.prompt_compression import asking, frontier, reconstruction, scoring, sequences, ways
+from inscape.studies.prompt_compression.asking import Asked, AskingConfig
 from inscape.studies.prompt_compression.frontier import Point, largest_ratio
 
 # --- the gates on metrics ------------------------------------------------------------------------------------------
@@ -32,6 +33,7 @@ SHARED = {
     "replay_identical": (1, 0.9),
     "text_f1": (0.8, 0.05),
     "gain_of_context": (0.5, 0.0),
+    "empty_f1_kept": (0.25, 0.85),
     "ratio_honoured": (1, 0.99),
     "travels_alone": (1, 0),
     "shuffled_gain": (0.0, 0.2),
@@ -46,7 +48,7 @@ OF_C3 = SHARED | {
 OF_C4 = SHARED | {
     "tokens_per_vector": (4.1, 3.9),
     "f1_kept": (0.95, 0.5),
-    "gain_over_truncation": (0.1, -0.1),
+    "gain_over_truncation": (0.1, 0.0),
     "loss_over_first": (0.4, 1.0),
 }
 
@@ -201,11 +203,23 @@ def test_a_receiver_that_looks_at_the_source_is_caught(root, monkeypatch) -> Non
     assert points == {"kv_key_norm": 0, "truncation": 1}
 
 
-def test_a_model_that_answers_without_its_context_is_caught(root, monkeypatch) -> None:
-    monkeypatch.setattr(frontier, "EmptyContext", Replay)  # as if an empty context were answered as the whole one is
-    run = ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]")
-    assert run.read_json(RunDir.METRICS)["gain_of_context"]["value"] == 0
-    assert controls(run)["gain_of_context"] is Outcome.INVALID
+@pytest.mark.parametrize(
+    ("code", "module", "words"),
+    [
+        ("C1", reconstruction, ("baselines=[]",)),
+        ("C3", frontier, ("ratios=[2.0]", "compressors=[truncation]")),
+        ("C4", sequences, ()),
+    ],
+)
+def test_a_model_that_answers_without_its_context_is_caught(code, module, words, root, monkeypatch) -> None:
+    monkeypatch.setattr(module, "EmptyContext", Replay)  # as if an empty context were answered as the whole one is
+    run = ran(root, code, *words)
+    metrics, found = run.read_json(RunDir.METRICS), controls(run)
+    assert metrics["empty_f1_kept"]["value"] == 1
+    assert found["empty_f1_kept"] is Outcome.INVALID
+    if code != "C1":  # whose gate does not ask for it
+        assert metrics["gain_of_context"]["value"] == 0
+        assert found["gain_of_context"] is Outcome.INVALID
 
 
 @pytest.mark.parametrize("kept", ["too many", "too few"])
@@ -242,6 +256,25 @@ def test_truncation_at_equal_bytes_is_measured_whatever_baselines_are_asked_for(
     assert {"equal_bits_f1", "equal_bits_f1_kept", "gain_over_equal_bits"} <= set(metrics)
     assert controls(run)["equal_bits_honoured"] is Outcome.PASS
     assert any(c.metric == "equal_bits_honoured" for c in STUDY.phase("C2").gate.criteria)
+
+
+def of_few_contexts(asked: Asked) -> Asked:
+    """As if every three questions were about one text."""
+    told = [p._replace(question=p.question._replace(group=f"{i // 3}")) for i, p in enumerate(asked.prompts)]
+    return Asked(told, asked.text)
+
+
+def test_questions_about_one_text_are_one_unit_in_whatever_a_gate_asks(root, world) -> None:
+    lm, prompts, text = world
+    asked = of_few_contexts(Asked(prompts, text))
+    contexts = len({p.question.group for p in asked.prompts})
+    adapter = Adapter.load(ran(root, "C1", "baselines=[]").path / reconstruction.ADAPTER)
+    rows, _ = reconstruction.measure_adapter(lm, adapter, asked, [], CONFIG, 0)
+    vectors, _ = sequences.measure(lm, EqualVectors(4.0), sequences.Config(asking=CONFIG), asked, 0)
+    for metrics, name in ((rows, "recon_cosine"), (rows, "recon_mse"), (vectors, "tokens_per_vector")):
+        assert (metrics[name].n, metrics[name].unit) == (contexts, "contexts"), name
+    assert vectors["gain_over_truncation"].value == 0, "they are the first tokens"
+    assert vectors["gain_over_truncation"].low < 0 < vectors["gain_over_truncation"].high
 
 
 def test_vectors_that_are_fed_twice_are_caught(root, monkeypatch) -> None:

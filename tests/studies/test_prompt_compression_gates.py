@@ -12,13 +12,14 @@ from inscape.compressors import teaching_examples
 from inscape.compressors.memory_tokens import MemoryTokens
 from inscape.compressors.pca import Pca
 from inscape.compressors.teaching_examples import ANSWERS
-from inscape.core.estimate import exact
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Gate, Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.runner import Request, resume, run_study
 from inscape.core.standing import is_open, judge
 from inscape.core.study import SMOKE, Study
 from inscape.metrics import qa
+from inscape.metrics.kept_share import kept_share, mean_difference
 from inscape.report.record import hashes_in
 from inscape.studies import study
 from inscape.studies.prompt_compression import asking, instrument, reconstruction, scoring, sequences
@@ -75,6 +76,51 @@ def test_an_instrument_that_fails_opens_no_second_phase(tmp_path) -> None:
         run = ran(tmp_path, code, of=planted, preset="quick")
     assert judge(run).outcome is INVALID
     assert not is_open(planted, planted.phase("C2"), "quick", tmp_path).open
+
+
+# --- what shares of F1 are worth ----------------------------------------------------------------------------------
+
+
+def planted(code: str, gold: str, measured: dict[str, Estimate]) -> dict[str, Outcome]:
+    """What each criterion says where everything else lies at its bound."""
+    phase = STUDY.phase(code)
+    gate = phase.gate_of(phase.config(asking=AskingConfig(gold=gold)))
+    metrics = {c.metric: exact(c.bound, 300, "contexts") for c in gate.criteria}
+    assert gate.judge(metrics).outcome is PASS
+    return {f.criterion.metric: f.outcome for f in gate.judge(metrics | measured).findings}
+
+
+@pytest.mark.parametrize("gold", ["own", "given"])
+@pytest.mark.parametrize("code", ["C0", "C1", "C2", "C3", "C4"])
+def test_nothing_keeps_nine_tenths_where_an_empty_context_does(code: str, gold: str) -> None:
+    """An empty context answers 255 of 300 questions as the whole text does, and 45 half: so does what sends nothing."""
+    text, empty = [1.0] * 300, [1.0] * 255 + [0.5] * 45
+    kept = kept_share(empty, text)
+    assert kept.low > 0.9, "it would be a success"
+    measured = {
+        "f1_kept": kept,
+        "gain_of_context": mean_difference(text, empty),
+        "empty_f1_kept": kept_share(empty, text, mostly_whole=True),
+    }
+    found = planted(code, gold, measured)
+    assert found.pop("empty_f1_kept") is (FAIL if code == "C0" else INVALID)
+    assert set(found.values()) == {PASS}, "and nothing else sees it"
+
+
+@pytest.mark.parametrize("questions", [60, 300, 1000])
+def test_vectors_that_answer_as_truncation_does_have_not_beaten_it(questions: int) -> None:
+    scores = [1.0, 0.0, 0.4] * (questions // 3)
+    gain = mean_difference(scores, scores, mostly_whole=True)
+    assert planted("C4", "own", {"gain_over_truncation": gain})["gain_over_truncation"] is not PASS
+
+
+@pytest.mark.parametrize("preset", ["quick", "small", "full"])
+def test_every_preset_asks_at_the_ratio_that_the_gate_is_about(preset: str) -> None:
+    phase = STUDY.phase("C3")
+    config = phase.preset(preset)
+    bounds = {c.metric: c.bound for c in phase.gate_of(config).criteria if c.metric.startswith("ratio_keeping")}
+    assert set(bounds) == {"ratio_keeping_90", "ratio_keeping_90_in_fewer_vectors"}
+    assert set(bounds.values()) <= set(config.ratios)
 
 
 # --- the official score -------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Scores of answers in planted worlds: what is counted, and what is left out of a mean."""
 
+import pytest
+
 from inscape.data.questions import Prompt, Question
 from inscape.studies.prompt_compression.asking import Heard
 from inscape.studies.prompt_compression.scoring import f1_of_others, measure_answers
@@ -19,6 +21,15 @@ def test_entities_that_the_text_run_names_are_looked_for_and_others_are_left_out
     assert (said["entity_preservation"].value, said["entity_preservation"].n) == (0.5, 3)
     none = measure_answers(text, Heard([[0]] * 4, ["", "red", "it", "x"]), prompts)["entity_preservation"]
     assert not none.measured
+
+
+def test_answers_that_are_all_right_are_not_known_to_be_always_right() -> None:
+    prompts = [Prompt((1, 2, 3), 1, 2, Question(f"{i}", "a ball", "?", ("ball",), f"{i // 2}")) for i in range(40)]
+    text = Heard([[0]] * 40, ["ball"] * 40)
+    for name, score in measure_answers(text, text, prompts).items():
+        if name != "entity_preservation":  # nothing is named
+            assert (score.value, score.n, score.unit) == (1, 20, "contexts"), name
+            assert score.low == pytest.approx(20 / (20 + 1.959964**2)), name
 
 
 def test_the_answers_to_others_are_drawn_often_enough_that_no_one_draw_decides() -> None:

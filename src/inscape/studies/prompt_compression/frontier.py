@@ -10,10 +10,14 @@ each point stands what its bits would carry as plain ids (gain_over_equal_bits).
 frontier.json and frontier.csv have every point with its price in bits. A ratio that a compressor cannot keep with this
 model and these contexts is left out for it, and left_out.json says why; one that none of the list can keep is refused.
 
-For each compressor and each of 95, 90 and 80 % the answer is the largest ratio at which so much is kept. Its interval
-goes from the largest ratio at which the whole interval lies above, to the largest at which any of it does; 0 is none.
-Where it reaches the largest ratio that was asked, nobody knows where it ends: its unit then says "right-censored", and
-the figure is a lower bound.
+For each compressor and each of 95, 90 and 80 % the answer is the largest ratio up to which so much is kept: there, and
+at every smaller one that was asked. Its interval goes from the largest ratio up to which the whole interval lies above,
+to the largest up to which any of it does; 0 is none. Where it reaches the largest ratio that was asked, nobody knows
+where it ends: its unit then says "right-censored", and the figure is a lower bound.
+
+The best way is chosen on the same questions that show how far it goes. So the intervals that decide, f1_kept_of_many,
+are at 1 - 0.05 / ways, by Bonferroni's correction over the ways of the list (Dunn 1961); the figures of each way are at
+95 %. Ratios need no correction: those of a way are tested in their order, up to the first that fails.
 
 A negative result would mean that nothing that needs no training halves what a model is fed without losing answers.
 
@@ -27,16 +31,18 @@ import io
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from inscape.compressors.controls import EmptyContext
-from inscape.core.estimate import Estimate, bootstrap_mean, exact
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir, write_atomically
 from inscape.core.study import Context, Phase
 from inscape.data.questions import Prompt
-from inscape.metrics.kept_share import mean_difference
+from inscape.metrics.kept_share import CONFIDENCE, kept_share, mean_difference
+from inscape.metrics.qa import mean_over_questions
 from inscape.pretrained.language_model import LanguageModel
 from inscape.studies.prompt_compression.asking import (
     Asked,
@@ -57,6 +63,7 @@ from inscape.studies.prompt_compression.frontier_controls import explained_gap, 
 from inscape.studies.prompt_compression.instrument import replay
 from inscape.studies.prompt_compression.reconstruction import REPLAYED
 from inscape.studies.prompt_compression.scoring import (
+    EMPTY_KEPT,
     UNIT,
     alone_of,
     answered,
@@ -81,9 +88,10 @@ from inscape.studies.prompt_compression.ways import (
     load_trained,
 )
 
-__all__ = ["GATE", "LEVELS", "PHASE", "Config", "Point", "largest_ratio"]
+__all__ = ["DECIDES", "GATE", "LEVELS", "PHASE", "Config", "Point", "largest_ratio", "ratios_kept"]
 
 LEVELS = (0.95, 0.9, 0.8)  # shares of the text run's F1
+DECIDES = "f1_kept_of_many"  # f1_kept, with an interval for the best of several ways
 RATIOS, CENSORED = "ratios", "ratios, right-censored"  # units: the second where the largest one asked still holds
 
 
@@ -120,6 +128,7 @@ GATE = Gate(
         Criterion("text_f1", at_least=0.1, role="control", source="calibrated", why="a share of nothing is no share"),
         Criterion("gain_of_context", at_least=0.05, role="control", source="calibrated", why="F1 with the context less "
                   "F1 with an empty one: answers from memory survive any compression"),
+        EMPTY_KEPT,
         Criterion("ratio_honoured", at_least=1, role="control", source="calibrated", why="share of prompts, at every "
                   "point that needs no training, fed in as few rows, or positions, as the ratio says: more keep more"),
         Criterion("travels_alone", at_least=1, role="control", source="calibrated", why="a receiver that looks at the "
@@ -170,7 +179,9 @@ def measure_points(
     They are written to `run` as they come. empty: F1 of each prompt without its context.
     """
     (prompts, text), asking = asked, config.asking
-    groups = groups_of(prompts)
+    drawn: dict[str, Any] = {"groups": groups_of(prompts), "unit": UNIT}
+    of_many = 1 - (1 - CONFIDENCE) / len(set(config.compressors))
+    of_text = f1_of_each(text, prompts)
     ways = [(name, ratio) for name in config.compressors for ratio in config.ratios] + list(material.trained)
     skipped, given_up = {(one.name, one.ratio) for one in missing}, set[str]()
     points: list[Point] = []
@@ -181,9 +192,11 @@ def measure_points(
         told = answered(lm, compressor, prompts, asking)
         scores = measure_answers(told.heard, text, prompts)
         bits = [bits / tokens for bits, tokens in zip(told.bits, told.tokens, strict=True)]
-        scores["bits_per_token"] = bootstrap_mean(bits, "prompts")
+        own = f1_of_each(told.heard, prompts)
+        scores[DECIDES] = kept_share(own, of_text, mostly_whole=True, confidence=of_many, **drawn)
+        scores["bits_per_token"] = mean_over_questions(bits, **drawn)
         others = f1_of_others(told.heard.answers, prompts, material.seed)
-        scores["shuffled_gain"] = mean_difference(others, empty, groups=groups, unit=UNIT)
+        scores["shuffled_gain"] = mean_difference(others, empty, **drawn)
         budgets = told.bits if compressor.needs_context_only else []
         scores |= measure_equal_bits(lm, compressor, prompts, asking, text, told.heard, budgets)
         scores["ratio_honoured"] = ratio_honoured(lm, compressor, ratio, prompts, told.places, told.numbers)
@@ -195,20 +208,20 @@ def measure_points(
     return points
 
 
-def largest_ratio(points: Iterable[Point], level: float) -> Estimate:
-    """The largest ratio at which F1 over the text run's is at least `level`; see the module's words on its interval.
+def largest_ratio(points: Iterable[Point], level: float, score: str = "f1_kept") -> Estimate:
+    """The largest ratio up to which F1 over the text run's is at least `level`; see the module's words on its interval.
 
-    Its unit is `CENSORED` where the interval ends at the largest ratio of the points: it may end anywhere beyond.
+    score: what is kept, f1_kept or DECIDES. The unit is `CENSORED` where the interval ends at the largest ratio of the
+    points: it may end anywhere beyond.
     """
-    points = list(points)
-    kept = [(point.ratio, point.scores["f1_kept"]) for point in points]
+    kept = sorted(((point.ratio, point.scores[score]) for point in points), key=lambda each: each[0])
 
     def largest(side: Callable[[Estimate], float]) -> float:
-        return max((ratio for ratio, estimate in kept if side(estimate) >= level), default=0.0)
+        return max((ratio for ratio, _ in takewhile(lambda each: side(each[1]) >= level, kept)), default=0.0)
 
     low, value, high = (largest(side) for side in (lambda e: e.low, lambda e: e.value, lambda e: e.high))
     unit = CENSORED if max(high, value) == max(ratio for ratio, _ in kept) else RATIOS
-    return Estimate(value, min(low, value), max(high, value), len(points), unit)
+    return Estimate(value, min(low, value), max(high, value), len(kept), unit)
 
 
 def best(ratios: Mapping[str, Estimate]) -> str:
@@ -219,15 +232,15 @@ def best(ratios: Mapping[str, Estimate]) -> str:
 def ratios_kept(by_name: Mapping[str, Sequence[Point]]) -> tuple[dict[str, Estimate], set[tuple[str, float]]]:
     """Largest ratios of each way and of the best, and the points that decide: those of the best ways at nine tenths.
 
-    The best are among those that need no training. One that keeps too little everywhere decides at its smallest ratio.
+    The best are among those that need no training, judged by DECIDES, and the ratios of the best by it too. One that
+    keeps too little everywhere decides at its smallest ratio.
     """
     metrics: dict[str, Estimate] = {}
     deciding: set[tuple[str, float]] = set()
     for level in LEVELS:
         share = f"ratio_keeping_{round(100 * level)}"
-        found = {name: largest_ratio(points, level) for name, points in by_name.items()}
-        metrics |= {f"{share}_{name}": estimate for name, estimate in found.items()}
-        untrained = {name: estimate for name, estimate in found.items() if name in MAKERS}
+        metrics |= {f"{share}_{name}": largest_ratio(points, level) for name, points in by_name.items()}
+        untrained = {name: largest_ratio(by_name[name], level, DECIDES) for name in by_name if name in MAKERS}
         fewer = {name: e for name, e in untrained.items() if MAKERS[name](2.0, Known()).needs_context_only}
         for metric, ways in ((share, untrained), (f"{share}_in_fewer_vectors", fewer)):
             if ways:
@@ -249,7 +262,8 @@ def measure_controls(
 ) -> dict[str, Estimate]:
     """What must hold for the points to be believed; of those that decide, the worst counts."""
     (prompts, text), asking = asked, config.asking
-    groups = groups_of(prompts)
+    drawn: dict[str, Any] = {"groups": groups_of(prompts), "unit": UNIT}
+    of_text = f1_of_each(text, prompts)
     decides = [point.scores for point in points if (point.name, point.ratio) in deciding]
     worst = {
         name: min((p.scores[name] for p in points if p.name in MAKERS), key=lambda estimate: estimate.value)
@@ -260,7 +274,8 @@ def measure_controls(
         worst["explained_gap"] = explained_gap(lm, asked_at, prompts, material)
     return {
         "replay_identical": replay(lm, prompts[:REPLAYED], text, asking),
-        "gain_of_context": mean_difference(f1_of_each(text, prompts), empty, groups=groups, unit=UNIT),
+        "gain_of_context": mean_difference(of_text, empty, **drawn),
+        "empty_f1_kept": kept_share(empty, of_text, mostly_whole=True, **drawn),
         "shuffled_gain": max((scores["shuffled_gain"] for scores in decides), key=lambda e: e.high),
         "leaked_gain": leaked_gain(lm, prompts, asking, material, deciding),
         "gain_over_equal_bits": min((scores["gain_over_equal_bits"] for scores in decides), key=lambda e: e.low),

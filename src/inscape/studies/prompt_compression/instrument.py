@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,15 @@ from inscape.studies.prompt_compression.asking import (
     training_questions,
 )
 from inscape.studies.prompt_compression.figures import draw_ledger
-from inscape.studies.prompt_compression.scoring import UNIT, f1_of_each, groups_of, keep_answers, measure_answers, tell
+from inscape.studies.prompt_compression.scoring import (
+    EMPTY_KEPT,
+    UNIT,
+    f1_of_each,
+    groups_of,
+    keep_answers,
+    measure_answers,
+    tell,
+)
 
 __all__ = ["GATE", "PHASE", "Config", "id_equivalence", "replay"]
 
@@ -117,6 +125,7 @@ GATE = Gate(
         TEXT_F1,
         Criterion("gain_of_context", at_least=0.05, source="calibrated", why="F1 with the context less F1 without: "
                   "answers from memory survive any compression"),
+        replace(EMPTY_KEPT, role="claim"),  # of the questions; in later phases a control
     )
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -226,10 +226,11 @@ def run(context: Context) -> Mapping[str, Estimate]:
     keep_answers(context.run, prompts, answers | {"adapter of C1": old.answers})
     keep_questions(context.run, config.data, asking, train)
     now, then = f1_of_each(Heard([], answers["adapter"]), prompts), f1_of_each(old, prompts)
+    drawn: dict[str, Any] = {"groups": groups_of(prompts), "unit": UNIT, "mostly_whole": True}
     return metrics | {
         **losses_over_first(lm, before, compressor, [ids_of(lm, prompt) for prompt in watched]),
-        "f1_before": mean_over_questions(then, groups=groups_of(prompts), unit=UNIT),
-        "f1_gain": mean_difference(now, then, groups=groups_of(prompts), unit=UNIT),
+        "f1_before": mean_over_questions(then, **drawn),
+        "f1_gain": mean_difference(now, then, **drawn),
         "compression_ratio": exact(compressor.ratio, 1, "rows"),
     }
 

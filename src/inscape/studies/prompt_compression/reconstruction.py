@@ -9,7 +9,7 @@ random projection; and, always, the context's first tokens, as many as the same 
 A negative result would mean that a small error in every row is a large one in what is read: rows by themselves are not
 what has to be preserved.
 
-Cost: quick under three minutes on 2 CPU cores once the model is there.
+Cost: quick is minutes on 2 CPU cores once the model is there.
 """
 
 from __future__ import annotations
@@ -37,12 +37,13 @@ from inscape.compressors.linear_inverse import LinearInverse
 from inscape.compressors.pca import Pca
 from inscape.compressors.projection import NUMBERS, explained_share, moments_of_prompts, projected
 from inscape.compressors.random_orthogonal import RandomOrthogonal
-from inscape.core.estimate import Estimate, bootstrap_mean, exact
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.core.study import Context, Phase, Remedy
 from inscape.data.questions import Prompt
 from inscape.metrics.kept_share import mean_difference
+from inscape.metrics.qa import mean_over_questions
 from inscape.metrics.row_reconstruction import row_reconstruction
 from inscape.nn.embedding_adapter import EmbeddingAdapter
 from inscape.optimization import learning_rate
@@ -64,6 +65,7 @@ from inscape.studies.prompt_compression.asking import (
 )
 from inscape.studies.prompt_compression.instrument import replay
 from inscape.studies.prompt_compression.scoring import (
+    EMPTY_KEPT,
     UNIT,
     f1_of_each,
     f1_of_others,
@@ -135,6 +137,7 @@ CONTROLS = (
               "another prompt must be right no oftener than what is answered to an empty context"),
     Criterion("equal_bits_honoured", at_least=1, role="control", source="calibrated", why="truncation at equal bytes "
               "gets the ids that the same bits carry: more would outdo, fewer flatter what it stands beside"),
+    EMPTY_KEPT,
 )  # fmt: skip
 
 GATE = Gate(
@@ -219,7 +222,9 @@ def measure_adapter(
     assert isinstance(compressor.inner, Pca)
     others = f1_of_others(told.heard.answers, prompts, seed)
     groups, ids = groups_of(prompts), [ids_of(lm, prompt) for prompt in prompts]
-    rows = row_reconstruction([lm.rows(prompt.ids) for prompt in prompts], list(told.fed))  # type: ignore[misc]
+    own_rows = [lm.rows(prompt.ids) for prompt in prompts]
+    rows = row_reconstruction(own_rows, list(told.fed), groups=groups, unit=UNIT)  # type: ignore[misc]
+    without = measure_answers(empty, text, prompts)
     bits = [compressor.bits(sent) / sent.tokens for sent in told.sent]
     metrics = {
         **measure_answers(told.heard, text, prompts),
@@ -229,14 +234,15 @@ def measure_adapter(
         "recon_relative_error": rows.relative_error,
         "next_token_kl": measure_divergence(lm, told.fed, text, prompts),
         "tokens_recovered": tokens_recovered(lm, told.fed, prompts),
-        "bits_per_token": bootstrap_mean(bits, "prompts"),
+        "bits_per_token": mean_over_questions(bits, groups=groups, unit=UNIT),
         "replay_identical": replay(lm, prompts[:REPLAYED], text, asking),
         "id_equivalence": told_apart(lm, compressor, ids),
         **explained(lm, compressor.inner, ids),
         "travels_alone": exact(float(alone(lm, compressor, ids)), 1, "pairs of prompts"),
         "shuffled_gain": mean_difference(others, f1_of_each(empty, prompts), groups=groups, unit=UNIT),
         "text_f1": measure_answers(text, text, prompts)["f1"],
-        "empty_f1": measure_answers(empty, text, prompts)["f1"],
+        "empty_f1": without["f1"],
+        "empty_f1_kept": without["f1_kept"],
     }
     answers = {"text": text.answers, "adapter": told.heard.answers, "empty": empty.answers}
     return metrics, answers

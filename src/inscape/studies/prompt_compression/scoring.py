@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from inscape.compressors.interface import Compressed, Compressor, row_width, vec
 from inscape.compressors.projection import rows_of
 from inscape.compressors.quantised import numbers_sent
 from inscape.compressors.truncation import EqualBits
-from inscape.core.estimate import Estimate, bootstrap_mean, exact, proportion
-from inscape.core.gate import Gate
+from inscape.core.estimate import Estimate, exact
+from inscape.core.gate import Criterion, Gate
 from inscape.core.rundir import RunDir
 from inscape.data.questions import Prompt
 from inscape.metrics.kept_share import kept_share, mean_difference
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 __all__ = [
+    "EMPTY_KEPT",
     "UNIT",
     "Answered",
     "Told",
@@ -72,6 +73,9 @@ __all__ = [
 UNIT = "contexts"  # the independent ones: an article or a scene; questions about one text stand and fall together
 SHUFFLES = 16  # other prompts whose answers stand for one's own: with one alone the draw decides (0.00 to 0.03 of F1)
 COMPARED = 64  # prompts whose next-token distributions are compared: two more readings of each
+
+EMPTY_KEPT = Criterion("empty_f1_kept", at_most=0.8, role="control", source="calibrated", why="of the text run's F1: "
+                       "where an empty context keeps nine tenths, so does whatever sends nothing")  # fmt: skip
 
 
 class Told(NamedTuple):
@@ -238,9 +242,9 @@ def measure_answers(heard: Heard, text: Heard, prompts: Sequence[Prompt]) -> dic
     The last is of the entities of the context that the text run's answer names. Questions to which it names none are
     not among those that the mean is over, nor among its n; where there are none at all, it is not measured.
     """
-    groups = groups_of(prompts)
-    scores = score_answers(heard.answers, [p.question.answers for p in prompts], groups=groups, unit=UNIT)
-    same = sum(one == other for one, other in zip(heard.ids, text.ids, strict=True))
+    drawn: dict[str, Any] = {"groups": groups_of(prompts), "unit": UNIT}
+    scores = score_answers(heard.answers, [p.question.answers for p in prompts], **drawn)
+    same = [float(one == other) for one, other in zip(heard.ids, text.ids, strict=True)]
     grounded = [grounding(a, p.question.context) for a, p in zip(heard.answers, prompts, strict=True)]
     preserved = [
         answer_entity_preservation(p.question.context, whole, answer)
@@ -249,10 +253,10 @@ def measure_answers(heard: Heard, text: Heard, prompts: Sequence[Prompt]) -> dic
     return {
         "f1": scores.f1,
         "exact_match": scores.exact_match,
-        "f1_kept": kept_share(f1_of_each(heard, prompts), f1_of_each(text, prompts), groups=groups, unit=UNIT),
-        "same_answers": proportion(same, len(prompts), "prompts"),
-        "grounding": mean_over_questions(grounded, groups=groups, unit=UNIT),
-        "entity_preservation": mean_over_questions(preserved, groups=groups, unit=UNIT),
+        "f1_kept": kept_share(f1_of_each(heard, prompts), f1_of_each(text, prompts), mostly_whole=True, **drawn),
+        "same_answers": mean_over_questions(same, mostly_whole=True, **drawn),
+        "grounding": mean_over_questions(grounded, mostly_whole=True, **drawn),
+        "entity_preservation": mean_over_questions(preserved, mostly_whole=True, **drawn),
     }
 
 
@@ -295,12 +299,12 @@ def measure_divergence(
     lm: LanguageModel, fed: Sequence[Fed], text: Heard, prompts: Sequence[Prompt], most: int = COMPARED
 ) -> Estimate:
     """KL of next-token distributions, text run against this one, in nats, along what the text run wrote."""
-    found: list[float] = []
-    for one, ids, prompt in list(zip(fed, text.ids, prompts, strict=True))[:most]:
+    found: list[float | None] = [None] * len(prompts)
+    for i, (one, ids, prompt) in enumerate(list(zip(fed, text.ids, prompts, strict=True))[:most]):
         if ids:
             reference_NV = continuation_logits(lm, lm.rows(prompt.ids), ids)
-            found.append(float(sequence_kl(reference_NV[None], continuation_logits(lm, one, ids)[None])[0]))
-    return bootstrap_mean(found, "prompts")
+            found[i] = float(sequence_kl(reference_NV[None], continuation_logits(lm, one, ids)[None])[0])
+    return mean_over_questions(found, groups=groups_of(prompts), unit=UNIT)
 
 
 @torch.no_grad()
@@ -319,7 +323,7 @@ def tokens_recovered(lm: LanguageModel, fed: Sequence[Fed], prompts: Sequence[Pr
         ids_T = ids_of(lm, prompt)
         found_TD, own_TD = rows_of(lm, nearest_ids(lm, row_TD)), rows_of(lm, ids_T)
         shares.append(float((found_TD == own_TD).all(1).float().mean()))
-    return bootstrap_mean(shares, "prompts")
+    return mean_over_questions(shares, groups=groups_of(prompts), unit=UNIT)
 
 
 def keep_answers(run: RunDir, prompts: Sequence[Prompt], answers: Mapping[str, Sequence[str]], most: int = 32) -> None:
