@@ -4,16 +4,18 @@ memory that runs out on a CPU is met as on a GPU.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from test_audio_fusion import STUDY, outcomes, ran, value
 
 from inscape.core.config import with_overrides
-from inscape.core.estimate import exact
+from inscape.core.estimate import Estimate, exact
 from inscape.core.gate import Outcome
 from inscape.core.rundir import RunDir
 from inscape.core.study import SMOKE
+from inscape.nn.fusion import KINDS
 from inscape.studies.audio_fusion import forgetting, identity, listener, measures, retention, training, trial
 from inscape.studies.audio_fusion.language import open_language
 from inscape.studies.audio_fusion.listener import (
@@ -23,9 +25,10 @@ from inscape.studies.audio_fusion.listener import (
     of_sounds,
     write_captions,
 )
+from inscape.studies.audio_fusion.listening_gate import MASKED
 from inscape.studies.audio_fusion.memory import in_batches
 from inscape.studies.audio_fusion.retention import text_losses
-from inscape.studies.audio_fusion.sounds import Sounds, open_sounds
+from inscape.studies.audio_fusion.sounds import Sounds, features_of_silence, open_sounds
 from inscape.studies.audio_fusion.training import fit_within_memory
 
 
@@ -75,6 +78,26 @@ def test_every_training_says_what_is_trained_and_what_is_not(tmp_path) -> None:
     assert set(parts["language_model"]) == {"pretrained-frozen"}
     assert set(parts["projector"]) == set(parts["fusion"]) == {"trained"}
     assert all(count > 0 for part in parts.values() for count in part.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_listener_that_looks_past_its_mask_is_caught_by_what_it_says(tmp_path, kind: str) -> None:
+    first = ran(tmp_path, "identity")["identity"]
+    config = STUDY.phase("phase1").preset(SMOKE)
+    lm, some = open_language("own", config.language, first, "cpu"), open_sounds(first, "held_out")
+    chosen = replace(config.listener, fusion=replace(config.listener.fusion, kind=kind))
+    heard = retention.moved(new_listener(chosen, some, lm, 0), 1.0, 0).eval()
+    silence_TF = features_of_silence(first)
+
+    def found() -> Estimate:
+        judged = measures.by_condition(lm, heard, some, some, config.language, silence_TF)
+        return measures.measure_listening(judged, some)["heard_through_mask"]
+
+    masked = found()
+    assert (masked.value, masked.n, MASKED.decide(masked)) == (0, some.size, Outcome.PASS)
+    hear = heard.hear
+    heard.hear = lambda features_BTF, mask_BT: hear(features_BTF, torch.ones_like(mask_BT))
+    assert MASKED.decide(found()) is Outcome.INVALID
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,8 @@ def test_where_all_is_right_recordings_leave_a_doubt() -> None:
     assert (found.value, found.high) == (1, 1)
     assert found.low < of_clips.low < 1
     assert share([False] * 40, pairs).high == pytest.approx(1 - found.low)
+    few = share([True, True, True, False], of_recordings(list("abcd")))
+    assert (few.low, few.high) == (0, 1), "Student's interval would leave 0 to 1"
 
 
 @pytest.mark.parametrize(("recordings", "passes"), [(72, False), (73, True)])

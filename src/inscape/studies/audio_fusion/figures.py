@@ -22,6 +22,7 @@ CAPTIONS = "figures/captions.json"
 WORDS = {
     "own": "its own sound",
     "shuffled": "another clip's sound",
+    "masked": "its own sound, masked",
     "silence": "silence",
     "no_audio": "no audio",
     "constant": "one caption for all",

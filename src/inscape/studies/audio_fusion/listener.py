@@ -46,6 +46,7 @@ __all__ = [
     "load_listener",
     "log_probabilities",
     "new_listener",
+    "of_masked",
     "of_sounds",
     "save_listener",
     "side_by_side",
@@ -167,6 +168,16 @@ def of_sounds(sounds: Sounds, order: Sequence[int] | None = None) -> Hearing:
     """A hearing of a split's clips in their order, or each place given the clip that `order` names."""
     places = range(sounds.size) if order is None else order
     return lambda first, last: batch_of(sounds, list(places[first:last]))
+
+
+def of_masked(sounds: Sounds) -> Hearing:
+    """The same clips with every frame masked: who looks past the mask hears them, and nobody else hears anything."""
+
+    def masked(first: int, last: int) -> tuple[Tensor, Tensor]:
+        features_BTF, mask_BT = batch_of(sounds, range(first, last))
+        return features_BTF, torch.zeros_like(mask_BT)
+
+    return masked
 
 
 @torch.no_grad()

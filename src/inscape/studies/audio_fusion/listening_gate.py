@@ -5,7 +5,7 @@ from __future__ import annotations
 from inscape.core.gate import Criterion, Gate
 from inscape.studies.audio_fusion.sounds import SoundConfig
 
-__all__ = ["LISTENING", "gate_of_sounds"]
+__all__ = ["LISTENING", "MASKED", "gate_of_sounds"]
 
 LISTENING = (
     Criterion("three_times_no_audio", at_least=0, source="calibrated", why="CIDEr less three times that of the same "
@@ -31,12 +31,13 @@ LISTENING = (
     Criterion("smallest_gradient_norm", at_least=1e-9, role="control", source="plan"),
 )  # fmt: skip
 
-# Of files, how well one caption for all scores hangs on which clips are held out; that it is one can be seen at once.
-IN_SILENCE = Criterion("captions_in_silence", at_most=3, role="control", source="calibrated", why="of silence one "
-                       "thing can be said, whatever the clip (rounding may split a tie)")  # fmt: skip
+# Of files, how well one caption for all scores hangs on which clips are held out.
+MASKED = Criterion("heard_through_mask", at_most=0, role="control", source="calibrated", why="of a clip whose frames "
+                   "are all masked must be said what is said without audio, word for word: no frame adds exactly "
+                   "nothing, and a listener that looks past its mask speaks of the clip")  # fmt: skip
 
 
 def gate_of_sounds(gate: Gate, data: SoundConfig) -> Gate:
-    """The gate for the corpus: of files, what is said of silence is counted instead of scored."""
+    """The gate for the corpus: of files, what is said of masked clips is compared, and silence is not scored."""
     kept = [each for each in gate.criteria if each.metric != "silence_over_constant"]
-    return Gate((*kept, IN_SILENCE)) if data.path else gate
+    return Gate((*kept, MASKED)) if data.path else gate

@@ -1,8 +1,8 @@
 """What a listener's captions are worth, and whether they come from listening.
 
-The same clips are written of under six conditions: their own sound; another clip's (shuffled); silence; no audio at
-all; with the gate shut; and by someone who always says the one caption that fits the training clips best. A caption
-model that does not listen is as good under all of them.
+The same clips are written of under six conditions: their own sound; another clip's (shuffled); its own with every frame
+masked; silence; no audio at all; and by someone who always says the one caption that fits the training clips best. A
+caption model that does not listen is as good under all of them.
 
 Legend: B batch, T frames, F features, N tokens.
 """
@@ -38,6 +38,7 @@ from inscape.studies.audio_fusion.listener import (
     caption_states,
     hearing,
     log_probabilities,
+    of_masked,
     of_sounds,
     side_by_side,
     write_captions,
@@ -98,6 +99,7 @@ def by_condition(
     heard: dict[str, Hearing] = {
         "own": of_sounds(sounds),
         "shuffled": of_sounds(sounds, others(sounds, count // 2)),
+        "masked": of_masked(sounds),
         "silence": silent,
         "no_audio": lambda first, last: None,
     }
@@ -137,7 +139,7 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
         "three_times_no_audio": difference(own, 3 * none),
         "over_constant": difference(own, judged.cider["constant"]),
         "gain_over_no_audio": difference(own, none),
-        "captions_in_silence": exact(float(len(set(judged.captions["silence"]))), sounds.size, UNIT),
+        "heard_through_mask": _differing(judged.captions["masked"], judged.captions["no_audio"]),
         "silence_over_constant": difference(judged.cider["silence"], judged.cider["constant"]),
         "gain_lost_less_four_fifths": difference(own - judged.cider["shuffled"], 0.8 * (own - none)),
         "gain_lost_when_shuffled": kept_share(
@@ -153,6 +155,11 @@ def measure_listening(judged: Judged, sounds: Sounds) -> dict[str, Estimate]:
         metrics["class_named"] = class_named(judged.captions["own"], sounds)
         metrics["shuffled_class_named"] = class_named(judged.captions["shuffled"], sounds)
     return metrics
+
+
+def _differing(captions: Sequence[str], others: Sequence[str]) -> Estimate:
+    """How many clips have another caption."""
+    return exact(sum(a != b for a, b in zip(captions, others, strict=True)), len(captions), UNIT)
 
 
 def measure_spider(captions: Sequence[str], sounds: Sounds) -> Estimate:
@@ -179,7 +186,8 @@ def share(right: Sequence[bool], sounds: Sounds) -> Estimate:
         return proportion(sum(right), len(right), UNIT)
     found = clip_mean([float(each) for each in right], sounds)
     wilson = proportion(round(found.value * found.n), found.n, found.unit)
-    return replace(found, low=min(found.low, wilson.low), high=max(found.high, wilson.high))
+    low, high = np.clip([min(found.low, wilson.low), max(found.high, wilson.high)], 0, 1)
+    return replace(found, low=float(low), high=float(high))
 
 
 def say_where_too_few(run: RunDir, held_out: Sounds) -> None:
