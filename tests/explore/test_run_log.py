@@ -100,6 +100,11 @@ def test_plain_is_strict_json_and_keeps_what_was(value: Any) -> None:
     assert spoilt or json.loads(text) == value
 
 
+def test_a_number_that_no_float_holds_is_no_point_of_a_curve() -> None:
+    lines = [{"kind": "train", "step": 1, "loss": 10**400}, {"kind": "train", "step": 2, "loss": 3}]
+    assert series(lines, "train") == {"loss": [(2.0, 3.0)]}
+
+
 def test_plain_cuts_what_no_page_can_hold() -> None:
     deep: Any = 1
     for _ in range(500):

@@ -11,12 +11,12 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from inscape.core.rundir import RunDir
 from inscape.explore.run_files import is_name
 from inscape.report import record
-from inscape.report.curves import NO_CURVE
+from inscape.report.curves import NO_CURVE, is_number
 
 __all__ = [
     "DAMAGED",
@@ -107,7 +107,7 @@ def seconds_told(path: Path) -> float | None:
         return None
     for line in map(_parsed, reversed(lines)):
         seconds = line.get("seconds")
-        if line.get("kind") == "train" and _is_number(seconds):
+        if line.get("kind") == "train" and is_number(seconds):
             return float(seconds)
     return None
 
@@ -120,13 +120,13 @@ def series(lines: Iterable[Mapping[str, Any]], kind: str) -> dict[str, list[tupl
     found: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
         step = line.get("step")
-        if line.get("kind") != kind or not _is_number(step):
+        if line.get("kind") != kind or not is_number(step):
             continue
         terms = line.get("terms")
         flat = {k: v for k, v in line.items() if k not in NO_CURVE}
         flat |= {f"terms.{k}": v for k, v in terms.items()} if isinstance(terms, Mapping) else {}
         for name, value in flat.items():
-            if _is_number(value):
+            if is_number(value):
                 found.setdefault(name, []).append((float(step), float(value)))
     return {name: _thinned(sorted(points)) for name, points in found.items()}
 
@@ -169,7 +169,3 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     stretches = (points[start : start + size] for start in range(0, len(points), size))
     kept = {point for s in stretches for point in (min(s, key=lambda p: p[1]), max(s, key=lambda p: p[1]))}
     return sorted(kept | {points[-1]})
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)

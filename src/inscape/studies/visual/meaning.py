@@ -55,7 +55,9 @@ from inscape.studies.visual.text_meaning import text_meaning
 __all__ = [
     "BANDED",
     "GATE",
+    "LIKE_A_PICTURE",
     "PHASE",
+    "PICTURE",
     "Config",
     "Measured",
     "check_recipe",

@@ -44,6 +44,7 @@ __all__ = [
     "Samples",
     "Trips",
     "changes",
+    "examples",
     "fall",
     "look",
     "measure_denoise",
