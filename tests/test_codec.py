@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import math
 import re
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from inscape.codec import FewParaphrases, Latents, OutOfGrammar, VisualCodec, fi
 from inscape.core.rundir import ASKED, FORMAT, RunDir
 from inscape.data.scenes import parse, render, sample, wordings
 from inscape.data.tokenizer import Tokenizer
+from inscape.explore import codec_routes
 from inscape.explore.answers import readings
 from inscape.explore.server import LOOPBACK, serve
 from inscape.nn.latent_codec import LatentCodec, LatentCodecConfig
@@ -121,6 +123,21 @@ def test_foreign_and_damaged_weights_are_refused(saved, trained, tmp_path):
 def test_what_names_no_weights_is_said_back(given):
     with pytest.raises(ValueError, match=re.escape(f"weights={given!r}; allowed: a run or exported folder")):
         VisualCodec.from_pretrained(given)
+
+
+@pytest.mark.parametrize("given", ["x" * 300, Path("x" * 300), f"{'x' * 300}/codec.safetensors"])
+def test_a_name_that_no_disk_takes_is_one_line(given):
+    with pytest.raises(ValueError, match=f"^{given} cannot be read: File name too long; give another path$"):
+        VisualCodec.from_pretrained(given)
+
+
+def test_weights_that_may_not_be_read_are_one_line(saved, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(ValueError, match=r"encoder\.safetensors cannot be read: Permission denied; give a file"):
+        VisualCodec.from_pretrained(saved[0])
 
 
 def test_a_folder_without_weights_is_told_what_would_do(tmp_path):
@@ -256,6 +273,8 @@ def test_company_and_order_change_nothing(codec, seeds):
         (None, "a list of sentences is wanted; given: None"),
         (5, "a list of sentences is wanted; given: 5"),
         (b"a red ball", "wants a list"),
+        (torch.tensor(1.0), r"a list of sentences is wanted; given: tensor\(1\.\)"),
+        (np.array(1.0), r"a list of sentences is wanted; given: 1\.0"),
     ],
 )
 def test_nonsense_is_refused(saved, sentences, said):
@@ -366,6 +385,15 @@ def test_what_is_no_latent_is_refused(codec, latents, said):
     if isinstance(latents, Tensor):
         with pytest.raises(ValueError, match=said):
             codec.embed(latents)
+
+
+def test_a_cosine_of_what_is_no_number_is_none(codec, monkeypatch):
+    for length, cosine in ((torch.nan, math.nan), (1.1, 1.0), (0.5, 0.25)):
+        z_BZ = torch.tensor([[0.0, length]] * 2)
+        monkeypatch.setattr(VisualCodec, "embed", lambda *_, z_BZ=z_BZ: z_BZ)
+        read = [codec_routes.Read({}, {}, z_Z) for z_Z in z_BZ]
+        found = [codec.similarity(*SENTENCES[:2]), codec_routes._cosine(*read)]
+        assert found == pytest.approx([cosine] * 2, nan_ok=True)
 
 
 def test_embeddings_are_of_the_latents_and_of_unit_norm(codec):

@@ -191,7 +191,7 @@ class VisualCodec:
     def similarity(self, a: str, b: str) -> float:
         """Cosine of two sentences' embeddings, -1 to 1."""
         z_BZ = self.embed([a, b])
-        return max(-1.0, min(1.0, float(z_BZ[0] @ z_BZ[1])))
+        return float((z_BZ[0] @ z_BZ[1]).clamp(-1, 1))  # NaN stays NaN
 
     def interpolate(self, a: str, b: str, steps: int = 5) -> list[str]:
         """What is read along the straight line from the latent of `a` to that of `b`, ends included.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import lzma
 import os
 import zipfile
 import zlib
@@ -132,7 +133,7 @@ def _read_npz(path: Path) -> np.ndarray:
             if names[f"{LATENTS}.npy"] > LARGEST_ARRAY:
                 raise ValueError(f"{path} unpacks to more than {LARGEST_ARRAY >> 30} GiB; give fewer latents at a time")
             content = archive.read(f"{LATENTS}.npy")
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise ValueError(f"{path} is a damaged .npz file: {_first_line(error)}") from None
     try:
         return np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
@@ -168,12 +169,12 @@ def _opened(
     return sentences, names, VisualCodec.from_pretrained(found)
 
 
-def _target(path: Path) -> Path:
-    """Where what is written to `path` ends up: links are followed, as a shell's `>` follows them."""
+def _target(path: Path, done: str = "written") -> Path:
+    """Where what is written to `path` ends up: links are followed, as a shell's `>` follows them; `read` likewise."""
     try:
         return path.resolve()
     except (OSError, RuntimeError):  # links in a circle, by the version of Python
-        raise ValueError(f"{path} cannot be written: its links lead nowhere; give another name") from None
+        raise ValueError(f"{path} cannot be {done}: its links lead nowhere; give another name") from None
 
 
 def _refuse_unwritable(writes: Sequence[Path], reads: Sequence[Path]) -> None:
@@ -184,7 +185,7 @@ def _refuse_unwritable(writes: Sequence[Path], reads: Sequence[Path]) -> None:
             if target.is_dir() or not target.parent.is_dir():
                 reason = "it is a folder" if target.is_dir() else "its folder is missing"
                 raise ValueError(f"{path} cannot be written: {reason}")
-            if target in {source.resolve() for source in reads}:
+            if target in {_target(source, "read") for source in reads}:
                 raise ValueError(f"{path} is read here, and would be overwritten; give another name")
             if os.path.lexists(target) and not target.is_file():
                 raise ValueError(f"{path} cannot be written: it is a device, a pipe or the like; give another name")

@@ -27,9 +27,11 @@ def checked_sentences(sentences: Iterable[str], names: Sequence[str] | None = No
     """The sentences as a list; ValueError in one line on anything that is not one text or more."""
     if isinstance(sentences, str | bytes):
         raise ValueError("encode wants a list of sentences; for one sentence give [sentence]")
-    if not isinstance(sentences, Iterable):
-        raise ValueError(f"a list of sentences is wanted; given: {str(sentences)[:LONGEST_SHOWN]}")
-    found = list(sentences)
+    try:
+        given = iter(sentences)
+    except TypeError:  # a tensor of one number calls itself iterable, and is not
+        raise ValueError(f"a list of sentences is wanted; given: {str(sentences)[:LONGEST_SHOWN]}") from None
+    found = list(given)
     if not found:
         raise ValueError("no sentence to encode; give one or more")
     for name, sentence in zip(names_of(len(found), names), found, strict=True):

@@ -243,7 +243,7 @@ class CodecAnswers:
 
 
 def _cosine(one: Read, other: Read) -> float:
-    return round(max(-1.0, min(1.0, float(one.z_Z @ other.z_Z))), 6)
+    return round(float((one.z_Z @ other.z_Z).clamp(-1, 1)), 6)
 
 
 FIELDS = {

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from inscape.extras import load_extra
 from inscape.studies.visual.latent_prior import PRIOR_WEIGHTS
 from inscape.studies.visual.model import CODEC_WEIGHTS, MODEL_WEIGHTS
+from inscape.user_paths import is_there
 
 __all__ = ["FILES", "about_weights", "resolve_pretrained"]
 
@@ -29,8 +30,9 @@ def resolve_pretrained(name_or_path: Path | str) -> Path:
         allowed = "a run or exported folder, a weights file, or owner/name on the hub; leave it out for the package's"
         raise ValueError(f"weights={name_or_path!r}; allowed: {allowed}")
     path, name = Path(name_or_path), Path(name_or_path).as_posix()
+    there = is_there(path)
     explicit = str(name_or_path).startswith((".", "~")) or path.parent.is_dir()  # a mistyped name in a folder of ours
-    if path.exists() or explicit or path.suffix == ".safetensors" or not REPOSITORY.fullmatch(name):
+    if there or explicit or path.suffix == ".safetensors" or not REPOSITORY.fullmatch(name):
         return path
     hub = load_extra("huggingface_hub", "sbert", f"{name} is no file or folder here, and fetching it from the hub")
     try:
