@@ -74,7 +74,7 @@ def _runs_alike(record: Record, root: Path | None) -> int:
     """How many finished runs of this seed, config and gate lie there, itself among them: each was another chance."""
     found = find_runs(root, record.study, record.phase, record.preset) if root else ()
     envs = [env for run in found if run.finished and isinstance(env := run.read_json(RunDir.ENV), dict)]
-    asked = ("seed", "fingerprint", "gate_fingerprint", CONTENTS)
+    asked = ("seed", "fingerprint", "gate_fingerprint", "overrides", CONTENTS)
     return max(1, sum(all(env.get(key) == record.env.get(key) for key in asked) for env in envs))
 
 

@@ -286,7 +286,7 @@ def measure_samples(
         "samples_come_back": _share_of(drawn.cosine(), real.cosine()),
         "samples_distinct": proportion(len(set(parsed)), count, "samples"),
         "samples_copied": proportion(int(copied_N.sum()), count, "samples"),
-        "samples_new_to_the_prior": proportion(sum(s not in known for s in parsed), len(parsed), "samples"),
+        "samples_new_to_the_prior": proportion(sum(s not in known for s in parsed), count, "samples"),
         "samples_outside_training": proportion(sum(split_of(s) != "train" for s in parsed), len(parsed), "samples"),
         "samples_cosine": bootstrap_mean(drawn.cosine(), "samples"),
         "latents_cosine": bootstrap_mean(real.cosine(), "sentences"),
