@@ -92,7 +92,7 @@ def test_several_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start_sweep(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """The command in a process, and a process group, of its own."""
+    """The command in a process, and a process group, of its own; it hears Ctrl-C even where these tests do not."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import planted_jobs as p; "
     code += f"sys.exit(p.main(['sweep', '{TOY}', *{list(words)!r}, '--sweep', 'sweep']))"
     return subprocess.Popen(
@@ -102,6 +102,7 @@ def start_sweep(folder: Path, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
     )
 
 
