@@ -7,6 +7,7 @@ correlated samples make an interval look narrower than it is.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,6 +19,7 @@ __all__ = [
     "exact",
     "jackknife_error",
     "proportion",
+    "wilson",
 ]
 
 CONFIDENCE = 0.95
@@ -108,7 +110,7 @@ def bootstrap_mean(
         return found
     if x.min() < 0 or x.max() > 1:
         raise ValueError(f"scores from {x.min():g} to {x.max():g} {unit}; mostly_whole wants 0 to 1")
-    low, high = _wilson(mean, x.size)
+    low, high = wilson(mean, x.size)
     return replace(found, low=max(0.0, min(low, found.low)), high=min(1.0, max(high, found.high)))
 
 
@@ -149,12 +151,12 @@ def proportion(successes: int, n: int, unit: str) -> Estimate:
     if n == 0:
         return Estimate(math.nan, math.nan, math.nan, 0, unit)
     share = successes / n
-    low, high = _wilson(share, n)
-    return Estimate(share, min(low, share), max(high, share), n, unit)
+    return Estimate(share, *wilson(share, n), n, unit)
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    z2 = NORMAL_QUANTILE**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = NORMAL_QUANTILE / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def wilson(share: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Ends of Wilson's interval (1927) of a share of n units, which holds the share."""
+    z = NORMAL_QUANTILE if confidence == CONFIDENCE else NormalDist().inv_cdf((1 + confidence) / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))

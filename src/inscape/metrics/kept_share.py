@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from statistics import NormalDist
 
 import numpy as np
 
-from inscape.core.estimate import Estimate
+from inscape.core.estimate import Estimate, wilson
 
 __all__ = ["CONFIDENCE", "kept_share", "mean_difference"]
 
@@ -113,17 +112,10 @@ def _change(
         raise ValueError(f"scores from {both_N2.min():g} to {both_N2.max():g}; mostly_whole wants 0 to 1")
     change_N = both_N2[:, 0] - both_N2[:, 1]
     won, lost = (float(np.clip(x_N, 0, None).mean()) for x_N in (change_N, -change_N))
-    (won_low, won_high), (lost_low, lost_high) = (_wilson(share, units, confidence) for share in (won, lost))
+    (won_low, won_high), (lost_low, lost_high) = (wilson(share, units, confidence) for share in (won, lost))
     won_high, lost_high = max(won, min(won_high, most[0])), max(lost, min(lost_high, most[1]))
     below, above = math.hypot(won - won_low, lost_high - lost), math.hypot(won_high - won, lost - lost_low)
     return won - lost - below, won - lost + above
-
-
-def _wilson(share: float, units: int, confidence: float) -> tuple[float, float]:
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    centre = (share + z2 / (2 * units)) / (1 + z2 / units)
-    half = math.sqrt(z2 * (share * (1 - share) / units + z2 / (4 * units * units))) / (1 + z2 / units)
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def _interval(
