@@ -13,7 +13,9 @@ import functools
 import torch
 from torch import Tensor
 
+from inscape.compressors.interface import Injected
 from inscape.compressors.teaching_examples import Example
+from inscape.nn.row_generation import CachedPrompt, continuation_logits
 from inscape.pretrained.language_model import LanguageModel
 
 FILLERS, VALUES, TOKENS = 8, 8, 8
@@ -88,4 +90,14 @@ def recalled(lm: LanguageModel, memories: list[Tensor], values: list[int]) -> fl
     for rows_MD, value in zip(memories, values, strict=True):
         fed = torch.cat((lm.table_VD[[START]], rows_MD, lm.table_VD[[ASK]]))
         hits += int(lm.model(inputs_embeds=fed[None]).logits[0, -1].argmax()) == value
+    return hits / len(values)
+
+
+def recalled_from_caches(lm: LanguageModel, injected: list[Injected], values: list[int]) -> float:
+    """The same of caches that stand for prefix and context."""
+    hits = 0
+    for each, value in zip(injected, values, strict=True):
+        assert each.cache is not None
+        prompt = CachedPrompt(*each.cache, 1 + TOKENS, lm.rows((ASK,)))
+        hits += int(continuation_logits(lm, prompt, [value])[0].argmax()) == value
     return hits / len(values)

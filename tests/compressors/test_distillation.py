@@ -17,9 +17,8 @@ from inscape.compressors.distillation import (
     Teacher,
     distil,
     distillation_terms,
-    first_layers,
-    states_of,
 )
+from inscape.compressors.receiving import first_layers, states_of
 from inscape.compressors.teaching_examples import (
     Example,
     answered_by_teacher,

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from inscape.compressors import kv_pruning
 from inscape.compressors.interface import Compressor, Injected
-from inscape.compressors.kv_pruning import KvPruning, attention_scores, kept_positions, key_norm_scores, prefill
+from inscape.compressors.kv_pruning import KvPruning, attention_scores, kept_positions, key_norm_scores
+from inscape.compressors.receiving import prefill
 from inscape.nn.row_generation import CachedPrompt, continuation_logits, generate_from_cache
 from inscape.pretrained.language_model import LanguageModel
 

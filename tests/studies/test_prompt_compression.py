@@ -230,7 +230,7 @@ def test_nothing_that_a_level_asks_for_can_be_given_up(share, tmp_path) -> None:
 
 def test_sequences_are_trained_and_measured_beside_truncation(tmp_path) -> None:
     ran(tmp_path, "C0")
-    for kind in ("memory_tokens", "mean_pooled"):
+    for kind in sequences.KINDS:
         run = ran(tmp_path, "C4", overrides=(f"kind={kind}",))["C4"]
         metrics = run.read_json(RunDir.METRICS)
         assert metrics["tokens_per_vector"]["value"] >= 4
@@ -341,8 +341,9 @@ def test_a_text_run_by_another_decoder_is_caught(tmp_path, monkeypatch) -> None:
         (lambda: reconstruction.Config(ratio=0.5), "ratio"),
         (lambda: frontier.Config(compressors=("zip",)), "allowed: pca"),
         (lambda: frontier.Config(ratios=(4.0, 2.0)), "rising"),
-        (lambda: sequences.Config(kind="zip"), "allowed: memory_tokens, mean_pooled"),
+        (lambda: sequences.Config(kind="zip"), "allowed: memory_cache, memory_tokens, mean_pooled"),
         (lambda: sequences.Config(ratio=0.5), "ratio"),
+        (lambda: sequences.Config(depth=1), "allowed: 0, since a cache has every layer"),
         (lambda: instrument.Config(widths=()), "widths"),
     ],
 )

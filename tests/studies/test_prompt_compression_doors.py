@@ -144,7 +144,11 @@ def test_points_are_kept_as_they_come(root, monkeypatch) -> None:
     [
         ("C0", ["widths=[64]"], r"widths=\(64,\) are all wider than the model's rows; allowed: 1 to 32"),
         ("C1", ["ratio=5"], "ratio 5 does not divide rows of 32 numbers"),
-        ("C4", ["depth=99"], r"depth=99 is out of range; allowed: 0 \(all\) to 2, the layers of tiny"),
+        (
+            "C4",
+            ["kind=memory_tokens", "depth=99"],
+            r"depth=99 is out of range; allowed: 0 \(all\) to 2",
+        ),
         ("C4", ["kind=mean_pooled", "depth=3"], "depth=3 is out of range"),
         ("C4", ["ratio=5000"], r"ratio=5000 leaves no vector for the context of question .* allowed: 1 to \d+"),
     ],

@@ -284,7 +284,7 @@ def test_vectors_that_are_fed_twice_are_caught(root, monkeypatch) -> None:
         "inject",
         lambda self, lm, sent: Injected(torch.cat([inject(self, lm, sent).rows_MD] * 2)),  # type: ignore[list-item]
     )
-    run = ran(root, "C4")
+    run = ran(root, "C4", "kind=memory_tokens")
     found = controls(run)
     assert run.read_json(RunDir.METRICS)["ratio_honoured"]["value"] == 0
     assert (found["ratio_honoured"], found["tokens_per_vector"]) == (Outcome.INVALID, Outcome.INVALID)

@@ -9,7 +9,7 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 
 from inscape.compressors import teaching_examples
-from inscape.compressors.memory_tokens import MemoryTokens
+from inscape.compressors.memory_cache import MemoryCache
 from inscape.compressors.pca import Pca
 from inscape.compressors.teaching_examples import ANSWERS
 from inscape.core.estimate import Estimate, exact
@@ -202,14 +202,14 @@ def test_a_run_names_what_it_trained_on_and_asked_by_hash(tmp_path) -> None:
 def test_the_teacher_ends_with_its_line_and_is_not_asked_again_by_a_run_that_is_resumed(tmp_path, monkeypatch) -> None:
     ran(tmp_path, "C0")
     monkeypatch.setattr(sequences, "line_is_over", lambda lm: lambda ids: len(ids) == 2)
-    distilled = MemoryTokens.distilled
-    monkeypatch.setattr(MemoryTokens, "distilled", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
+    distilled = MemoryCache.distilled
+    monkeypatch.setattr(MemoryCache, "distilled", lambda *given, **named: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         ran(tmp_path, "C4", "asking.new_tokens=5")
     (path,) = tmp_path.rglob("C4/smoke/*")
     run = RunDir.open(path)
     assert {len(ids) for ids in run.read_json(ANSWERS)["answers"]} <= {1, 2}, "of five"
-    monkeypatch.setattr(MemoryTokens, "distilled", distilled)
+    monkeypatch.setattr(MemoryCache, "distilled", distilled)
     monkeypatch.setattr(teaching_examples, "generate_rows", lambda *a, **k: pytest.fail("the teacher was asked again"))
     resume(STUDY, run, lambda run: None)
     assert run.finished

@@ -11,6 +11,7 @@ from tiny_questions import begun, controls, ran, tiny_world
 
 from inscape.compressors.controls import EmptyContext
 from inscape.compressors.interface import Injected
+from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.mean_pooled import MeanPooled, PooledEncoder
 from inscape.compressors.memory_tokens import MemoryEncoder, MemoryTokens
 from inscape.compressors.pca import Pca
@@ -47,9 +48,9 @@ def test_trained_compressors_stand_beside_the_others_and_decide_nothing(root) ->
     before = [file.read_bytes() for file in files]
     run = ran(root, "C3", "ratios=[2.0]", "compressors=[truncation]", f"trained=[{files[0]},{files[1]}]")
     points = [(row["compressor"], row["ratio"]) for row in run.read_json("frontier.json")]
-    assert points == [("truncation", 2), ("trained_adapter", 4), ("trained_memory_tokens", 4)]
+    assert points == [("truncation", 2), ("trained_adapter", 4), ("trained_memory_cache", 4)]
     metrics = run.read_json(RunDir.METRICS)
-    assert {"ratio_keeping_80_trained_adapter", "ratio_keeping_80_trained_memory_tokens"} <= set(metrics)
+    assert {"ratio_keeping_80_trained_adapter", "ratio_keeping_80_trained_memory_cache"} <= set(metrics)
     assert metrics["ratio_keeping_80"] == metrics["ratio_keeping_80_truncation"]
     assert metrics["ratio_honoured"]["value"] == 1
     assert [file.read_bytes() for file in files] == before
@@ -91,6 +92,7 @@ def test_a_fault_of_the_machine_is_not_taken_for_a_file_of_another_model(world, 
         (["empty"], "empty context, which has no ratio"),
         (["wide"], "trained_pca at ratio 4 was made for another model than tiny"),
         (["narrow"], "trained_memory_tokens at ratio 4 was made for another model than tiny"),
+        (["behind"], r"made behind a prefix of the ids \[7, 7\], and contexts here stand behind \["),
         (["deep"], "trained_mean_pooled at ratio 4 was made for another model than tiny"),
     ],
 )
@@ -116,6 +118,7 @@ def test_files_that_cannot_be_asked_are_refused_in_one_line(files, line, root, t
         ),
     )
     made = {"pca": pca, "deep": deep, "narrow": narrow, "empty": EmptyContext(), "wide": wide}
+    made["behind"] = KvPruning(4.0, prefix=(7, 7))
     for name, each in made.items():
         each.save(tmp_path / f"{name}.safetensors")
     named = ",".join(str(tmp_path / f"{name}.safetensors") for name in files)

@@ -1,20 +1,22 @@
 """How a sequence compressor learns what its receiver needs: the frozen model with the whole text is the teacher.
 
-Mean pooling and memory tokens differ in how rows come out of a context, and in nothing else; what is done to train them
-is here. The receiver is the frozen language model, fed [prefix rows | compressed rows | suffix rows | answer rows]; its
-teacher is the same model, fed the text, without gradients. The teacher is read when an example first comes by, and its
-last hidden states are kept: whenever it comes back, only the head runs again. Terms, in nats a token:
+Mean pooling, memory tokens and memory caches differ in what comes out of a context, and in nothing else; what is done
+to train them is here. The receiver is the frozen language model, fed [prefix | what stands for the context | suffix |
+answer] (see `receiving`); its teacher is the same model, fed the text, without gradients. The teacher is read when an
+example first comes by, and its last hidden states are kept: whenever it comes back, only the head runs again.
+
+Terms, in nats a token:
 
     answer_kl       KL(teacher || receiver) of the next token where the answer and its end are predicted
     question_kl     the same where the rest of the question is predicted
     answer_ce       cross-entropy of the answer handed in: the gold one, or one the teacher generated itself
-    reconstruction  cross-entropy of the context, read back from [compressed rows | a learned row "begin"]
+    reconstruction  cross-entropy of the context, read back from [what stands for it | a learned row "begin"]
                     (autoencoding; Ge et al. 2023, ICAE, arXiv 2307.06945, section 2.2)
 
 The first two are PISCO's idea (Louis et al. 2025, arXiv 2501.16075) on distributions in place of sampled answers.
 
-Legend: B batch, N padded length of a prompt, T tokens of a context, M rows that stand for it, K predicted positions of
-all prompts of a batch, V vocabulary, D width of the embedding table.
+Legend: B batch, N padded length of a prompt, T tokens of a context, K predicted positions of all prompts of a batch,
+V vocabulary, D width of the embedding table.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
+from inscape.compressors.receiving import Memory, Turn, states_of, tail_logits
 from inscape.compressors.teaching_examples import (
     Example,
     ExampleBatch,
@@ -43,7 +45,7 @@ from inscape.core.rundir import RunDir
 from inscape.train import FitConfig, FitResult, fit
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Float
 
     from inscape.pretrained.language_model import LanguageModel
 
@@ -53,8 +55,6 @@ __all__ = [
     "check_head",
     "distil",
     "distillation_terms",
-    "first_layers",
-    "states_of",
 ]
 
 SPANS = ("prefix", "context", "suffix", "answer")
@@ -115,7 +115,7 @@ def distil(
     seed: int,
     watched: Sequence[Example] = (),
 ) -> FitResult:
-    """Train `encoder`, a module that is called with (lm, contexts) and gives their rows; the result holds encoders.
+    """Train `encoder`, a module that is called with (lm, contexts) and gives their memories; the result holds encoders.
 
     watched: examples whose terms evaluations look at. run: where checkpoints and the log go; without one they are not
     kept. Trains on the model's own device. ValueError in one line for examples that cannot teach the objective.
@@ -248,57 +248,11 @@ def _taught(lm: LanguageModel, batch: ExampleBatch, objective: Objective) -> lis
     return [states_ND[place].clone() for states_ND, place in zip(states_BND, places, strict=True)]
 
 
-def states_of(
-    lm: LanguageModel,
-    rows: Sequence[Float[Tensor, "T D"]],
-    positions: Sequence[Int[Tensor, " T"]] | None = None,
-    *,
-    depth: int = 0,
-) -> Float[Tensor, "B N D"]:
-    """The model's last hidden states of rows side by side, padded on the right; those of padding mean nothing.
-
-    depth: how many layers are run before the final norm; 0: all of them.
-
-    Under a causal mask padding at the end changes nothing before it, so no mask is needed to hide it. One of ones is
-    given with `positions`: without any, transformers takes positions that do not count up by one for several sequences
-    packed into one row, and lets none of them see the others.
-    """
-    rows_BND = pad_sequence([each.to(lm.dtype) for each in rows], batch_first=True)
-    placed = {}
-    if positions is not None:
-        ones_BN = torch.ones(rows_BND.shape[:2], dtype=torch.long, device=rows_BND.device)
-        placed = {"position_ids": pad_sequence(list(positions), batch_first=True), "attention_mask": ones_BN}
-    with first_layers(lm, depth):
-        return lm.model.base_model(inputs_embeds=rows_BND, use_cache=False, **placed).last_hidden_state
-
-
-@contextmanager
-def first_layers(lm: LanguageModel, depth: int) -> Iterator[None]:
-    """Within, the model has only its first `depth` layers, and its final norm; with 0 all of them.
-
-    ValueError where there are fewer, or they are not to be found.
-    """
-    if depth == 0 or depth == lm.model.config.get_text_config().num_hidden_layers:
-        yield
-        return
-    base = lm.model.base_model
-    layers = getattr(base, "layers", None)
-    if not isinstance(layers, nn.ModuleList):
-        raise ValueError(f"{lm.name} keeps its layers in another place than Llama's: only all of them can be run")
-    if not 1 <= depth <= len(layers):
-        raise ValueError(f"{depth} layers are out of range; allowed: 1 to {len(layers)} for {lm.name}")
-    try:
-        base.layers = layers[:depth]
-        yield
-    finally:
-        base.layers = layers
-
-
 def _answer_terms(
     lm: LanguageModel,
     ids_BN: Tensor,
     spans: Sequence[Spans],
-    memories: Sequence[Tensor],
+    memories: Sequence[Memory],
     taught: Sequence[Tensor],
     objective: Objective,
 ) -> dict[str, Tensor]:
@@ -307,13 +261,12 @@ def _answer_terms(
     first = [s.first(objective) for s in spans]
     with torch.no_grad():
         log_teacher_KV = lm.model.get_output_embeddings()(torch.cat(list(taught))).float().log_softmax(-1)
-    fed, looked = [], []
-    for ids, s, f, memory_MD in zip(ids_BN, spans, first, memories, strict=True):
-        prefix, tail = table_VD[ids[: s.prefix]], table_VD[ids[s.tail : s.end]]
-        fed.append(torch.cat((prefix, memory_MD.to(table_VD.dtype), tail)))
-        start = s.prefix + len(memory_MD)
-        looked.append(range(start + f, start + s.suffix + s.answer))
-    log_student_KV = _logits(lm, fed, looked).float().log_softmax(-1)
+    turns = [
+        Turn(table_VD[ids[: s.prefix]], memory, s.context, table_VD[ids[s.tail : s.end]])
+        for ids, s, memory in zip(ids_BN, spans, memories, strict=True)
+    ]
+    looked = [range(f, s.suffix + s.answer) for f, s in zip(first, spans, strict=True)]
+    log_student_KV = tail_logits(lm, turns, looked).float().log_softmax(-1)
     # kl_div's backward keeps one tensor of this size where (p * (log p - log q)).sum(-1) keeps three
     kl_K = functional.kl_div(log_student_KV, log_teacher_KV, log_target=True, reduction="none").sum(-1)
     place = [torch.arange(f - s.suffix + 1, s.answer + 1) for f, s in zip(first, spans, strict=True)]
@@ -335,23 +288,16 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _reconstruction(
-    lm: LanguageModel, contexts: Sequence[Tensor], memories: Sequence[Tensor], begin_1D: Tensor
+    lm: LanguageModel, contexts: Sequence[Tensor], memories: Sequence[Memory], begin_1D: Tensor
 ) -> Tensor:
-    """Cross-entropy of the contexts' tokens, each predicted from the compressed rows and the tokens before it."""
+    """Cross-entropy of the contexts' tokens, each predicted from the memory and the tokens before it."""
     table_VD = lm.table_VD
-    fed = [
-        torch.cat((memory_MD.to(table_VD.dtype), begin_1D.to(table_VD.dtype), table_VD[ids_T[:-1]]))
-        for ids_T, memory_MD in zip(contexts, memories, strict=True)
+    turns = [
+        Turn(table_VD[:0], memory, len(ids_T), torch.cat((begin_1D.to(table_VD.dtype), table_VD[ids_T[:-1]])))
+        for ids_T, memory in zip(contexts, memories, strict=True)
     ]
-    looked = [range(len(m), len(m) + len(ids_T)) for ids_T, m in zip(contexts, memories, strict=True)]
-    return functional.cross_entropy(_logits(lm, fed, looked).float(), torch.cat(list(contexts)))
-
-
-def _logits(lm: LanguageModel, rows: Sequence[Tensor], looked: Sequence[range]) -> Tensor:
-    """Next-token logits (K, V) at the positions `looked` at in each row; the head runs at no other."""
-    states_BND = states_of(lm, rows)
-    states_KD = torch.cat([states[r.start : r.stop] for states, r in zip(states_BND, looked, strict=True)])
-    return lm.model.get_output_embeddings()(states_KD)
+    logits_QV = tail_logits(lm, turns, [range(len(ids_T)) for ids_T in contexts])
+    return functional.cross_entropy(logits_QV.float(), torch.cat(list(contexts)))
 
 
 def _check_examples(lm: LanguageModel, examples: Sequence[Example], units: int, config: DistillationConfig) -> None:

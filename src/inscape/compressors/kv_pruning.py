@@ -43,6 +43,7 @@ from inscape.compressors.interface import (
     vector_count,
     write_saved,
 )
+from inscape.compressors.receiving import cache_layers, injected_cache, prefill
 from inscape.core.rundir import RunDir
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
 
     from inscape.pretrained.language_model import LanguageModel
 
-__all__ = ["SCORES", "KvPruning", "attention_scores", "kept_positions", "key_norm_scores", "prefill"]
+__all__ = ["SCORES", "KvPruning", "attention_scores", "kept_positions", "key_norm_scores"]
 
 SCORES = ("attention", "key_norm")
 
@@ -100,8 +101,8 @@ class KvPruning:
         count = vector_count(len(ids_T), self.ratio)
         caches, position_LM = self._read(lm, ids_T, question)
         chosen = [place_M + len(self.prefix) for place_M in position_LM]
-        keys = torch.stack([cache.keys[0][:, place_M] for cache, place_M in zip(caches, chosen, strict=True)])
-        values = torch.stack([cache.values[0][:, place_M] for cache, place_M in zip(caches, chosen, strict=True)])
+        keys = torch.stack([keys[0][:, place_M] for (keys, _), place_M in zip(caches, chosen, strict=True)])
+        values = torch.stack([values[0][:, place_M] for (_, values), place_M in zip(caches, chosen, strict=True)])
         return Compressed({"keys": keys, "values": values}, len(ids_T), count)
 
     @torch.no_grad()
@@ -118,12 +119,8 @@ class KvPruning:
         Each layer kept others, which did not travel; what follows needs only the last, and that one every layer has.
         The kept positions are reported as the latest M.
         """
-        cache = prefill(lm, torch.tensor(self.prefix, dtype=torch.long, device=lm.device))
-        for layer, (keys_KME, values_KME) in enumerate(zip(*self._sent(lm, compressed), strict=True)):
-            cache.update(keys_KME[None], values_KME[None], layer)
-        end = len(self.prefix) + compressed.tokens
-        places = torch.cat((torch.arange(len(self.prefix)), torch.arange(end - compressed.vectors, end)))
-        return Injected(None, (cache, places.to(lm.device)))
+        latest = range(compressed.tokens - compressed.vectors, compressed.tokens)
+        return injected_cache(lm, compressed, self.prefix, latest)
 
     def bits(self, compressed: Compressed) -> float:
         """L * 2 * K * E * M times the bits of a number of the cache."""
@@ -148,12 +145,10 @@ class KvPruning:
         """See `Compressor.load`."""
         return cls.from_saved(read_saved(path, cls.kind))
 
-    def _sent(self, lm: LanguageModel, compressed: Compressed) -> tuple[Tensor, Tensor]:
-        tensors = compressed.tensors
-        return tensors["keys"].to(lm.device, lm.dtype), tensors["values"].to(lm.device, lm.dtype)
-
-    def _read(self, lm: LanguageModel, ids_T: Tensor, question: Tensor | None) -> tuple[list[Any], Tensor]:
-        """The cache's layers after reading, and which places of the context stay (L, M)."""
+    def _read(
+        self, lm: LanguageModel, ids_T: Tensor, question: Tensor | None
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Keys and values of each layer after reading, and which places of the context stay (L, M)."""
         check_ids(lm, ids_T)
         tokens, count = len(ids_T), vector_count(len(ids_T), self.ratio)
         asked = ids_T.new_zeros(0) if question is None else question
@@ -162,25 +157,15 @@ class KvPruning:
         if self.score == "attention":
             with _queries(lm, window) as query_HWE_of:
                 cache = prefill(lm, ids_S)
-            caches = _layers(lm, cache)
-            found = [attention_scores(query_HWE_of[i], each.keys[0]) for i, each in enumerate(caches)]
+            caches = cache_layers(lm, cache)
+            found = [attention_scores(query_HWE_of[i], keys[0]) for i, (keys, _) in enumerate(caches)]
         else:
-            caches = _layers(lm, prefill(lm, ids_S))
-            found = [key_norm_scores(each.keys[0]) for each in caches]
+            caches = cache_layers(lm, prefill(lm, ids_S))
+            found = [key_norm_scores(keys[0]) for keys, _ in caches]
         score_LT = torch.stack(found)[:, len(self.prefix) : len(self.prefix) + tokens]
         kernel = self.kernel if self.score == "attention" else 1
         latest = 1 if len(asked) or self.score == "key_norm" else min(self.window, max(1, count // 2))
         return caches, kept_positions(score_LT, count, latest=latest, kernel=kernel)
-
-
-def prefill(lm: LanguageModel, ids_S: Int[Tensor, " S"]) -> Any:
-    """A `DynamicCache` of keys and values after reading these ids; an empty one for none."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache()
-    if len(ids_S):
-        lm.model.base_model(input_ids=ids_S[None], past_key_values=cache, use_cache=True)
-    return cache
 
 
 def attention_scores(query_HWE: Float[Tensor, "H W E"], key_KSE: Float[Tensor, "K S E"]) -> Float[Tensor, " S"]:
@@ -254,11 +239,3 @@ def _collecting(found: dict[int, Tensor], window: int) -> Callable[..., None]:
         found[part.layer_idx] = query_HWE * cos_WE + torch.cat((-second, first), dim=-1) * sin_WE
 
     return hook
-
-
-def _layers(lm: LanguageModel, cache: Any) -> list[Any]:
-    """The cache's layers, each with keys and values (1, K, S, E). ValueError for a model that keeps anything else."""
-    layers = list(cache.layers)
-    if len(layers) != int(lm.model.config.get_text_config().num_hidden_layers):
-        raise ValueError(f"{lm.name} does not keep keys and values in every layer: its cache cannot be pruned")
-    return layers

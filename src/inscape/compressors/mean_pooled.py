@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, final
 import torch
 from torch import Tensor, nn
 
-from inscape.compressors.distillation import DistillationConfig, distil, first_layers, states_of
+from inscape.compressors.distillation import DistillationConfig, distil
 from inscape.compressors.interface import (
     LATENT,
     Compressed,
@@ -36,6 +36,7 @@ from inscape.compressors.interface import (
     vector_count,
     write_saved,
 )
+from inscape.compressors.receiving import first_layers, states_of
 from inscape.compressors.teaching_examples import Example
 from inscape.core.rundir import RunDir
 from inscape.nn.lora import LowRankAdapters, linear_sizes

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inscape.compressors.distillation import DistillationConfig, Objective, distil, first_layers, states_of
+from inscape.compressors.distillation import DistillationConfig, Objective, distil
 from inscape.compressors.interface import (
     LATENT,
     Compressed,
@@ -47,6 +47,7 @@ from inscape.compressors.interface import (
     write_saved,
 )
 from inscape.compressors.mean_pooled import run_bounds, run_means, wire_type
+from inscape.compressors.receiving import first_layers, states_of
 from inscape.compressors.teaching_examples import Example
 from inscape.core.rundir import RunDir
 from inscape.nn.lora import LowRankAdapters, linear_sizes
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
     from inscape.pretrained.language_model import LanguageModel
 
-__all__ = ["LAYOUTS", "Layout", "MemoryEncoder", "MemoryTokens", "layout_of"]
+__all__ = ["LAYOUTS", "Layout", "MemoryEncoder", "MemoryTokens", "layout_of", "rows_to_read"]
 
 LAYOUTS = ("interleaved", "end")
 
@@ -78,6 +79,16 @@ def layout_of(tokens: int, ratio: float, layout: str) -> Layout:
     # A stable sort by position puts a memory token right behind the token whose position it shares.
     order_N = position_N.argsort(stable=True) if layout == "interleaved" else torch.arange(len(position_N))
     return Layout(order_N, position_N[order_N], (order_N >= tokens).nonzero()[:, 0])
+
+
+def rows_to_read(
+    lm: LanguageModel, ids_T: Tensor, plan: Layout, mean_MD: Tensor | None, row_1D: Tensor
+) -> Float[Tensor, "N D"]:
+    """What the encoder is fed: the context's rows, and among them the memory tokens', each on top of its run's mean."""
+    table_VD = lm.table_VD
+    memory_MD = row_1D.expand(len(plan.memory_M), -1)
+    memory_MD = memory_MD if mean_MD is None else memory_MD + mean_MD
+    return torch.cat((table_VD[ids_T], memory_MD.to(table_VD.dtype)))[plan.order_N.to(lm.device)]
 
 
 @final
@@ -111,14 +122,10 @@ class MemoryEncoder(nn.Module):
 
     def forward(self, lm: LanguageModel, contexts: Sequence[Int[Tensor, " T"]]) -> list[Float[Tensor, "M D"]]:
         """The rows that stand for each context."""
-        table_VD = lm.table_VD
         plans = [layout_of(len(ids_T), self.ratio, self.layout) for ids_T in contexts]
-        means = [run_means(table_VD[ids_T], self.ratio).float() if self.skip else None for ids_T in contexts]
-        read = []
-        for ids_T, plan, mean_MD in zip(contexts, plans, means, strict=True):
-            memory_MD = (self.scale * self.memory.weight).expand(len(plan.memory_M), -1)
-            memory_MD = memory_MD if mean_MD is None else memory_MD + mean_MD
-            read.append(torch.cat((table_VD[ids_T], memory_MD.to(table_VD.dtype)))[plan.order_N.to(lm.device)])
+        means = [run_means(lm.table_VD[ids_T], self.ratio).float() if self.skip else None for ids_T in contexts]
+        row_1D = self.scale * self.memory.weight
+        read = [rows_to_read(lm, *each, row_1D) for each in zip(contexts, plans, means, strict=True)]
         with self.adapters.applied(lm.model):
             states_BND = states_of(lm, read, [plan.position_N.to(lm.device) for plan in plans], depth=self.depth)
         rows = []

@@ -25,6 +25,7 @@ def restored(saved: Saved) -> Compressor:
     from inscape.compressors.kv_pruning import KvPruning
     from inscape.compressors.linear_inverse import LinearInverse
     from inscape.compressors.mean_pooled import MeanPooled
+    from inscape.compressors.memory_cache import MemoryCache
     from inscape.compressors.memory_tokens import MemoryTokens
     from inscape.compressors.quantised import Quantised
     from inscape.compressors.truncation import EqualBits, EqualVectors
@@ -32,7 +33,8 @@ def restored(saved: Saved) -> Compressor:
     if saved.kind in PROJECTORS:
         return restored_projector(saved)
     row_wise = (LinearInverse, Adapter, Quantised, Replay)
-    for made in (*row_wise, MeanPooled, MemoryTokens, KvPruning, EmptyContext, EqualVectors, EqualBits):
+    contexts = (MeanPooled, MemoryTokens, MemoryCache, KvPruning, EmptyContext, EqualVectors, EqualBits)
+    for made in (*row_wise, *contexts):
         if made.kind == saved.kind:
             return made.from_saved(saved)
     raise ValueError(f"a compressor of kind {saved.kind!r} is not known to this version; use the one that wrote it")

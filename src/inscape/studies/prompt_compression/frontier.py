@@ -334,8 +334,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     config: Config = context.config
     trained = load_trained(config.trained)
     lm = open_model(config.asking, context.device)
-    check_ways(lm, config.compressors, trained)
     train = prompts_of(lm, training_questions(config.data, config.train, context.seed), config.asking)
+    check_ways(lm, config.compressors, trained, known_of(lm, train))
 
     def missing_of(prompts: Sequence[Prompt]) -> list[LeftOut]:
         check_groups_of(prompts)

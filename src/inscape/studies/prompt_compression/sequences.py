@@ -1,10 +1,11 @@
 """C4: can a few vectors that a model has learned to write stand for a context?
 
 Method: fewer vectors than tokens, the only compression that saves places of a model's window. Memory tokens among those
-of the context (ICAE, Ge et al. 2023) or pooled states (arXiv 2510.20797), written by the frozen model itself with
-low-rank adapters (Hu et al. 2021), so that the same model without adapters, fed the vectors in place of the context,
-foretells what it would have foretold from the text (PISCO, Louis et al. 2025). Its teacher's answers are its own greedy
-ones to the text, or the gold ones.
+of the context, of which keys and values are kept (compressed context memory, Kim et al. 2024) or last states as rows
+(ICAE, Ge et al. 2023), or pooled states (arXiv 2510.20797), written by the frozen model itself with low-rank adapters
+(Hu et al. 2021), so that the same model without adapters, fed the vectors in place of the context, foretells what it
+would have foretold from the text (PISCO, Louis et al. 2025). Its teacher's answers are its own greedy ones to the text,
+or the gold ones. Kinds differ in bits: a vector of a cache is keys and values of every layer (`bits_per_token`).
 
 Beside it: the context's first tokens at the same number of vectors and at the same bits, pooled rows that nobody
 trained, the answers to other prompts, and no context at all.
@@ -21,12 +22,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from inscape.compressors.controls import EmptyContext
-from inscape.compressors.distillation import DistillationConfig, check_head, first_layers
+from inscape.compressors.distillation import DistillationConfig, check_head
 from inscape.compressors.interface import Compressor
 from inscape.compressors.mean_pooled import MeanPooled
+from inscape.compressors.memory_cache import MemoryCache
 from inscape.compressors.memory_tokens import MemoryTokens
 from inscape.compressors.quantised import numbers_sent
+from inscape.compressors.receiving import cache_layers, first_layers, prefill
 from inscape.compressors.teaching_examples import Example, answered_by_teacher
 from inscape.compressors.truncation import EqualVectors
 from inscape.core.estimate import Estimate, exact
@@ -75,7 +80,7 @@ from inscape.studies.prompt_compression.scoring import (
 __all__ = ["COMPRESSOR", "GATE", "PHASE", "Config"]
 
 COMPRESSOR = "sequence_compressor.safetensors"  # in the run
-KINDS, TEACHERS = ("memory_tokens", "mean_pooled"), ("own", "gold")
+KINDS, TEACHERS = ("memory_cache", "memory_tokens", "mean_pooled"), ("own", "gold")
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,10 @@ class Config:
 
     data: QuestionData = field(default_factory=QuestionData)
     asking: AskingConfig = field(default_factory=AskingConfig)
-    kind: str = "memory_tokens"  # memory_tokens | mean_pooled
+    kind: str = "memory_cache"  # memory_cache (keys and values) | memory_tokens (rows) | mean_pooled (rows)
     ratio: float = 4.0  # tokens a vector
     rank: int = 16  # of the adapters
-    depth: int = 0  # layers of the model that encode; 0 = all
+    depth: int = 0  # layers of the model that encode; 0 = all, which a cache needs
     train: int = 20_000  # training questions
     per_context: int = 4  # scenes: questions about each training context; it is encoded once for all of them
     teacher: str = "own"  # own: the model's greedy answers to the text | gold: the first gold answer
@@ -102,6 +107,8 @@ class Config:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 1 to {most}")
         if self.rank > 4096:
             raise ValueError(f"rank={self.rank} is out of range; allowed: 0 to 4096")
+        if self.depth and self.kind == "memory_cache":
+            raise ValueError(f"depth={self.depth} is out of range; allowed: 0, since a cache has every layer")
         if self.train < self.training.batch:
             raise ValueError(
                 f"train={self.train} questions do not fill a batch of training.batch={self.training.batch} contexts; "
@@ -143,8 +150,13 @@ REMEDIES = (
 )
 
 
-def untrained(config: Config, layers: int = 1) -> MemoryTokens | MeanPooled:
-    """The compressor that is to be trained, for a model of so many layers. ValueError on settings that cannot be."""
+def untrained(config: Config, layers: int = 1, prefix: tuple[int, ...] = ()) -> MemoryCache | MemoryTokens | MeanPooled:
+    """The compressor that is to be trained, for a model of so many layers and contexts behind `prefix`.
+
+    ValueError on settings that cannot be.
+    """
+    if config.kind == "memory_cache":
+        return MemoryCache(config.ratio, rank=config.rank, prefix=prefix, wire="float16")
     if config.kind == "memory_tokens":
         return MemoryTokens(config.ratio, rank=config.rank, depth=config.depth, wire="float16")
     return MeanPooled(config.ratio, layer=config.depth or layers, rank=config.rank, wire="float16")
@@ -160,6 +172,8 @@ def layers_of(lm: LanguageModel, config: Config) -> int:
         with first_layers(lm, config.depth):
             if config.rank:
                 linear_sizes(lm.model)
+        if config.kind == "memory_cache":
+            cache_layers(lm, prefill(lm, torch.zeros(1, dtype=torch.long, device=lm.device)))
     except ValueError as error:
         raise ValueError(
             f"{error}, so {lm.name} cannot encode with depth={config.depth} rank={config.rank}; set kind=mean_pooled "
@@ -245,7 +259,8 @@ def run(context: Context) -> Mapping[str, Estimate]:
     asked = ask(lm, config.data, config.asking, lambda prompts: check_usable(prompts, config))
     examples = examples_of(lm, train, config, context.run)
     with part_of(context.run, "training") as part:
-        trained = untrained(config, layers).distilled(lm, examples, config.training, seed=context.seed, run=part)
+        start = untrained(config, layers, examples[0].prefix)
+        trained = start.distilled(lm, examples, config.training, seed=context.seed, run=part)
         falls = loss_over_first(part)
     trained.save(context.run.path / COMPRESSOR)
     metrics, answers = measure(lm, trained, config, asked, context.seed)

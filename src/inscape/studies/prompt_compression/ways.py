@@ -19,6 +19,7 @@ from inscape.compressors.interface import Compressor, row_width, vector_count
 from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.linear_inverse import LinearInverse
 from inscape.compressors.mean_pooled import MeanPooled
+from inscape.compressors.memory_cache import MemoryCache
 from inscape.compressors.memory_tokens import MemoryTokens
 from inscape.compressors.pca import Pca
 from inscape.compressors.quantised import Quantised
@@ -145,7 +146,7 @@ def left_out(
     return found
 
 
-def check_ways(lm: LanguageModel, names: Sequence[str], trained: Trained) -> None:
+def check_ways(lm: LanguageModel, names: Sequence[str], trained: Trained, known: Known) -> None:
     """ValueError where one cannot read this model's attention or cache, or was trained for a model of another shape."""
     unusable: dict[str, str] = {}
     for name in names:
@@ -167,6 +168,11 @@ def check_ways(lm: LanguageModel, names: Sequence[str], trained: Trained) -> Non
                 f"trained: {name} at ratio {ratio:g} was made for another model than {lm.name}; name files of runs "
                 "with the same asking.model"
             )
+        if isinstance(made, KvPruning | MemoryCache) and made.prefix != known.prefix:
+            raise ValueError(
+                f"trained: {name} at ratio {ratio:g} was made behind a prefix of the ids {list(made.prefix)}, and "
+                f"contexts here stand behind {list(known.prefix)}; name files of runs with the same asking.model"
+            )
         try:
             made.compress(lm, torch.zeros(math.ceil(ratio), dtype=torch.long, device=lm.device))
         except ValueError as error:
@@ -181,9 +187,9 @@ def _fits(lm: LanguageModel, made: Compressor) -> bool:
         return made.projection is None or len(made.projection.mean_D) == lm.dimension
     if isinstance(made, MeanPooled) and made.layer > _layers(lm):
         return False
-    if not isinstance(made, MemoryTokens | MeanPooled) or made.encoder is None:
+    if not isinstance(made, MemoryCache | MemoryTokens | MeanPooled) or made.encoder is None:
         return True
-    project = made.encoder.map if isinstance(made, MeanPooled) else made.encoder.project
+    width = made.encoder.map.in_features if isinstance(made, MeanPooled) else made.encoder.memory.embedding_dim
     sizes = made.encoder.sizes
     here = linear_sizes(lm.model, sorted({name.rpartition(".")[2] for name in sizes})) if sizes else {}
-    return project.in_features == lm.dimension and all(here.get(name) == tuple(each) for name, each in sizes.items())
+    return width == lm.dimension and all(here.get(name) == tuple(each) for name, each in sizes.items())
