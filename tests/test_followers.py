@@ -14,7 +14,8 @@ from toy_processes import planted_run, planted_study, run_of_study
 from toy_training import finish, free_port, start
 
 from inscape.core.rundir import RunDir
-from inscape.followers import check_several, follows, leading, started_processes
+from inscape.device import started_processes
+from inscape.followers import check_several, follows, leading
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="fork servers are POSIX"),

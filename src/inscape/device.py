@@ -37,6 +37,7 @@ __all__ = [
     "seed_step",
     "set_deterministic",
     "set_threads",
+    "started_processes",
     "step_seed",
     "usable_cores",
 ]
@@ -281,6 +282,17 @@ class Processes:
         torch._foreach_copy_(gradients, [part.view_as(of) for part, of in zip(parts, gradients, strict=True)])
 
 
+def started_processes() -> int:
+    """How many processes torchrun has started; 1 without it. ValueError if its variable does not say that."""
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and int(said)):
+        raise ValueError(
+            f"the environment variable WORLD_SIZE is {said!r}; allowed: how many processes there are, 1 or more, as "
+            "torchrun sets it; unset it to run one"
+        )
+    return int(said)
+
+
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[Processes]:
     """Meet the other processes that torchrun started (gloo on CPUs, NCCL on GPUs) and part at the end.
@@ -290,7 +302,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
     if dist.is_available() and dist.is_initialized():
         yield Processes(dist.get_rank(), dist.get_world_size(), str(device))
         return
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = started_processes()
     if world == 1:
         yield Processes()
         return

@@ -22,21 +22,10 @@ from inscape.core.estimate import Estimate
 from inscape.core.rundir import RunDir
 from inscape.core.standing import config_of
 from inscape.core.study import Context, Phase, Study
-from inscape.device import Processes, join_processes, pick_device
+from inscape.device import Processes, join_processes, pick_device, started_processes
 from inscape.stopping import DiskFull, TrainingDiverged, TrainingInterrupted
 
-__all__ = ["check_several", "follow", "follows", "leading", "started_processes"]
-
-
-def started_processes() -> int:
-    """How many processes torchrun has started; 1 without it. ValueError if its variable does not say that."""
-    said = os.environ.get("WORLD_SIZE", "1")
-    if not (said.isascii() and said.isdigit() and len(said) < 10 and int(said)):
-        raise ValueError(
-            f"the environment variable WORLD_SIZE is {said!r}; allowed: how many processes there are, 1 or more, as "
-            "torchrun sets it; unset it to run one"
-        )
-    return int(said)
+__all__ = ["check_several", "follow", "follows", "leading"]
 
 
 def follows() -> bool:

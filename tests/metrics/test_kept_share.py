@@ -68,6 +68,22 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert 0.9 <= covered / 200 <= 0.99
 
 
+@pytest.mark.parametrize("measure", [kept_share, mean_difference])
+@pytest.mark.parametrize("units", [4, 8])
+def test_of_a_few_groups_it_covers_the_truth_as_often_too(measure, units: int, monkeypatch) -> None:
+    """Percentiles of four units hold the truth four times in five."""
+    monkeypatch.setattr("inscape.metrics.kept_share.RESAMPLES", 200)
+    draw, covered, trials = np.random.default_rng(3), 0, 1000
+    truth = 0.8 if measure is kept_share else -0.1
+    for trial in range(trials):
+        groups = np.repeat(np.arange(units), 3)
+        reference = 0.5 + 0.05 * draw.standard_normal(3 * units)
+        values = 0.4 + 0.8 * (reference - 0.5) + 0.1 * draw.standard_normal(units)[groups]
+        found = measure(values.tolist(), reference.tolist(), groups=groups.tolist(), seed=trial)
+        covered += found.low <= truth <= found.high
+    assert covered / trials >= 0.93
+
+
 def test_questions_of_one_group_stand_and_fall_together() -> None:
     draw = np.random.default_rng(2)
     by_group = draw.random(12)

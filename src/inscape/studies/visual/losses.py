@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inscape import stats
-from inscape.followers import started_processes
+from inscape.device import started_processes
 from inscape.nn.jitter import gaussian_blur
 from inscape.stats import fields
 from inscape.stats.photographs import STATISTICS, deviations
