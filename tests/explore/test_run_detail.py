@@ -132,6 +132,29 @@ def test_the_commands_of_what_it_builds_on_are_told_where_that_lies_here(tmp_pat
     assert "secret" not in described(run)["command"]
 
 
+def test_what_it_builds_on_is_found_among_collected_evidence(tmp_path: Path) -> None:
+    first = planted_run(tmp_path / "runs", phase="P0")
+    run = planted_run(tmp_path / "runs", inputs={"P0": str(first.path)})
+    env = first.read_json(first.ENV)
+    began, fingerprint, seed = first.path.name.split("-")
+    first.write_json(first.ENV, env | {"started": began, "fingerprint": fingerprint, "seed": int(seed[1:])})
+    collected = first.path.with_name("seed-0")
+    first.path.rename(collected)
+    told = described(run)
+    assert told["inputs"] == [
+        {"phase": "P0", "name": "/".join(first.path.parts[-4:]), "id": "/".join(collected.parts[-4:])}
+    ]
+    assert "it is not here" not in told["command"]
+    assert "./inscape run visual.P0" in told["command"]
+
+
+@pytest.mark.parametrize("place", ["/a/../visual/P0/20260101T000000-aa-s0", "/**/*/P0/x/20260101T000000-aa-s0", "."])
+def test_a_place_that_no_run_has_finds_nothing(tmp_path: Path, place: str) -> None:
+    planted_run(tmp_path / "visual", phase="P0")
+    told = described(planted_run(tmp_path / "runs", inputs={"P0": place}))
+    assert [each["id"] for each in told["inputs"]] == [None]
+
+
 def test_curves_notices_and_the_time_taken(tmp_path: Path) -> None:
     run = planted_run(tmp_path)
     run.append_log({"kind": "notice", "text": "the rate was halved"})

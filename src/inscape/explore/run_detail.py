@@ -11,8 +11,18 @@ from urllib.parse import quote
 
 from inscape.core.estimate import Estimate
 from inscape.core.gate import Finding
-from inscape.core.rundir import RunDir
-from inscape.explore.run_files import DEPTH, FIGURES, Declined, figure_names, is_run, is_servable, run_folder, strays
+from inscape.core.rundir import RunDir, find_runs, is_run_named
+from inscape.explore.run_files import (
+    DEPTH,
+    FIGURES,
+    Declined,
+    figure_names,
+    is_name,
+    is_run,
+    is_servable,
+    run_folder,
+    strays,
+)
 from inscape.explore.run_log import DAMAGED, log_lines, parts_of, plain, series, writing
 from inscape.explore.run_summary import Shown, read_run, summary_of
 from inscape.report.curves import interval
@@ -51,7 +61,7 @@ def describe_run(root: Path, names: Sequence[str]) -> dict[str, Any]:
         "trainings": _trainings(logs),
         "writing": writing(folder),
         "notices": notices_in(logs),
-        "command": "\n".join(commands_of(chain_of(record, lambda place: _near(root, place)))),
+        "command": "\n".join(commands_of(chain_of(record, lambda place: _record_near(root, place)))),
         "commit": str(env.get("git_commit") or ""),
         "uncommitted_changes": bool(env.get("git_dirty")),
         "versions": env.get("versions") if isinstance(env.get("versions"), dict) else {},
@@ -140,12 +150,12 @@ def _captions(root: Path, folder: Path, problems: list[str]) -> dict[str, str]:
 
 
 def _inputs(root: Path, inputs: Any) -> list[dict[str, Any]]:
-    """The runs that this one builds on: by the end of their path, which is a run's address where it lies in `root`."""
+    """The runs that this one builds on: by the end of their path, and their address where they lie in `root`."""
     found = []
     for code, place in (inputs if isinstance(inputs, dict) else {}).items():
-        names = _names(str(place))
-        here = is_run(root, names)
-        found.append({"phase": code, "name": "/".join(names), "id": "/".join(names) if here else None})
+        here = _near(root, str(place))
+        id_of = "/".join(here.names) if here else None
+        found.append({"phase": code, "name": "/".join(_names(str(place))), "id": id_of})
     return found
 
 
@@ -153,11 +163,23 @@ def _names(place: str) -> list[str]:
     return [name for name in re.split(r"[/\\]", place) if name][-DEPTH:]
 
 
-def _near(root: Path, place: str) -> Record | None:
-    """The run that another builds on, if it lies in `root`; nothing is read elsewhere."""
+def _near(root: Path, place: str) -> Shown | None:
+    """The run that another builds on, if it, or a collected copy of it, lies in `root`; nothing is read elsewhere."""
     names = _names(place)
-    shown = read_run(root, root.joinpath(*names)) if is_run(root, names) else None
-    return shown.record if isinstance(shown, Shown) else None
+    if is_run(root, names):
+        shown = read_run(root, root.joinpath(*names))
+        return shown if isinstance(shown, Shown) else None
+    if len(names) != DEPTH or not all(map(is_name, names)):
+        return None
+    copies = (run.path.relative_to(root).parts for run in find_runs(root, *names[:2]))  # a seed names the folder
+    read = (read_run(root, root.joinpath(*copy)) for copy in copies if is_run(root, copy))
+    shown = (each for each in read if isinstance(each, Shown))
+    return next((each for each in shown if is_run_named(names[-1], each.record.path, each.record.env)), None)
+
+
+def _record_near(root: Path, place: str) -> Record | None:
+    found = _near(root, place)
+    return found.record if found else None
 
 
 def _texts(values: Any) -> list[str]:
