@@ -33,6 +33,7 @@ from inscape.studies.prompt_compression import (
     scoring,
     sequences,
 )
+from inscape.studies.prompt_compression import lessons as lessons_of
 from inscape.studies.prompt_compression.asking import AskingConfig, QuestionData, listen
 from inscape.studies.prompt_compression.frontier import DECIDES, Point, largest_ratio, ratios_kept
 
@@ -237,6 +238,24 @@ def test_sequences_are_trained_and_measured_beside_truncation(tmp_path) -> None:
         assert metrics["replay_identical"]["value"] == 1
         assert ASKED - 5 <= metrics["f1"]["n"] <= ASKED, "but for empty answers"
         assert (run.path / sequences.COMPRESSOR).is_file()
+
+
+def test_a_model_that_is_taught_first_is_the_one_that_is_asked_and_travels(tmp_path, monkeypatch) -> None:
+    ran(tmp_path, "C0")
+    lessons = ("reader.train=24", "reader.batch=2", "reader.rank=2", "reader.fit.steps=3", "reader.fit.warmup_steps=0")
+    plain = ran(tmp_path, "C4", overrides=("asking.gold=given",))["C4"]
+    first = ran(tmp_path, "C4", overrides=("asking.gold=given", *lessons))["C4"]
+    answers = [run.read_json("answers.json") for run in (plain, first)]
+    assert [row["text"] for row in answers[0]] != [row["text"] for row in answers[1]], "another model reads the text"
+    assert first.read_json(RunDir.METRICS)["replay_identical"]["value"] == 1
+    monkeypatch.setattr(lessons_of, "teach", lambda *a, **k: pytest.fail("it was taught again"))
+    file = first.path / lessons_of.READER
+    again = ran(tmp_path, "C4", overrides=("asking.gold=given", f"reader.path={file}"))["C4"]
+    assert again.read_json("answers.json") == answers[1]
+    with pytest.raises(ValueError, match="a compressor of kind 'memory_cache', wanted 'reader'"):
+        ran(tmp_path, "C4", overrides=(f"reader.path={first.path / sequences.COMPRESSOR}",))
+    with pytest.raises(ValueError, match=r"is a reader already: set reader\.train=0"):
+        ran(tmp_path, "C4", overrides=(f"reader.path={file}", "reader.train=8"))
 
 
 # --- historic mistakes, each caught by a control ------------------------------------------------------------------

@@ -81,6 +81,20 @@ class LowRankAdapters(nn.Module):
             for handle in handles:
                 handle.remove()
 
+    @torch.no_grad()
+    def add_into(self, model: nn.Module) -> None:
+        """Add the adapters into the weights of the model's linear maps, for good. ValueError as in `applied`."""
+        modules = dict(model.named_modules())
+        found = {key: modules.get(_name(key)) for key in self.maps}
+        for key, addition in self.maps.items():
+            assert isinstance(addition, LowRankMap)
+            _check_fit(_name(key), found[key], addition)
+        for key, addition in self.maps.items():
+            linear = found[key]
+            assert isinstance(linear, nn.Linear)
+            assert isinstance(addition, LowRankMap)
+            linear.weight += (addition.scale * addition.up_OR @ addition.down_RI).to(linear.weight)
+
 
 def linear_sizes(model: nn.Module, targets: Sequence[str] = ATTENTION_AND_MLP) -> dict[str, tuple[int, int]]:
     """Inputs and outputs of every linear map whose last name is among `targets`. ValueError if there is none."""

@@ -175,9 +175,12 @@ def keep_questions(run: RunDir, data: QuestionData, asking: AskingConfig, train:
     run.write_json("questions.json", {"train": told([p.question for p in train]), "held_out": told(held_out)})
 
 
-def open_model(asking: AskingConfig, device: str) -> LanguageModel:
-    """The frozen language model, its linear maps packed for reading."""
+def open_model(
+    asking: AskingConfig, device: str, taught: Callable[[LanguageModel], LanguageModel] | None = None
+) -> LanguageModel:
+    """The frozen language model, its linear maps packed for reading; the one that `taught` makes of it, if given."""
     lm = open_language_model(asking.model, device=pick_device(device), dtype=asking.dtype)
+    lm = taught(lm) if taught else lm
     pack_linears(lm.model)
     return lm
 

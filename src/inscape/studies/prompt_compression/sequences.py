@@ -31,6 +31,7 @@ from inscape.compressors.mean_pooled import MeanPooled
 from inscape.compressors.memory_cache import MemoryCache
 from inscape.compressors.memory_tokens import MemoryTokens
 from inscape.compressors.quantised import numbers_sent
+from inscape.compressors.reader import ReaderConfig
 from inscape.compressors.receiving import cache_layers, first_layers, prefill
 from inscape.compressors.teaching_examples import Example, answered_by_teacher
 from inscape.compressors.truncation import EqualVectors
@@ -54,11 +55,11 @@ from inscape.studies.prompt_compression.asking import (
     check_contexts,
     check_groups_of,
     keep_questions,
-    open_model,
     prompts_of,
     training_questions,
 )
 from inscape.studies.prompt_compression.instrument import replay
+from inscape.studies.prompt_compression.lessons import check_reader, open_reader
 from inscape.studies.prompt_compression.reconstruction import REPLAYED, loss_over_first
 from inscape.studies.prompt_compression.scoring import (
     EMPTY_KEPT,
@@ -97,6 +98,7 @@ class Config:
     per_context: int = 4  # scenes: questions about each training context; it is encoded once for all of them
     teacher: str = "own"  # own: the model's greedy answers to the text | gold: the first gold answer
     training: DistillationConfig = field(default_factory=DistillationConfig)
+    reader: ReaderConfig = field(default_factory=ReaderConfig)  # whether the model is taught to answer first
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", KINDS), ("teacher", TEACHERS)):
@@ -249,10 +251,16 @@ def measure(
     return metrics, {"text": text.answers, "vectors": told.heard.answers, **answers}
 
 
+def check(config: Config) -> None:
+    """ValueError on files that are not there or cannot be used."""
+    check_asking(config.data, config.asking, max(config.train, config.reader.train), shuffled=True)
+    check_reader(config.reader)
+
+
 def run(context: Context) -> Mapping[str, Estimate]:
-    """Ask the teacher, train, answer."""
+    """Teach the model to answer, if asked for; ask the teacher, train, answer."""
     config: Config = context.config
-    lm = open_model(config.asking, context.device)
+    lm = open_reader(context, config.reader, config.data, config.asking, config.per_context)
     layers = layers_of(lm, config)
     questions = training_questions(config.data, config.train, context.seed, config.per_context)
     train = prompts_of(lm, questions, config.asking)
@@ -280,6 +288,6 @@ PHASE = Phase(
     run=run,
     needs=("C0",),
     remedies=REMEDIES,
-    check=lambda config: check_asking(config.data, config.asking, config.train, shuffled=True),
+    check=check,
     failure_means="So few vectors do not hold what a question may ask, or so little training does not find how.",
 )
