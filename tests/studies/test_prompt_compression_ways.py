@@ -81,7 +81,7 @@ def test_a_fault_of_the_machine_is_not_taken_for_a_file_of_another_model(world, 
 
     monkeypatch.setattr(Pca, "compress", broken)
     with pytest.raises(RuntimeError, match="out of memory"):
-        ways.check_ways(lm, ["truncation"], {("trained_pca", 2.0): pca})
+        ways.check_ways(lm, ["truncation"], {("trained_pca", 2.0): pca}, ways.known_of(lm, prompts))
 
 
 @pytest.mark.parametrize(

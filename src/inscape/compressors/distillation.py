@@ -55,6 +55,7 @@ __all__ = [
     "check_head",
     "distil",
     "distillation_terms",
+    "spans_of",
 ]
 
 SPANS = ("prefix", "context", "suffix", "answer")

@@ -12,6 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 __all__ = [
+    "FEW",
     "Estimate",
     "NotFinite",
     "bootstrap_interval",

@@ -25,6 +25,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -165,7 +166,10 @@ def mean_over_questions(
     if not np.isfinite(x_N).all():
         raise ValueError(f"{int((~np.isfinite(x_N)).sum())} of {len(x_N)} scores are not finite; a mean is not defined")
     whole = [1.0] * len(measured)
-    return kept_share(x_N.tolist(), whole, groups=own, unit=unit, seed=seed, mostly_whole=mostly_whole)
+    found = kept_share(x_N.tolist(), whole, groups=own, unit=unit, seed=seed, mostly_whole=mostly_whole)
+    if not (mostly_whole and found.measured):
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def grounding(answer: str, context: str) -> float | None:
