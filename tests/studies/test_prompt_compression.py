@@ -252,6 +252,8 @@ def test_a_model_that_is_taught_first_is_the_one_that_is_asked_and_travels(tmp_p
     file = first.path / lessons_of.READER
     again = ran(tmp_path, "C4", overrides=("asking.gold=given", f"reader.path={file}"))["C4"]
     assert again.read_json("answers.json") == answers[1]
+    with pytest.raises(ValueError, match="ratio=5000 leaves no vector"):  # before any lesson, which would fail here
+        ran(tmp_path, "C4", overrides=("asking.gold=given", *lessons, "ratio=5000"))
     with pytest.raises(ValueError, match="a compressor of kind 'memory_cache', wanted 'reader'"):
         ran(tmp_path, "C4", overrides=(f"reader.path={first.path / sequences.COMPRESSOR}",))
     with pytest.raises(ValueError, match=r"is a reader already: set reader\.train=0"):

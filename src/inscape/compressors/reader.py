@@ -8,7 +8,7 @@ the same shape.
 A context that several questions share is read once: the questions are read behind its keys and values, which under a
 causal mask is what reading each prompt whole would give.
 
-Legend: T tokens of a context, P of the prefix, L layers, K key heads, E width of a head, R rank, I inputs, O outputs.
+Legend: B prompts, N padded length of a prompt, Q tokens of all answers, V vocabulary, D width of the embedding table.
 """
 
 from __future__ import annotations
@@ -135,8 +135,7 @@ def answer_loss(lm: LanguageModel, reader: Reader, batch: ExampleBatch) -> Tenso
 def taught_model(lm: LanguageModel, reader: Reader) -> LanguageModel:
     """A copy of the model with the adapters added into its weights; frozen."""
     model = copy.deepcopy(lm.model)
-    with torch.no_grad():
-        reader.adapters.add_into(model)
+    reader.adapters.add_into(model)
     return lm._replace(model=model.eval().requires_grad_(False))
 
 

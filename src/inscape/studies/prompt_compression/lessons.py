@@ -5,6 +5,7 @@ Source: LoRA, Hu et al. 2021. See `compressors.reader`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from inscape.compressors.reader import ReaderConfig, load_reader, save_reader, taught_model, teach
@@ -33,14 +34,21 @@ def check_reader(config: ReaderConfig) -> None:
 
 
 def open_reader(
-    context: Context, lessons: ReaderConfig, data: QuestionData, asking: AskingConfig, per_context: int
+    context: Context,
+    lessons: ReaderConfig,
+    data: QuestionData,
+    asking: AskingConfig,
+    per_context: int,
+    check: Callable[[LanguageModel], object],
 ) -> LanguageModel:
     """The frozen model that all questions are asked of: as it comes, from a file, or taught here.
 
     Lessons are training questions with their first gold answer and the end of its line; the adapters stay in the run.
+    check: raises on a model, or on contexts, that the phase cannot use; before an hour of lessons, not after.
     """
 
     def taught(lm: LanguageModel) -> LanguageModel:
+        check(lm)
         if lessons.path:
             reader = load_reader(Path(lessons.path))
         else:

@@ -54,6 +54,7 @@ from inscape.studies.prompt_compression.asking import (
     check_asking,
     check_contexts,
     check_groups_of,
+    held_out_questions,
     keep_questions,
     prompts_of,
     training_questions,
@@ -260,14 +261,20 @@ def check(config: Config) -> None:
 def run(context: Context) -> Mapping[str, Estimate]:
     """Teach the model to answer, if asked for; ask the teacher, train, answer."""
     config: Config = context.config
-    lm = open_reader(context, config.reader, config.data, config.asking, config.per_context)
+
+    def check_model(lm: LanguageModel) -> None:
+        layers_of(lm, config)
+        held_out = held_out_questions(config.data, config.asking.questions)
+        check_usable(prompts_of(lm, held_out, config.asking), config)
+
+    lm = open_reader(context, config.reader, config.data, config.asking, config.per_context, check_model)
     layers = layers_of(lm, config)
     questions = training_questions(config.data, config.train, context.seed, config.per_context)
     train = prompts_of(lm, questions, config.asking)
     asked = ask(lm, config.data, config.asking, lambda prompts: check_usable(prompts, config))
     examples = examples_of(lm, train, config, context.run)
     with part_of(context.run, "training") as part:
-        start = untrained(config, layers, examples[0].prefix)
+        start = untrained(config, layers, train[0].prefix_ids)
         trained = start.distilled(lm, examples, config.training, seed=context.seed, run=part)
         falls = loss_over_first(part)
     trained.save(context.run.path / COMPRESSOR)
