@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from inscape.batched_muon import BatchedMuon
 from inscape.device import PRECISIONS
 
 __all__ = ["FitConfig", "WeightPairs", "ema_decay_at", "learning_rate", "make_optimizer", "update_ema"]
@@ -72,7 +73,7 @@ def learning_rate(config: FitConfig, step: int) -> float:
 
 
 def make_optimizer(
-    model: nn.Module, config: FitConfig, muon: Callable[..., torch.optim.Optimizer] = torch.optim.Muon
+    model: nn.Module, config: FitConfig, muon: Callable[..., torch.optim.Optimizer] = BatchedMuon
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019), fused where torch has a fused kernel; or Muon for matrices and AdamW for the
     rest. muon: what makes Muon, where the matrices are not plain ones.

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from inscape.data.tokenizer import EOS, PAD
 from inscape.nn.attention import MASKED, init_linear
+from inscape.nn.by_length import in_order, parts_by_length
 from inscape.nn.decoder import Decoder
 from inscape.nn.latent_encoder import LatentEncoder, LatentEncoderConfig
 from inscape.nn.patch_reader import PatchReader
@@ -149,6 +150,17 @@ class LatentCodec(nn.Module):
         said_BT: Int[Tensor, "B T"],
     ) -> Float[Tensor, "B T"]:
         """Cross-entropy in nats of each token that is to be said, 0 at padding (teacher forcing)."""
+        parts = parts_by_length(said_BT != PAD, self.decoder)
+        if not parts:
+            return self._token_loss(memory_BMD, bias_BM, read_BT, said_BT)
+        losses = []
+        for row_B, tokens in parts:
+            read, said = read_BT[row_B, :tokens], said_BT[row_B, :tokens]
+            loss = self._token_loss(memory_BMD[row_B], bias_BM[row_B], read, said)
+            losses.append(functional.pad(loss, (0, said_BT.shape[1] - tokens)))
+        return in_order(losses, parts)
+
+    def _token_loss(self, memory_BMD: Tensor, bias_BM: Tensor, read_BT: Tensor, said_BT: Tensor) -> Tensor:
         states_BTD = self.decoder.states(read_BT, self.decoder.look_up(memory_BMD), bias_BM)[0]
         kept_BT = said_BT != PAD
         if states_BTD.device.type != "cpu":  # picking out what is kept would make the host wait for the device

@@ -5,11 +5,13 @@ Legend: B batch, T tokens, C, H, W of the latent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from inscape.nn.by_length import in_order, parts_by_length
 from inscape.nn.grid_head import GridHead
 from inscape.nn.light_head import LightHead
 from inscape.nn.slots import SlotHead
@@ -115,13 +117,14 @@ class LatentEncoder(nn.Module):
     def forward(
         self, tokens_BT: Int[Tensor, "B T"], embedded_BTD: Float[Tensor, "B T D"] | None = None
     ) -> Float[Tensor, "B C H W"]:
+        if embedded_BTD is None:
+            return self._finish(self._in_parts(self.head, tokens_BT))
         keep_BT = tokens_BT != PAD
         return self._finish(self.head(self.text_encoder(tokens_BT, keep_BT, embedded_BTD), keep_BT))
 
     def places(self, tokens_BT: Int[Tensor, "B T"]) -> Float[Tensor, "B Q D"]:
         """The states that the light head paints V from. ValueError for other heads, which have none."""
-        keep_BT = tokens_BT != PAD
-        return self._light_head.places(self.text_encoder(tokens_BT, keep_BT), keep_BT)
+        return self._in_parts(self._light_head.places, tokens_BT)
 
     def paint(self, places_BQD: Float[Tensor, "B Q D"]) -> Float[Tensor, "B C H W"]:
         """V of such states."""
@@ -132,6 +135,20 @@ class LatentEncoder(nn.Module):
         if not isinstance(self.head, LightHead):
             raise ValueError(f"encoder.head={self.config.head!r} has no states of places; allowed: light, vector")
         return self.head
+
+    def _in_parts(self, head: Callable[[Tensor, Tensor], Tensor], tokens_BT: Tensor) -> Tensor:
+        """What `head` makes of the tokens' states, the shorter sentences apart from the longer ones."""
+
+        def made(tokens_BT: Tensor) -> Tensor:
+            keep_BT = tokens_BT != PAD
+            return head(self.text_encoder(tokens_BT, keep_BT), keep_BT)
+
+        parts = parts_by_length(tokens_BT != PAD, self)
+        return (
+            in_order([made(tokens_BT[part.row_B, : part.tokens]) for part in parts], parts)
+            if parts
+            else made(tokens_BT)
+        )
 
     def _finish(self, latent_BCHW: Tensor) -> Tensor:
         if self.smoothing is not None:
