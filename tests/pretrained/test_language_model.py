@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, T5Config
 
 from inscape.pretrained import language_model
-from inscape.pretrained.language_model import LanguageModel, line_is_over, open_language_model
+from inscape.pretrained.language_model import LanguageModel, line_is_over, open_language_model, use_plain_attention
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,23 @@ def saved(lm: LanguageModel, model: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
     lm.tokenizer.save_pretrained(folder)
     return folder
+
+
+def test_plain_attention_says_the_same(lm: LanguageModel) -> None:
+    ids_BT = torch.arange(3, 15).view(2, 6)
+    fused = open_language_model("tiny").model
+    assert fused.config._attn_implementation == "sdpa"
+    plain = open_language_model("tiny").model
+    use_plain_attention(plain)
+    assert plain.config._attn_implementation == "eager"
+    torch.testing.assert_close(plain(ids_BT).logits, fused(ids_BT).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_models_that_know_nothing_of_it_and_those_elsewhere_stay_as_they_are() -> None:
+    use_plain_attention(nn.Linear(2, 2))
+    elsewhere = open_language_model("tiny").model.to("meta")
+    use_plain_attention(elsewhere)
+    assert elsewhere.config._attn_implementation == "sdpa"
 
 
 # --- the interface ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ order. Held-out clips hold pairs that no training clip holds.
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -271,6 +272,40 @@ def test_each_fix_changes_what_it_says_and_all_make_one_of_the_other(preset) -> 
         fixed = fix(fixed, config.phase1)
     assert fixed == config.phase1
     assert preset != "full" or (config.baseline, config.phase1) == (BASELINE, PHASE1)
+    together = fixes.variants(config.baseline, config.phase1, each=False)
+    assert together == {name: made[name] for name in ("baseline", "phase1")}
+    assert config.each == (preset != "quick"), "minutes do not tell five changes apart"
+
+
+def test_fixes_that_are_judged_together_are_three_trainings(monkeypatch, tmp_path) -> None:
+    trained = []
+
+    def trial(bench, listener, training, context, name):
+        trained.append((name, listener, training.strangers))
+        return np.arange(4.0) + (name == "phase1")
+
+    held_out = SimpleNamespace(drawn={})
+    bench = SimpleNamespace(held_out=held_out)
+    monkeypatch.setattr(fixes, "trial", trial)
+    monkeypatch.setattr(fixes, "open_bench", lambda context, config: bench)
+    monkeypatch.setattr(fixes, "bench_controls", lambda bench: {})
+    monkeypatch.setattr(fixes, "clip_mean", lambda each, held_out: float(each.mean()))
+    monkeypatch.setattr(fixes, "draw_fixes", lambda run, means: None)
+    config = STUDY.phase("fixes").preset("quick")
+    found = fixes.run(SimpleNamespace(config=config, run=None))
+    assert trained == [
+        ("baseline", config.baseline, False),
+        ("phase1", config.phase1, False),
+        ("strangers", config.phase1, True),
+    ]
+    assert set(found) == {
+        "cider_baseline",
+        "cider_phase1",
+        "cider_strangers",
+        "gain_of_all",
+        "phase1_over_strangers",
+    }
+    assert found["gain_of_all"].value == 1.0
 
 
 # --- training -----------------------------------------------------------------------------------------------------

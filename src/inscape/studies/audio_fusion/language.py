@@ -25,7 +25,13 @@ from inscape.data.epochs import drawn, positions_of
 from inscape.data.scenes import canonical, sample
 from inscape.device import pick_device, seed_everything
 from inscape.extras import load_extra
-from inscape.pretrained.language_model import DTYPES, LanguageModel, open_language_model, quiet_bars
+from inscape.pretrained.language_model import (
+    DTYPES,
+    LanguageModel,
+    open_language_model,
+    quiet_bars,
+    use_plain_attention,
+)
 from inscape.stopping import part_of
 from inscape.train import FitConfig, fit
 
@@ -117,6 +123,7 @@ def open_language(model: str, config: LanguageConfig, run: RunDir, device: str) 
     for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(lm.model.config.get_text_config(), setting, None) not in (None, 1, 1.0):
             raise ValueError(f"{lm.name} sets {setting}, which this study does not follow; use another model")
+    use_plain_attention(lm.model)
     return lm
 
 
@@ -139,7 +146,8 @@ def train_own(config: LanguageConfig, captions: Sequence[str], run: RunDir, *, s
     tokenizer = _tokenizer(texts)
     ids = [[*each, tokenizer.eos_token_id] for each in tokenizer(texts)["input_ids"]]
     seed_everything(seed)
-    model = _new_model(config.own, tokenizer)
+    model = _new_model(config.own, tokenizer).to(pick_device(device))
+    use_plain_attention(model)
 
     def batch_at(step: int, rank: int, world: int) -> _Texts:
         rows = drawn(seed, len(ids), positions_of(step, rank, world, config.own.batch))
