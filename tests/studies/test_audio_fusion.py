@@ -8,7 +8,6 @@ order. Held-out clips hold pairs that no training clip holds.
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -277,35 +276,16 @@ def test_each_fix_changes_what_it_says_and_all_make_one_of_the_other(preset) -> 
     assert config.each == (preset != "quick"), "minutes do not tell five changes apart"
 
 
-def test_fixes_that_are_judged_together_are_three_trainings(monkeypatch, tmp_path) -> None:
-    trained = []
-
-    def trial(bench, listener, training, context, name):
-        trained.append((name, listener, training.strangers))
-        return np.arange(4.0) + (name == "phase1")
-
-    held_out = SimpleNamespace(drawn={})
-    bench = SimpleNamespace(held_out=held_out)
-    monkeypatch.setattr(fixes, "trial", trial)
-    monkeypatch.setattr(fixes, "open_bench", lambda context, config: bench)
-    monkeypatch.setattr(fixes, "bench_controls", lambda bench: {})
-    monkeypatch.setattr(fixes, "clip_mean", lambda each, held_out: float(each.mean()))
-    monkeypatch.setattr(fixes, "draw_fixes", lambda run, means: None)
-    config = STUDY.phase("fixes").preset("quick")
-    found = fixes.run(SimpleNamespace(config=config, run=None))
-    assert trained == [
-        ("baseline", config.baseline, False),
-        ("phase1", config.phase1, False),
-        ("strangers", config.phase1, True),
-    ]
-    assert set(found) == {
-        "cider_baseline",
-        "cider_phase1",
-        "cider_strangers",
-        "gain_of_all",
-        "phase1_over_strangers",
-    }
-    assert found["gain_of_all"].value == 1.0
+def test_judged_together_the_gates_are_asked_of_two_trainings_and_a_control(tmp_path) -> None:
+    """What `quick` has time for: every criterion is measured, and nothing else is trained."""
+    ran(tmp_path, "identity", "connectivity")
+    for code, trained in (("retention", {"none", "full"}), ("fixes", {"baseline", "phase1", "strangers"})):
+        assert not STUDY.phase(code).preset("quick").each
+        run = ran(tmp_path, code, overrides=("each=false",))[code]
+        assert {log.parent.name for log in run.path.glob("*/log.jsonl")} == trained
+        kept = run.read_json(RunDir.METRICS)
+        assert {criterion.metric for criterion in STUDY.phase(code).gate.criteria} <= set(kept)
+        assert not any("soft" in name or "only" in name or "without_c" in name for name in kept)
 
 
 # --- training -----------------------------------------------------------------------------------------------------
