@@ -31,8 +31,9 @@ def parts_by_length(keep_BT: Tensor, module: nn.Module) -> list[Part]:
     keep_BT: False at padding, which stands at the end. On a GPU, where asking for lengths would make the host wait, and
     for a compiled `module`, which would be compiled anew for each shape, there are no parts.
     """
-    compiled = torch.compiler.is_compiling() or any(part._compiled_call_impl is not None for part in module.modules())
-    if keep_BT.device.type != "cpu" or len(keep_BT) < FEWEST or compiled:
+    if torch.compiler.is_compiling() or keep_BT.device.type != "cpu" or len(keep_BT) < FEWEST:
+        return []
+    if any(part._compiled_call_impl is not None for part in module.modules()):
         return []
     tokens = keep_BT.shape[1]
     length_B = (keep_BT * torch.arange(1, tokens + 1)).amax(1).numpy()

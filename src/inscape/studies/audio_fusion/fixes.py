@@ -9,7 +9,7 @@ held-out clips are scored (CIDEr-D, Vedantam et al. 2015), and differences are p
 A negative result would mean that all together do not help: the listener was held back by something else.
 
 Cost: quick a minute on 2 CPU cores, for three trainings: all fixes, none, and the control. With `each` they are
-thirteen, and four hundred steps of each, twenty minutes, tell the fixes apart.
+thirteen; four hundred steps of each, six and a half minutes, show which changes matter most.
 """
 
 from __future__ import annotations
