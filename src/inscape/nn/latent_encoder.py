@@ -144,11 +144,9 @@ class LatentEncoder(nn.Module):
             return head(self.text_encoder(tokens_BT, keep_BT), keep_BT)
 
         parts = parts_by_length(tokens_BT != PAD, self)
-        return (
-            in_order([made(tokens_BT[part.row_B, : part.tokens]) for part in parts], parts)
-            if parts
-            else made(tokens_BT)
-        )
+        if not parts:
+            return made(tokens_BT)
+        return in_order([made(tokens_BT[part.row_B, : part.tokens]) for part in parts], parts)
 
     def _finish(self, latent_BCHW: Tensor) -> Tensor:
         if self.smoothing is not None:
