@@ -13,7 +13,7 @@ int4, and as the model's own keys and values, is written to ledger.json.
 A negative result would mean that the questions cannot be used with this model: it answers no better with the context
 than without, so nothing could be lost by compressing it.
 
-Cost: quick about a minute on 2 CPU cores once the model is there.
+Cost: quick about half a minute on 2 CPU cores once the model is there.
 """
 
 from __future__ import annotations

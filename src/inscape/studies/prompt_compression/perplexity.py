@@ -8,7 +8,7 @@ when the frozen model is fed the made rows (never an answer: what is trained mus
 
 A negative result would mean that a prompt can be foretold from rows that do not let its question be answered.
 
-Cost: quick about a minute on 2 CPU cores: every step reads its prompts through the model, forth and back.
+Cost: quick about two minutes on 2 CPU cores: every step reads its prompts through the model, forth and back.
 """
 
 from __future__ import annotations
