@@ -75,14 +75,26 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def fast_bfloat16(device: torch.device) -> bool:
-    """Whether matrix products in bfloat16 are faster than in float32: AVX512_BF16, AMX, Ampere and later."""
+    """Whether matrix products in bfloat16 are faster than in float32: AMX, AMD's AVX512_BF16, Ampere and later.
+
+    On Intel's cores AVX512_BF16 without AMX, which virtual machines may hide, has half of float32's throughput.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        # Private names, so a torch without them (before 2.6, or after a renaming) is taken to be slow, not broken.
-        probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-        return any(probe() for probe in probes if probe is not None)
+        return _cpu_can("_is_amx_tile_supported") or (_cpu_can("_is_avx512_bf16_supported") and not _is_intel())
     return False
+
+
+def _cpu_can(probe: str) -> bool:
+    # Private names, so a torch without them (before 2.6, or after a renaming) is taken to be slow, not broken.
+    asked = getattr(torch.cpu, probe, None)
+    return asked is not None and asked()
+
+
+def _is_intel() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return "intel" in str(capabilities.get("cpu_name", "")).lower()
 
 
 def autocast_dtype(device: torch.device, precision: str = "auto") -> torch.dtype | None:
