@@ -326,6 +326,20 @@ def test_of_each_family_the_edited_scene_that_z_confuses_most_is_kept(past_v: bo
     assert len(set(nearest)) > 1, "or any one would do"
 
 
+@pytest.mark.parametrize("past_v", [False, True])
+def test_of_all_families_those_that_z_confuses_most_are_kept(past_v: bool):
+    model, batch = toy(), tuples(12)  # 4 scenes and 2 edits of each
+    kept = keep_hardest(model, batch, 2, 2, past_v=past_v)
+    with torch.no_grad():
+        z_NZ = model.readout(model.encoder.places(batch.sentence_BT)) if past_v else z_of(model, batch.sentence_BT)
+    near = [max((float(z_NZ[i] @ z_NZ[i + k]), i + k) for k in (4, 8)) for i in range(4)]
+    families = sorted(sorted(range(4), key=lambda i: near[i])[2:])
+    rows = [*families, *(near[i][1] for i in families)]
+    for name in ("sentence_BT", "paraphrase_BT", "target_BT", "start_B"):
+        assert torch.equal(getattr(kept, name), getattr(batch, name)[rows]), name
+    assert families != [0, 1], "or the first ones would do"
+
+
 # --- the beginning: past V, then the picture ---------------------------------------------------------------------
 
 

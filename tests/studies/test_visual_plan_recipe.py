@@ -70,7 +70,8 @@ def test_the_image_prior_is_the_plans():
     wanted = plan_terms(latent_NCHW, training.objective.prior)
     assert prior_of.keys() == wanted.keys()
     assert all(torch.equal(prior_of[name], wanted[name]) for name in wanted)
-    assert (training.objective.image, training.objective.contrast, training.mixture.edited) == (1.0, 1.0, 1)
+    assert (training.objective.image, training.objective.contrast) == (1.0, 1.0)
+    assert (training.mixture.edited, training.mixture.drawn) == (1, 1)
 
 
 @pytest.mark.parametrize(("code", "before"), [("P3", "P2"), ("P4", "P3")])

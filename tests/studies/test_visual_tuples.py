@@ -59,6 +59,7 @@ def texts(source, tokens_BT) -> list[str]:
         ({"swaps": -1}, "mixture.swaps=-1"),
         ({"edited": 0}, "mixture.edited=0"),
         ({"edited": 64}, "mixture.edited=64"),
+        ({"drawn": 0}, "mixture.drawn=0"),
         ({"rewordings": 0}, "mixture.rewordings=0"),
         ({"swaps": 101}, "mixture.swaps=101"),
         ({"paraphrases": 1.1}, "mixture.paraphrases=1.1"),
@@ -258,6 +259,8 @@ def test_edits_to_choose_from_are_drawn_where_there_are_any(grammar, groups):
     several = Training(batch=8, mixture=Mixture(edited=3))
     assert several.families(grammar) == 4
     assert several.families(groups) == Training(batch=8).families(grammar) == 0
+    assert Training(batch=8, mixture=Mixture(edited=3, drawn=2)).families(grammar) == 8
+    assert Training(batch=8, mixture=Mixture(drawn=3)).families(grammar) == 12
 
 
 def test_families_are_as_large_as_asked(grammar):

@@ -80,7 +80,7 @@ def begin_codec(
     ):
         if not steps:
             continue
-        mixture = replace(training.mixture, edited=training.mixture.edited if name == "past" else 1)
+        mixture = training.mixture if name == "past" else replace(training.mixture, edited=1, drawn=1)
         with part_of(context.run, name) as part:
             codec, _ = train_codec(
                 context,

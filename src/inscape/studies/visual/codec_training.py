@@ -45,7 +45,8 @@ class Training:
 
     def families(self, source: Source) -> int:
         """How many scenes a step draws edits of; 0: the source has no edits, or one for each and nothing to choose."""
-        return self.batch // 2 if source.has_edits and self.mixture.edited > 1 else 0
+        chooses = source.has_edits and (self.mixture.edited > 1 or self.mixture.drawn > 1)
+        return self.mixture.drawn * self.batch // 2 if chooses else 0
 
 
 def check_training(data: DataConfig, training: Training, recipe: str = "joint") -> None:
@@ -111,7 +112,7 @@ def train_codec(
     def loss_terms(model: nn.Module, batch: TrainingTuples, step: int) -> dict[str, Tensor]:
         assert isinstance(model, LatentCodec)
         if training.families(source):
-            batch = keep_hardest(model, batch, training.mixture.edited, past_v=past_v)
+            batch = keep_hardest(model, batch, training.mixture.edited, training.mixture.drawn, past_v=past_v)
         return terms(model, batch, step) if terms else objective_terms(model, batch, step, training.objective, vocab)
 
     def evaluate(average: nn.Module, step: int) -> dict[str, float]:

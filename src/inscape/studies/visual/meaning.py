@@ -266,7 +266,7 @@ def plan_training(training: Training, *, invariant: bool = False) -> Training:
     given = training.objective
     objective = replace(given, image=1.0, copy=0.0, target=0.0, from_z=0.0, noise=0.0)
     objective = objective if invariant else replace(objective, invariance=0.0)
-    return replace(training, objective=objective, mixture=replace(training.mixture, edited=1))
+    return replace(training, objective=objective, mixture=replace(training.mixture, edited=1, drawn=1))
 
 
 def plan_terms_of(training: Training, source: Source) -> Terms:

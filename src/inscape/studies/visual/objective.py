@@ -127,11 +127,14 @@ def objective_terms(
 
 
 @torch.no_grad()
-def keep_hardest(model: LatentCodec, batch: TrainingTuples, edited: int, *, past_v: bool) -> TrainingTuples:
-    """Of each family the scene and the one of its `edited` edited scenes whose z is nearest to its own.
+def keep_hardest(
+    model: LatentCodec, batch: TrainingTuples, edited: int, drawn: int = 1, *, past_v: bool
+) -> TrainingTuples:
+    """Of each family the scene and the one of its `edited` edited scenes whose z is nearest to its own; and of all
+    families one in `drawn`, those in which the two are nearest.
 
-    Retrieval asks for the worst of all that is one edit away; one drawn at random is told apart long before.
-    past_v: z is of the states that V is painted from.
+    Retrieval asks for the worst of all that is one edit away, and for the scenes that are hardest to find; those drawn
+    at random are told apart long before. past_v: z is of the states that V is painted from.
     """
     tokens_NT = batch.sentence_BT
     if past_v:
@@ -141,9 +144,9 @@ def keep_hardest(model: LatentCodec, batch: TrainingTuples, edited: int, *, past
     else:
         z_NZ = model.embed(model.encode(tokens_NT))
     z_KFZ = z_NZ.float().unflatten(0, (1 + edited, -1))
-    nearest_F = (z_KFZ[1:] * z_KFZ[0]).sum(-1).argmax(0)
-    family_F = torch.arange(len(nearest_F), device=nearest_F.device)
-    row_B = torch.cat((family_F, (1 + nearest_F) * len(family_F) + family_F))
+    cosine_F, nearest_F = (z_KFZ[1:] * z_KFZ[0]).sum(-1).max(0)
+    kept_H = cosine_F.topk(len(cosine_F) // drawn).indices.sort().values
+    row_B = torch.cat((kept_H, (1 + nearest_F[kept_H]) * len(cosine_F) + kept_H))
     return TrainingTuples(
         batch.sentence_BT[row_B],
         batch.paraphrase_BT[row_B],

@@ -64,14 +64,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What tuples are made of; facts, swaps, edited and rewordings act with the grammar, edits with a text file, and
-    paraphrases with whatever says which sentences mean the same."""
+    """What tuples are made of; facts, swaps, edited, drawn and rewordings act with the grammar, edits with a text file,
+    and paraphrases with whatever says which sentences mean the same."""
 
     one: float = 1.0  # weight of steps with scenes of one fact
     two: float = 1.0  # of two facts
     three: float = 1.0  # of three facts
     swaps: int = 2  # how much oftener than other edits arguments and attributes are swapped
     edited: int = 1  # scenes one edit away that are drawn for each given one; the batch keeps what z confuses most
+    drawn: int = 1  # scenes that are drawn for each that is kept: those that z confuses most with one of their edits
     paraphrases: float = 0.0  # share of sentences whose target is another wording; the grammar's rest: the canonical
     rewordings: int = 3  # wordings that such a target is chosen from: the one least like what it is decoded from
     edits: float = 0.0  # text file: hard negatives made from the text (word and order swaps), as a share of the batch
@@ -82,7 +83,7 @@ class Mixture:
             raise ValueError(f"mixture.one, two, three={weights} are out of range; allowed: 0 or more, not all 0")
         if not 0 <= self.swaps <= 100:
             raise ValueError(f"mixture.swaps={self.swaps} is out of range; allowed: 0 to 100")
-        for name in ("edited", "rewordings"):
+        for name in ("edited", "drawn", "rewordings"):
             if not 1 <= getattr(self, name) <= 63:
                 raise ValueError(f"mixture.{name}={getattr(self, name)} is out of range; allowed: 1 to 63")
         for name in ("paraphrases", "edits"):
