@@ -134,7 +134,8 @@ def keep_hardest(
     families one in `drawn`, those in which the two are nearest.
 
     Retrieval asks for the worst of all that is one edit away, and for the scenes that are hardest to find; those drawn
-    at random are told apart long before. past_v: z is of the states that V is painted from.
+    at random are told apart long before. past_v: z is of the states that V is painted from. ValueError where the
+    families are no multiple of `drawn`: a process would keep fewer than its share.
     """
     tokens_NT = batch.sentence_BT
     if past_v:
@@ -145,6 +146,11 @@ def keep_hardest(
         z_NZ = model.embed(model.encode(tokens_NT))
     z_KFZ = z_NZ.float().unflatten(0, (1 + edited, -1))
     cosine_F, nearest_F = (z_KFZ[1:] * z_KFZ[0]).sum(-1).max(0)
+    if len(cosine_F) % drawn:
+        raise ValueError(
+            f"{len(cosine_F)} scenes of this process are no multiple of mixture.drawn={drawn}; make training.batch a "
+            "multiple of twice the number of processes"
+        )
     kept_H = cosine_F.topk(len(cosine_F) // drawn).indices.sort().values
     row_B = torch.cat((kept_H, (1 + nearest_F[kept_H]) * len(cosine_F) + kept_H))
     return TrainingTuples(
