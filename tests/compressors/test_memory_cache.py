@@ -94,6 +94,17 @@ def test_before_training_it_is_what_the_model_computes_at_the_last_tokens_of_run
         torch.testing.assert_close(memory.values_LKME[layer], values[0][:, -1:])
 
 
+def test_without_memory_tokens_it_is_the_models_own_cache_at_the_ends_of_runs():
+    lm = random_model()
+    encoder = MemoryCache(4.0, rank=2, prefix=PREFIX, own=True)._fresh(lm, 0)
+    assert all(name.startswith("adapters.") for name, _ in encoder.named_parameters())
+    short, memory = encoder(lm, [IDS[:5], IDS])
+    whole = whole_cache(lm, PREFIX, IDS)
+    torch.testing.assert_close(memory.keys_LKME, whole.keys_LKME[:, :, [3, 7]])
+    torch.testing.assert_close(memory.values_LKME, whole.values_LKME[:, :, [3, 7]])
+    torch.testing.assert_close(short.keys_LKME, whole.keys_LKME[:, :, [4]])
+
+
 def test_a_batch_is_its_contexts():
     lm, encoder = random_model(), untrained(2.0).encoder
     assert encoder is not None
@@ -147,10 +158,11 @@ def lm_logits_of_tail(lm: LanguageModel, held: CachedPrompt) -> Tensor:
     return torch.cat([continuation_logits(lm, one, [0]) for one in rows]).log_softmax(-1)
 
 
-def test_training_finds_the_value_and_strangers_memory_destroys_it(tmp_path: Path):
+@pytest.mark.parametrize("own", [False, True])
+def test_training_finds_the_value_and_strangers_memory_destroys_it(tmp_path: Path, own: bool):
     lm, (ids, values), run = trained_model(), contexts(60, 5), RunDir(tmp_path)
     before = {name: tensor.clone() for name, tensor in lm.model.state_dict().items()}
-    compressor = MemoryCache(8.0, rank=2, prefix=(START,))
+    compressor = MemoryCache(8.0, rank=2, prefix=(START,), own=own)
     trained = compressor.distilled(lm, examples(512, 7), QUICK, seed=0, run=run)
     injected = [trained.inject(lm, trained.compress(lm, each)) for each in ids]
     assert recalled_from_caches(lm, injected, values.tolist()) >= 0.85
@@ -164,6 +176,7 @@ def test_training_finds_the_value_and_strangers_memory_destroys_it(tmp_path: Pat
         assert isinstance(back, MemoryCache)
         assert torch.equal(back.compress(lm, ids[0]).tensors["keys"], trained.compress(lm, ids[0]).tensors["keys"])
         assert (back.name, back.ratio, back.prefix, back.wire) == (trained.name, 8.0, (START,), "float16")
+        assert back.own == own
 
 
 def test_contexts_alone_teach_reading_back(tmp_path: Path):

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from inscape.pretrained.language_model import LanguageModel
 
-__all__ = ["WIRE", "MeanPooled", "PooledEncoder", "run_bounds", "run_means", "wire_type"]
+__all__ = ["WIRE", "MeanPooled", "PooledEncoder", "run_bounds", "run_ends", "run_means", "wire_type"]
 
 RIDGE = 1e-3  # of the mean variance of a standardised state, which is 1
 WIRE = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -56,6 +56,11 @@ def run_bounds(tokens: int, ratio: float) -> list[tuple[int, int]]:
     """Where each of floor(T / ratio) runs begins and ends; ValueError where a ratio cannot be met."""
     count = vector_count(tokens, ratio)
     return [(m * tokens // count, (m + 1) * tokens // count) for m in range(count)]
+
+
+def run_ends(tokens: int, ratio: float) -> Int[Tensor, " M"]:
+    """The place of each run's last token; ValueError where a ratio cannot be met."""
+    return torch.tensor([stop - 1 for _, stop in run_bounds(tokens, ratio)])
 
 
 def run_means(states_TD: Float[Tensor, "T D"], ratio: float) -> Float[Tensor, "M D"]:

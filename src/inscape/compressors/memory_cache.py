@@ -10,8 +10,10 @@ Why it learns sooner: a row that is fed must survive every layer of a receiver t
 are what each layer looks for already, so that training starts where the pruning of a cache ends.
 
 Memory token j stands right behind the last token of run j, at its position, and starts from a learned row plus the mean
-of its run's table rows (see `memory_tokens`). The prefix ("Context: ") is read in front, as it will stand in front for
-the receiver, who reads it itself: it costs nothing. Trained by `distillation`.
+of its run's table rows (see `memory_tokens`). With `own` there are none: the last token of each run is kept itself, so
+that before training this is a cache thinned at even distances, which a model can be taught to fill (`reader`). The
+prefix ("Context: ") is read in front, as it will stand in front for the receiver, who reads it itself: it costs
+nothing. Trained by `distillation`.
 
 Legend: T tokens, M memory tokens, P tokens of the prefix, L layers, K key heads, E width of a head, D width of the
 embedding table.
@@ -38,7 +40,7 @@ from inscape.compressors.interface import (
     vector_count,
     write_saved,
 )
-from inscape.compressors.mean_pooled import run_bounds, run_means, wire_type
+from inscape.compressors.mean_pooled import run_ends, run_means, wire_type
 from inscape.compressors.memory_tokens import layout_of, rows_to_read
 from inscape.compressors.receiving import CacheMemory, cache_layers, injected_cache, states_of
 from inscape.compressors.teaching_examples import Example
@@ -55,15 +57,21 @@ __all__ = ["CacheEncoder", "MemoryCache"]
 
 @final
 class CacheEncoder(nn.Module):
-    """Adapters and the memory tokens' row: all that is trained."""
+    """Adapters and the memory tokens' row, if there are any (`dimension` is not None): all that is trained."""
 
     def __init__(
-        self, dimension: int, sizes: dict[str, Sequence[int]], *, ratio: float, rank: int, prefix: tuple[int, ...]
+        self,
+        dimension: int | None,
+        sizes: dict[str, Sequence[int]],
+        *,
+        ratio: float,
+        rank: int,
+        prefix: tuple[int, ...],
     ) -> None:
         super().__init__()
         self.sizes, self.ratio, self.prefix = sizes, ratio, prefix
         self.adapters = LowRankAdapters(sizes, rank=rank)
-        self.memory = nn.Embedding(1, dimension)  # in units of `scale`
+        self.memory = None if dimension is None else nn.Embedding(1, dimension)  # in units of `scale`
         self.scale: Tensor
         self.register_buffer("scale", torch.ones(()))  # root mean square of the table
 
@@ -71,6 +79,22 @@ class CacheEncoder(nn.Module):
         """What stands for each context."""
         from transformers import DynamicCache
 
+        plan = self._as_it_is if self.memory is None else self._among_memory_tokens
+        read, positions, kept = plan(lm, contexts)
+        cache: Any = DynamicCache()
+        with self.adapters.applied(lm.model):
+            states_of(lm, read, positions, cache=cache)
+        layers = cache_layers(lm, cache)
+        return [
+            CacheMemory(self.prefix, *(torch.stack([layer[side][i][:, at_M] for layer in layers]) for side in (0, 1)))
+            for i, at_M in enumerate(kept)
+        ]
+
+    def _among_memory_tokens(
+        self, lm: LanguageModel, contexts: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor] | None, list[Tensor]]:
+        # Rows to read, where each of them stands, and which of them are kept.
+        assert self.memory is not None
         ahead, row_1D = len(self.prefix), self.scale * self.memory.weight
         prefix_PD = lm.rows(self.prefix)
         plans = [layout_of(len(ids_T), self.ratio, "interleaved") for ids_T in contexts]
@@ -79,15 +103,13 @@ class CacheEncoder(nn.Module):
             mean_MD = run_means(lm.table_VD[ids_T], self.ratio).float()
             read.append(torch.cat((prefix_PD, rows_to_read(lm, ids_T, plan, mean_MD, row_1D))))
             positions.append(torch.cat((torch.arange(ahead), ahead + plan.position_N)).to(lm.device))
-        cache: Any = DynamicCache()
-        with self.adapters.applied(lm.model):
-            states_of(lm, read, positions, cache=cache)
-        layers = cache_layers(lm, cache)
-        at = [(ahead + plan.memory_M).to(lm.device) for plan in plans]
-        return [
-            CacheMemory(self.prefix, *(torch.stack([layer[side][i][:, at_M] for layer in layers]) for side in (0, 1)))
-            for i, at_M in enumerate(at)
-        ]
+        return read, positions, [(ahead + plan.memory_M).to(lm.device) for plan in plans]
+
+    def _as_it_is(
+        self, lm: LanguageModel, contexts: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor] | None, list[Tensor]]:
+        read = [torch.cat((lm.rows(self.prefix), lm.table_VD[ids_T])) for ids_T in contexts]
+        return read, None, [len(self.prefix) + run_ends(len(i), self.ratio).to(lm.device) for i in contexts]
 
 
 @final
@@ -99,6 +121,7 @@ class MemoryCache:
     rank: int = 16  # of the adapters
     prefix: tuple[int, ...] = ()  # ids in front of every context, which the receiver knows
     wire: str = "float16"  # the type keys and values travel in: float32 | float16 | bfloat16
+    own: bool = False  # keep the last token of each run itself, and add no memory token
     training: DistillationConfig = field(  # of `fit`, which has no questions
         default_factory=lambda: DistillationConfig(objective=Objective(answer_kl=0, question_kl=0, reconstruction=1))
     )
@@ -116,7 +139,8 @@ class MemoryCache:
     @property
     def name(self) -> str:
         """See `Compressor.name`."""
-        return f"keys and values of memory tokens, adapters of rank {self.rank}"
+        kept = "the last token of each run" if self.own else "memory tokens"
+        return f"keys and values of {kept}, adapters of rank {self.rank}"
 
     def fit(
         self, lm: LanguageModel, sequences: Sequence[Int[Tensor, " T"]], *, seed: int, run: RunDir | None = None
@@ -162,8 +186,7 @@ class MemoryCache:
 
     def inject(self, lm: LanguageModel, compressed: Compressed) -> Injected:
         """A cache of prefix and memory; each memory token stands where the last token of its run stood."""
-        ends = [stop - 1 for _, stop in run_bounds(compressed.tokens, self.ratio)]
-        return injected_cache(lm, compressed, self.prefix, ends)
+        return injected_cache(lm, compressed, self.prefix, run_ends(compressed.tokens, self.ratio).tolist())
 
     def bits(self, compressed: Compressed) -> float:
         """L * 2 * K * E * M times the bits of a number."""
@@ -173,7 +196,7 @@ class MemoryCache:
         """See `Compressor.saved`. How it was trained is told by the run, not by the file."""
         if self.encoder is None:
             raise ValueError("this memory was never trained: there is nothing to save; call fit or distilled")
-        settings = {name: getattr(self, name) for name in ("ratio", "rank", "prefix", "wire")}
+        settings = {name: getattr(self, name) for name in ("ratio", "rank", "prefix", "wire", "own")}
         return Saved(self.kind, settings | {"sizes": self.encoder.sizes}, self.encoder.state_dict())
 
     @classmethod
@@ -182,7 +205,7 @@ class MemoryCache:
         settings: dict[str, Any] = saved.settings | {"prefix": tuple(saved.settings["prefix"])}
         sizes = settings.pop("sizes")
         plain = cls(**settings)
-        encoder = plain._encoder(saved.tensors["memory.weight"].shape[1], sizes)
+        encoder = plain._encoder(0 if plain.own else saved.tensors["memory.weight"].shape[1], sizes)
         encoder.load_state_dict(saved.tensors)
         return replace(plain, encoder=encoder.eval().requires_grad_(False))
 
@@ -196,7 +219,8 @@ class MemoryCache:
         return cls.from_saved(read_saved(path, cls.kind))
 
     def _encoder(self, dimension: int, sizes: dict[str, Sequence[int]]) -> CacheEncoder:
-        return CacheEncoder(dimension, sizes, ratio=self.ratio, rank=self.rank, prefix=self.prefix)
+        given = None if self.own else dimension
+        return CacheEncoder(given, sizes, ratio=self.ratio, rank=self.rank, prefix=self.prefix)
 
     def _fresh(self, lm: LanguageModel, seed: int) -> CacheEncoder:
         sizes: dict[str, Sequence[int]] = dict(linear_sizes(lm.model))

@@ -46,7 +46,7 @@ from inscape.compressors.interface import (
     vector_count,
     write_saved,
 )
-from inscape.compressors.mean_pooled import run_bounds, run_means, wire_type
+from inscape.compressors.mean_pooled import run_ends, run_means, wire_type
 from inscape.compressors.receiving import first_layers, states_of
 from inscape.compressors.teaching_examples import Example
 from inscape.core.rundir import RunDir
@@ -74,7 +74,7 @@ def layout_of(tokens: int, ratio: float, layout: str) -> Layout:
     """In which order a context of T tokens is read. ValueError for an unknown layout or a ratio that cannot be met."""
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r} is not known; use one of {', '.join(LAYOUTS)}")
-    ends_M = torch.tensor([stop - 1 for _, stop in run_bounds(tokens, ratio)])
+    ends_M = run_ends(tokens, ratio)
     position_N = torch.cat((torch.arange(tokens), ends_M))
     # A stable sort by position puts a memory token right behind the token whose position it shares.
     order_N = position_N.argsort(stable=True) if layout == "interleaved" else torch.arange(len(position_N))

@@ -6,7 +6,9 @@ sure of it. The adapters (Hu et al. 2021, LoRA) are added into its weights, so t
 the same shape.
 
 A context that several questions share is read once: the questions are read behind its keys and values, which under a
-causal mask is what reading each prompt whole would give.
+causal mask is what reading each prompt whole would give. Some of the questions may be asked behind a thinned cache
+(`thinned`), in which nothing of the context is left but the last token of each run: so the model learns to gather a run
+there, as with gist tokens (Mu et al. 2023, arXiv 2304.08467), and to answer from either.
 
 Legend: B prompts, N padded length of a prompt, Q tokens of all answers, V vocabulary, D width of the embedding table.
 """
@@ -17,15 +19,16 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from inscape.compressors.distillation import check_head, spans_of
+from inscape.compressors.distillation import Spans, check_head, spans_of
 from inscape.compressors.interface import Saved, read_saved, write_saved
+from inscape.compressors.mean_pooled import run_ends
 from inscape.compressors.receiving import CacheMemory, Turn, cache_layers, states_of, tail_logits
 from inscape.compressors.teaching_examples import (
     Example,
@@ -39,7 +42,19 @@ from inscape.nn.lora import LowRankAdapters, linear_sizes
 from inscape.pretrained.language_model import LanguageModel
 from inscape.train import FitConfig, fit
 
-__all__ = ["Reader", "ReaderConfig", "answer_loss", "load_reader", "save_reader", "taught_model", "teach"]
+if TYPE_CHECKING:
+    from jaxtyping import Bool
+
+__all__ = [
+    "Reader",
+    "ReaderConfig",
+    "answer_loss",
+    "answer_losses",
+    "load_reader",
+    "save_reader",
+    "taught_model",
+    "teach",
+]
 
 KIND = "reader"
 
@@ -53,12 +68,20 @@ class ReaderConfig:
     rank: int = 16  # of the adapters
     batch: int = 8  # contexts a step, over all processes
     questions: int = 4  # most questions of one context in a step
+    thinned: float = 0.0  # share of questions that are asked behind a thinned cache, and not behind the whole context
+    ratio: float = 4.0  # tokens of a run, of which a thinned cache keeps the last
     fit: FitConfig = field(default_factory=lambda: FitConfig(steps=400, lr=1e-3, warmup_steps=20))
 
     def __post_init__(self) -> None:
         for name, least, most in (("train", 0, 10**7), ("rank", 1, 4096), ("batch", 1, 10**5), ("questions", 1, 64)):
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"reader.{name}={getattr(self, name)} is out of range; allowed: {least} to {most}")
+        if not 0 <= self.thinned <= 1:
+            raise ValueError(
+                f"reader.thinned={self.thinned} is out of range; allowed: 0 to 1, a share of the questions"
+            )
+        if not self.ratio >= 1:
+            raise ValueError(f"reader.ratio={self.ratio} is out of range; allowed: 1 token a run or more")
         if self.path and self.train:
             raise ValueError(f"reader.path={self.path} is a reader already: set reader.train=0, or leave the path out")
         if self.train and self.train < self.batch:
@@ -101,7 +124,10 @@ def teach(lm: LanguageModel, examples: Sequence[Example], config: ReaderConfig, 
 
     def loss_terms(reader: nn.Module, batch: ExampleBatch, step: int) -> dict[str, Tensor]:
         assert isinstance(reader, Reader)
-        return {"answer_ce": answer_loss(lm, reader, batch)}
+        if not config.thinned:
+            return {"answer_ce": answer_loss(lm, reader, batch)}
+        thinned_B = torch.rand(len(batch.spans_B4)) < config.thinned
+        return answer_losses(lm, reader, batch, thinned_B, config.ratio)
 
     taught = fit(reader.to(lm.device), batch_at, loss_terms, config.fit, run, seed=seed, device=lm.device).ema
     assert isinstance(taught, Reader)
@@ -110,26 +136,56 @@ def teach(lm: LanguageModel, examples: Sequence[Example], config: ReaderConfig, 
 
 def answer_loss(lm: LanguageModel, reader: Reader, batch: ExampleBatch) -> Tensor:
     """Cross-entropy in nats of the answers' tokens, the model reading with the adapters."""
+    return _said(lm, reader, batch, torch.zeros(len(batch.spans_B4), dtype=torch.bool), 1.0)[0].mean()
+
+
+def answer_losses(
+    lm: LanguageModel, reader: Reader, batch: ExampleBatch, thinned_B: Bool[Tensor, " B"], ratio: float
+) -> dict[str, Tensor]:
+    """The same, of questions behind the whole context and of those behind a thinned cache apart (0 where there are none).
+
+    A context of fewer tokens than `ratio` is never thinned.
+    """
+    loss_Q, thinned_Q = _said(lm, reader, batch, thinned_B, ratio)
+    parts = {"answer_ce": loss_Q[~thinned_Q], "thinned_ce": loss_Q[thinned_Q]}
+    return {name: part.sum() / max(1, len(part)) for name, part in parts.items()}
+
+
+def _said(
+    lm: LanguageModel, reader: Reader, batch: ExampleBatch, thinned_B: Tensor, ratio: float
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each token of the answers, and whether it was said behind a thinned cache."""
     from transformers import DynamicCache
 
     table_VD, spans = lm.table_VD, spans_of(batch)
     heads = [tuple(ids[: s.tail].tolist()) for ids, s in zip(batch.ids_BN, spans, strict=True)]
     place = {head: i for i, head in enumerate(dict.fromkeys(heads))}
+    thin = [bool(chosen) and s.context >= ratio for chosen, s in zip(thinned_B, spans, strict=True)]
     cache: Any = DynamicCache()
     with reader.adapters.applied(lm.model):
         states_of(lm, [table_VD[torch.tensor(head, device=lm.device)] for head in place], cache=cache)
         layers = cache_layers(lm, cache)
-        memories = [
-            CacheMemory((), *(torch.stack([layer[side][i][:, : len(head)] for layer in layers]) for side in (0, 1)))
-            for head, i in place.items()
-        ]
+        memories: dict[tuple[tuple[int, ...], bool], CacheMemory] = {}
+        for head, s, thinned in zip(heads, spans, thin, strict=True):
+            if (head, thinned) not in memories:
+                kept_M = _kept_places(s, ratio if thinned else 1.0).to(lm.device)
+                sides = (torch.stack([layer[side][place[head]][:, kept_M] for layer in layers]) for side in (0, 1))
+                memories[head, thinned] = CacheMemory((), *sides)
         turns = [
-            Turn(table_VD[:0], memories[place[head]], len(head), table_VD[ids[s.tail : s.end - 1]])
-            for head, ids, s in zip(heads, batch.ids_BN, spans, strict=True)
+            Turn(table_VD[:0], memories[head, thinned], len(head), table_VD[ids[s.tail : s.end - 1]])
+            for head, thinned, ids, s in zip(heads, thin, batch.ids_BN, spans, strict=True)
         ]
         logits_QV = tail_logits(lm, turns, [range(s.suffix - 1, s.suffix + s.answer - 1) for s in spans])
     said_Q = torch.cat([ids[s.end - s.answer : s.end] for ids, s in zip(batch.ids_BN, spans, strict=True)])
-    return functional.cross_entropy(logits_QV.float(), said_Q)
+    thinned_Q = torch.tensor(
+        [t for t, s in zip(thin, spans, strict=True) for _ in range(s.answer)], device=said_Q.device
+    )
+    return functional.cross_entropy(logits_QV.float(), said_Q, reduction="none"), thinned_Q
+
+
+def _kept_places(spans: Spans, ratio: float) -> Tensor:
+    """The places of the prefix and of the last token of each run of the context; at ratio 1 all places."""
+    return torch.cat((torch.arange(spans.prefix), spans.prefix + run_ends(spans.context, ratio)))
 
 
 def taught_model(lm: LanguageModel, reader: Reader) -> LanguageModel:

@@ -82,7 +82,8 @@ from inscape.studies.prompt_compression.scoring import (
 __all__ = ["COMPRESSOR", "GATE", "PHASE", "Config"]
 
 COMPRESSOR = "sequence_compressor.safetensors"  # in the run
-KINDS, TEACHERS = ("memory_cache", "memory_tokens", "mean_pooled"), ("own", "gold")
+KINDS, TEACHERS = ("memory_cache", "run_ends", "memory_tokens", "mean_pooled"), ("own", "gold")
+CACHES = ("memory_cache", "run_ends")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Config:
 
     data: QuestionData = field(default_factory=QuestionData)
     asking: AskingConfig = field(default_factory=AskingConfig)
-    kind: str = "memory_cache"  # memory_cache (keys and values) | memory_tokens (rows) | mean_pooled (rows)
+    kind: str = "memory_cache"  # memory_cache | run_ends (keys and values); memory_tokens | mean_pooled (rows)
     ratio: float = 4.0  # tokens a vector
     rank: int = 16  # of the adapters
     depth: int = 0  # layers of the model that encode; 0 = all, which a cache needs
@@ -110,7 +111,7 @@ class Config:
                 raise ValueError(f"{name}={getattr(self, name)} is out of range; allowed: 1 to {most}")
         if self.rank > 4096:
             raise ValueError(f"rank={self.rank} is out of range; allowed: 0 to 4096")
-        if self.depth and self.kind == "memory_cache":
+        if self.depth and self.kind in CACHES:
             raise ValueError(f"depth={self.depth} is out of range; allowed: 0, since a cache has every layer")
         if self.train < self.training.batch:
             raise ValueError(
@@ -158,8 +159,9 @@ def untrained(config: Config, layers: int = 1, prefix: tuple[int, ...] = ()) -> 
 
     ValueError on settings that cannot be.
     """
-    if config.kind == "memory_cache":
-        return MemoryCache(config.ratio, rank=config.rank, prefix=prefix, wire="float16")
+    if config.kind in CACHES:
+        own = config.kind == "run_ends"
+        return MemoryCache(config.ratio, rank=config.rank, prefix=prefix, wire="float16", own=own)
     if config.kind == "memory_tokens":
         return MemoryTokens(config.ratio, rank=config.rank, depth=config.depth, wire="float16")
     return MeanPooled(config.ratio, layer=config.depth or layers, rank=config.rank, wire="float16")
@@ -175,7 +177,7 @@ def layers_of(lm: LanguageModel, config: Config) -> int:
         with first_layers(lm, config.depth):
             if config.rank:
                 linear_sizes(lm.model)
-        if config.kind == "memory_cache":
+        if config.kind in CACHES:
             cache_layers(lm, prefill(lm, torch.zeros(1, dtype=torch.long, device=lm.device)))
     except ValueError as error:
         raise ValueError(
