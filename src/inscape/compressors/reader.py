@@ -77,9 +77,7 @@ class ReaderConfig:
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"reader.{name}={getattr(self, name)} is out of range; allowed: {least} to {most}")
         if not 0 <= self.thinned <= 1:
-            raise ValueError(
-                f"reader.thinned={self.thinned} is out of range; allowed: 0 to 1, a share of the questions"
-            )
+            raise ValueError(f"reader.thinned={self.thinned} is out of range; allowed: 0 to 1, a share")
         if not self.ratio >= 1:
             raise ValueError(f"reader.ratio={self.ratio} is out of range; allowed: 1 token a run or more")
         if self.path and self.train:
@@ -142,7 +140,7 @@ def answer_loss(lm: LanguageModel, reader: Reader, batch: ExampleBatch) -> Tenso
 def answer_losses(
     lm: LanguageModel, reader: Reader, batch: ExampleBatch, thinned_B: Bool[Tensor, " B"], ratio: float
 ) -> dict[str, Tensor]:
-    """The same, of questions behind the whole context and of those behind a thinned cache apart (0 where there are none).
+    """The same, of questions behind the whole context and behind a thinned cache apart; 0 where there are none.
 
     A context of fewer tokens than `ratio` is never thinned.
     """
