@@ -1,6 +1,8 @@
 """An attempt: everything it says is in the log, its failure is one line, and this process speaks again afterwards."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,17 @@ def test_a_failure_is_one_line_and_the_log_has_the_rest(tmp_path: Path) -> None:
     text = (tmp_path / "jobs/0000/log.txt").read_text()
     assert "Traceback" in text
     assert last_line(tmp_path / "jobs/0000/log.txt") == "RuntimeError: second"
+
+
+def test_a_closed_output_is_no_failure(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.jsonl"
+    closed = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_attempt import attempt, talks; "
+    )
+    told = [sys.executable, "-c", closed + f"attempt(talks, {str(jobs)!r}, '0000')"]
+    assert subprocess.run(told, preexec_fn=lambda: os.closerange(0, 3), check=False).returncode == 0
+    text = (tmp_path / "jobs/0000/log.txt").read_text()
+    assert all(line in text for line in ("in Python", "below Python", "an error below Python"))
 
 
 def test_the_last_line_of_a_log(tmp_path: Path) -> None:

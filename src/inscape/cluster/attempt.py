@@ -65,8 +65,10 @@ def last_line(log: Path) -> str:
 def _output_to(path: Path) -> Iterator[None]:
     """Append what this process says to `path`, what C++ says included, until the end of the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _open_what_was_closed()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        if stream is not None:
+            stream.flush()
     kept = os.dup(1), os.dup(2)
     with (
         path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as log,  # a name may be no UTF-8
@@ -81,3 +83,12 @@ def _output_to(path: Path) -> Iterator[None]:
             for number, copy in zip((1, 2), kept, strict=True):
                 os.dup2(copy, number)
                 os.close(copy)
+
+
+def _open_what_was_closed() -> None:
+    # After `>&-` the next file to be opened would be standard output, and its copy cannot be made.
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
