@@ -362,7 +362,7 @@ def test_a_text_run_by_another_decoder_is_caught(tmp_path, monkeypatch) -> None:
         (lambda: reconstruction.Config(ratio=0.5), "ratio"),
         (lambda: frontier.Config(compressors=("zip",)), "allowed: pca"),
         (lambda: frontier.Config(ratios=(4.0, 2.0)), "rising"),
-        (lambda: sequences.Config(kind="zip"), "allowed: memory_cache, memory_tokens, mean_pooled"),
+        (lambda: sequences.Config(kind="zip"), "allowed: memory_cache, run_ends, memory_tokens, mean_pooled"),
         (lambda: sequences.Config(ratio=0.5), "ratio"),
         (lambda: sequences.Config(depth=1), "allowed: 0, since a cache has every layer"),
         (lambda: instrument.Config(widths=()), "widths"),

@@ -13,6 +13,7 @@ from inscape.compressors.controls import EmptyContext
 from inscape.compressors.interface import Injected
 from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.mean_pooled import MeanPooled, PooledEncoder
+from inscape.compressors.memory_cache import CacheEncoder, MemoryCache
 from inscape.compressors.memory_tokens import MemoryEncoder, MemoryTokens
 from inscape.compressors.pca import Pca
 from inscape.core.gate import Outcome
@@ -92,6 +93,7 @@ def test_a_fault_of_the_machine_is_not_taken_for_a_file_of_another_model(world, 
         (["empty"], "empty context, which has no ratio"),
         (["wide"], "trained_pca at ratio 4 was made for another model than tiny"),
         (["narrow"], "trained_memory_tokens at ratio 4 was made for another model than tiny"),
+        (["ends"], "trained_memory_cache at ratio 4 was made for another model than tiny"),
         (["behind"], r"made behind a prefix of the ids \[7, 7\], and contexts here stand behind \["),
         (["deep"], "trained_mean_pooled at ratio 4 was made for another model than tiny"),
     ],
@@ -105,11 +107,13 @@ def test_files_that_cannot_be_asked_are_refused_in_one_line(files, line, root, t
     wide = Pca(4.0).fit(cast(LanguageModel, twice), ids, seed=0)
     deep = MeanPooled(4.0, layer=3)  # of a model of three layers, and rows as wide
     deep = replace(deep, encoder=PooledEncoder(lm.dimension, layer=3, ratio=4.0, rank=0, sizes={}))
+    others = {name: (i, o + 1) for name, (i, o) in linear_sizes(lm.model).items()}
+    ends = replace(MemoryCache(4.0, own=True), encoder=CacheEncoder(None, {**others}, ratio=4.0, rank=16, prefix=()))
     narrow = replace(
         MemoryTokens(4.0),
         encoder=MemoryEncoder(
             lm.dimension,
-            {name: (i, o + 1) for name, (i, o) in linear_sizes(lm.model).items()},
+            others,
             ratio=4.0,
             rank=16,
             layout="interleaved",
@@ -117,7 +121,7 @@ def test_files_that_cannot_be_asked_are_refused_in_one_line(files, line, root, t
             depth=0,
         ),
     )
-    made = {"pca": pca, "deep": deep, "narrow": narrow, "empty": EmptyContext(), "wide": wide}
+    made = {"pca": pca, "deep": deep, "narrow": narrow, "empty": EmptyContext(), "wide": wide, "ends": ends}
     made["behind"] = KvPruning(4.0, prefix=(7, 7))
     for name, each in made.items():
         each.save(tmp_path / f"{name}.safetensors")

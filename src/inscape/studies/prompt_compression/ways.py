@@ -18,9 +18,9 @@ from inscape.compressors.adapter import Adapter
 from inscape.compressors.interface import Compressor, row_width, vector_count
 from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.linear_inverse import LinearInverse
-from inscape.compressors.mean_pooled import MeanPooled
-from inscape.compressors.memory_cache import MemoryCache
-from inscape.compressors.memory_tokens import MemoryTokens
+from inscape.compressors.mean_pooled import MeanPooled, PooledEncoder
+from inscape.compressors.memory_cache import CacheEncoder, MemoryCache
+from inscape.compressors.memory_tokens import MemoryEncoder, MemoryTokens
 from inscape.compressors.pca import Pca
 from inscape.compressors.quantised import Quantised
 from inscape.compressors.random_orthogonal import RandomOrthogonal
@@ -189,7 +189,13 @@ def _fits(lm: LanguageModel, made: Compressor) -> bool:
         return False
     if not isinstance(made, MemoryCache | MemoryTokens | MeanPooled) or made.encoder is None:
         return True
-    width = made.encoder.map.in_features if isinstance(made, MeanPooled) else made.encoder.memory.embedding_dim
     sizes = made.encoder.sizes
     here = linear_sizes(lm.model, sorted({name.rpartition(".")[2] for name in sizes})) if sizes else {}
-    return width == lm.dimension and all(here.get(name) == tuple(each) for name, each in sizes.items())
+    return _width(made.encoder) in (None, lm.dimension) and all(here.get(n) == tuple(each) for n, each in sizes.items())
+
+
+def _width(encoder: PooledEncoder | MemoryEncoder | CacheEncoder) -> int | None:
+    """Of the rows that are fed, or of a memory token's; None without memory tokens."""
+    if isinstance(encoder, PooledEncoder):
+        return encoder.map.in_features
+    return encoder.memory.embedding_dim if encoder.memory is not None else None
