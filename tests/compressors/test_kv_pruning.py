@@ -7,7 +7,7 @@ import torch
 from planted_recall import ASK, END, START, contexts, random_model, trained_model
 from torch import Tensor, nn
 
-from inscape.compressors import kv_pruning
+from inscape.compressors.attention_queries import queries_collected
 from inscape.compressors.interface import Compressor, Injected
 from inscape.compressors.kv_pruning import KvPruning, attention_scores, kept_positions, key_norm_scores
 from inscape.compressors.receiving import prefill
@@ -89,10 +89,10 @@ def test_scores_are_the_models_own_attention(window: int):
     eager, lm = random_model(attention="eager"), random_model()
     with torch.no_grad():
         attentions = eager.model(input_ids=IDS[None], output_attentions=True).attentions
-    with torch.no_grad(), kv_pruning._queries(lm, window) as query_HWE_of:
+    with torch.no_grad(), queries_collected(lm, window) as query_1HWE_of:
         cache = prefill(lm, IDS)
     for layer, weight_1HTT in enumerate(attentions):
-        found = attention_scores(query_HWE_of[layer], cache.layers[layer].keys[0])
+        found = attention_scores(query_1HWE_of[layer][0], cache.layers[layer].keys[0])
         torch.testing.assert_close(found, weight_1HTT[0, :, -window:].sum(0).mean(0), atol=1e-5, rtol=1e-4)
     assert not any(module._forward_pre_hooks for module in lm.model.modules())
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_questions import begun, controls, ran, tiny_world
 
+from inscape.compressors.attention_matching import AttentionMatching
 from inscape.compressors.controls import EmptyContext
 from inscape.compressors.interface import Injected
 from inscape.compressors.kv_pruning import KvPruning
@@ -34,6 +35,20 @@ def test_pooled_rows_and_pooled_states_are_what_they_are_called(world) -> None:
     assert isinstance(states, MeanPooled)
     assert (rows.layer, states.layer) == (0, 2)
     assert "mean_pooled" not in ways.MAKERS
+
+
+def test_matching_knows_questions_of_training_alone_spread_over_all_of_them(world) -> None:
+    lm, prompts, _ = world
+    known = ways.known_of(lm, prompts)
+    matching = ways.MAKERS["kv_matching"](2.0, known)
+    assert isinstance(matching, AttentionMatching)
+    assert (matching.prefix, matching.questions) == (prompts[0].prefix_ids, known.questions)
+    told = [(*p.suffix_ids, *lm.encode(p.question.answers[0])) for p in prompts]
+    assert 2 <= len(known.questions) <= ways.QUESTIONS
+    assert [told.index(each) for each in known.questions] == sorted(told.index(each) for each in known.questions)
+    many = [prompts[i % len(prompts)] for i in range(100)]
+    assert len(ways.known_of(lm, many).questions) == ways.QUESTIONS
+    assert ways.known_of(lm, many).questions[-1] == told[(15 * 6) % len(prompts)]
 
 
 def test_four_bits_a_number_are_half_of_eight(world) -> None:

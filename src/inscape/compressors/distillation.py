@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DistillationConfig",
     "Objective",
+    "Spans",
     "check_head",
     "distil",
     "distillation_terms",

@@ -23,16 +23,16 @@ window, S = P + T (+ W), M kept positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from inscape.compressors.attention_queries import queries_collected
 from inscape.compressors.interface import (
     Compressed,
     Injected,
@@ -155,10 +155,10 @@ class KvPruning:
         ids_S = torch.cat((ids_T.new_tensor(self.prefix), ids_T, asked)).to(lm.device)
         window = len(asked) or min(self.window, tokens)
         if self.score == "attention":
-            with _queries(lm, window) as query_HWE_of:
+            with queries_collected(lm, window) as query_1HWE_of:
                 cache = prefill(lm, ids_S)
             caches = cache_layers(lm, cache)
-            found = [attention_scores(query_HWE_of[i], keys[0]) for i, (keys, _) in enumerate(caches)]
+            found = [attention_scores(query_1HWE_of[i][0], keys[0]) for i, (keys, _) in enumerate(caches)]
         else:
             caches = cache_layers(lm, prefill(lm, ids_S))
             found = [key_norm_scores(keys[0]) for keys, _ in caches]
@@ -201,41 +201,3 @@ def kept_positions(
     shared_LT[:, -latest:] = float("inf")
     order_LT = shared_LT.argsort(dim=1, descending=True, stable=True)
     return order_LT[:, :count].sort(dim=1).values
-
-
-@contextmanager
-def _queries(lm: LanguageModel, window: int) -> Iterator[dict[int, Tensor]]:
-    """Within, each layer's queries (H, W, E) of the last W tokens are collected as the model reads, rotation included.
-
-    Only these are computed a second time; the model's own attention runs as it always does, fused where it can be.
-    """
-    found: dict[int, Tensor] = {}
-    handles = [
-        module.register_forward_pre_hook(_collecting(found, window), with_kwargs=True)
-        for module in lm.model.base_model.modules()
-        if hasattr(module, "q_proj") and hasattr(module, "layer_idx") and hasattr(module, "head_dim")
-    ]
-    layers = int(lm.model.config.get_text_config().num_hidden_layers)
-    try:
-        if len(handles) != layers:
-            raise ValueError(
-                f"{lm.name} has {layers} layers, and {len(handles)} attend as Llama's do, by q_proj and rotary "
-                "positions; use score=key_norm"
-            )
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _collecting(found: dict[int, Tensor], window: int) -> Callable[..., None]:
-    def hook(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        part: Any = module
-        hidden_1WD = (named["hidden_states"] if "hidden_states" in named else given[0])[:, -window:]
-        query_WHE = part.q_proj(hidden_1WD)[0].unflatten(-1, (-1, part.head_dim))
-        query_HWE = getattr(part, "q_norm", nn.Identity())(query_WHE).transpose(0, 1)
-        cos_WE, sin_WE = (angles[0, -window:] for angles in named["position_embeddings"])
-        first, second = query_HWE.chunk(2, dim=-1)
-        found[part.layer_idx] = query_HWE * cos_WE + torch.cat((-second, first), dim=-1) * sin_WE
-
-    return hook

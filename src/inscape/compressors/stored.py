@@ -21,6 +21,7 @@ def load_compressor(path: Path) -> Compressor:
 def restored(saved: Saved) -> Compressor:
     """The compressor of what `saved` gave. ValueError for a kind that this version does not know."""
     from inscape.compressors.adapter import Adapter
+    from inscape.compressors.attention_matching import AttentionMatching
     from inscape.compressors.controls import EmptyContext, Replay
     from inscape.compressors.kv_pruning import KvPruning
     from inscape.compressors.linear_inverse import LinearInverse
@@ -33,7 +34,16 @@ def restored(saved: Saved) -> Compressor:
     if saved.kind in PROJECTORS:
         return restored_projector(saved)
     row_wise = (LinearInverse, Adapter, Quantised, Replay)
-    contexts = (MeanPooled, MemoryTokens, MemoryCache, KvPruning, EmptyContext, EqualVectors, EqualBits)
+    contexts = (
+        MeanPooled,
+        MemoryTokens,
+        MemoryCache,
+        KvPruning,
+        AttentionMatching,
+        EmptyContext,
+        EqualVectors,
+        EqualBits,
+    )
     for made in (*row_wise, *contexts):
         if made.kind == saved.kind:
             return made.from_saved(saved)

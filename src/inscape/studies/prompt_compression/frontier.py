@@ -345,7 +345,7 @@ def run(context: Context) -> Mapping[str, Estimate]:
     missing = missing_of(asked.prompts)
     said = say_left_out(context.run, missing)
     ids = {False: [ids_of(lm, p) for p in train], True: [context_of(lm, p) for p in train[: config.contexts]]}
-    material = Material(trained, known_of(lm, asked.prompts), ids, context.seed)
+    material = Material(trained, known_of(lm, train), ids, context.seed)
     empty = f1_of_each(answered(lm, EmptyContext(), asked.prompts, config.asking).heard, asked.prompts)
     points = measure_points(lm, config, asked, empty, material, missing, context.run)
     keep_questions(context.run, config.data, config.asking, train)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inscape.compressors.adapter import Adapter
+from inscape.compressors.attention_matching import AttentionMatching
 from inscape.compressors.interface import Compressor, row_width, vector_count
 from inscape.compressors.kv_pruning import KvPruning
 from inscape.compressors.linear_inverse import LinearInverse
@@ -49,6 +50,7 @@ class Known(NamedTuple):
     """What a way may have to know to be made."""
 
     prefix: tuple[int, ...] = ()  # ids in front of a context
+    questions: tuple[tuple[int, ...], ...] = ()  # ids behind a context: some training questions, with their answers
     layers: int = 1  # of the model
 
 
@@ -62,16 +64,20 @@ MAKERS: dict[str, Callable[[float, Known], Compressor]] = {
     "pooled_rows": lambda ratio, _: MeanPooled(ratio, wire="float16"),
     "mean_pooled_states": lambda ratio, known: MeanPooled(ratio, layer=known.layers, wire="float16"),
     "kv_attention": lambda ratio, known: KvPruning(ratio, prefix=known.prefix),
+    "kv_matching": lambda ratio, known: AttentionMatching(ratio, known.prefix, known.questions),
     "kv_key_norm": lambda ratio, known: KvPruning(ratio, score="key_norm", prefix=known.prefix),
     "truncation": lambda ratio, _: EqualVectors(ratio),
 }
+QUESTIONS = 16  # of training, whose attention `kv_matching` keeps
 ON_COMPONENTS = ("pca", "pca_int8", "pca_int4", "linear_inverse")  # those that send what a PCA keeps
 Trained = Mapping[tuple[str, float], Compressor]  # by name and ratio
 
 
-def known_of(lm: LanguageModel, prompts: Sequence[Prompt]) -> Known:
-    """What this model and these prompts, which all begin alike, tell."""
-    return Known(prompts[0].prefix_ids, _layers(lm))
+def known_of(lm: LanguageModel, train: Sequence[Prompt]) -> Known:
+    """What this model and the training prompts tell, which begin as all others do; QUESTIONS of them, evenly drawn."""
+    some = train[:: max(1, len(train) // QUESTIONS)][:QUESTIONS]
+    told = tuple((*p.suffix_ids, *lm.encode(p.question.answers[0])) for p in some)
+    return Known(train[0].prefix_ids, told, _layers(lm))
 
 
 def _layers(lm: LanguageModel) -> int:
@@ -151,7 +157,7 @@ def check_ways(lm: LanguageModel, names: Sequence[str], trained: Trained, known:
     unusable: dict[str, str] = {}
     for name in names:
         made = MAKERS[name](1.0, Known())
-        if isinstance(made, KvPruning):
+        if isinstance(made, KvPruning | AttentionMatching):
             try:
                 made.compress(lm, torch.zeros(1, dtype=torch.long, device=lm.device))
             except ValueError as error:
@@ -168,7 +174,7 @@ def check_ways(lm: LanguageModel, names: Sequence[str], trained: Trained, known:
                 f"trained: {name} at ratio {ratio:g} was made for another model than {lm.name}; name files of runs "
                 "with the same asking.model"
             )
-        if isinstance(made, KvPruning | MemoryCache) and made.prefix != known.prefix:
+        if isinstance(made, KvPruning | MemoryCache | AttentionMatching) and made.prefix != known.prefix:
             raise ValueError(
                 f"trained: {name} at ratio {ratio:g} was made behind a prefix of the ids {list(made.prefix)}, and "
                 f"contexts here stand behind {list(known.prefix)}; name files of runs with the same asking.model"
