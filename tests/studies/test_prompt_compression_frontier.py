@@ -336,6 +336,20 @@ def test_no_more_caches_are_held_than_are_answered_at_once(world, monkeypatch) -
     assert told.bits == [way.bits(sent) for sent in whole.sent]
 
 
+def test_a_context_of_several_questions_is_compressed_once_and_each_is_answered_as_alone(world, monkeypatch) -> None:
+    lm, (one, other, third, *_), _ = world
+    again = [one._replace(ids=one.ids[: one.context_stop] + prompt.suffix_ids) for prompt in (other, third)]
+    asked = [one, third, again[0], other, again[1]]
+    assert len({prompt.context_ids for prompt in asked}) == 3
+    way, compressed = KvPruning(2.0, prefix=one.prefix_ids), []
+    alone = [scoring.tell(lm, way, [prompt], CONFIG).heard.ids[0] for prompt in asked]
+    compress = KvPruning.compress
+    monkeypatch.setattr(KvPruning, "compress", lambda *given: compressed.append(0) or compress(*given))
+    for heard in (scoring.tell(lm, way, asked, CONFIG).heard, scoring.answered(lm, way, asked, CONFIG).heard):
+        assert heard.ids == alone
+    assert len(compressed) == 2 * 3
+
+
 # --- how far -------------------------------------------------------------------------------------------------------
 
 

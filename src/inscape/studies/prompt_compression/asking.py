@@ -243,17 +243,20 @@ class Heard(NamedTuple):
     answers: list[str]
 
 
-def fed_by(lm: LanguageModel, compressor: Compressor, prompt: Prompt) -> tuple[Fed, Compressed]:
+def fed_by(
+    lm: LanguageModel, compressor: Compressor, prompt: Prompt, sent: Compressed | None = None
+) -> tuple[Fed, Compressed]:
     """What the model is fed in place of the prompt, and what travelled for it.
 
-    A compressor of contexts stands for the context alone: what is asked is always told in full.
+    A compressor of contexts stands for the context alone: what is asked is always told in full. sent: what travelled
+    for the same context before, which is then not compressed again.
     """
     if not compressor.needs_context_only:
         sent = compressor.compress(lm, ids_of(lm, prompt))
         row_TD = compressor.inject(lm, sent).rows_MD
         assert row_TD is not None
         return row_TD, sent
-    sent = compressor.compress(lm, context_of(lm, prompt))
+    sent = sent or compressor.compress(lm, context_of(lm, prompt))
     injected = compressor.inject(lm, sent)
     suffix_SD = lm.rows(prompt.suffix_ids)
     if injected.cache is not None:

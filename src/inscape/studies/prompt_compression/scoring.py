@@ -97,13 +97,20 @@ def tell(
 
     Given `text`, prompts that are fed the text's own rows, bit for bit, are not asked again: its answers are theirs.
     """
-    fed, sent = zip(*(fed_by(lm, compressor, prompt) for prompt in prompts), strict=True)
+    fed: list[Fed] = []
+    sent: list[Compressed] = []
+    sent_for: dict[tuple[int, ...], Compressed] = {}  # contexts: of several questions, each is compressed once
+    for prompt in prompts:
+        known = sent_for.get(prompt.context_ids) if compressor.needs_context_only else None
+        one, sent_for[prompt.context_ids] = fed_by(lm, compressor, prompt, known)
+        fed.append(one)
+        sent.append(sent_for[prompt.context_ids])
     asked = [i for i, prompt in enumerate(prompts) if text is None or not _is_text(lm, fed[i], prompt)]
     heard = listen(lm, [fed[i] for i in asked], asking) if asked else Heard([], [])
     ids, answers = (list(text.ids), list(text.answers)) if text else ([[]] * len(prompts), [""] * len(prompts))
     for place, each_ids, answer in zip(asked, heard.ids, heard.answers, strict=True):
         ids[place], answers[place] = each_ids, answer
-    return Told(list(fed), list(sent), Heard(ids, answers))
+    return Told(fed, sent, Heard(ids, answers))
 
 
 def _is_text(lm: LanguageModel, fed: Fed, prompt: Prompt) -> bool:
@@ -127,10 +134,15 @@ def answered(
     asking: AskingConfig,
     text: Heard | None = None,
 ) -> Answered:
-    """As `tell`, `asking.batch` prompts of nearly one length at a time: no more caches are held than of those."""
+    """As `tell`, `asking.batch` prompts of nearly one length at a time: no more caches are held than of those.
+
+    Questions of one context stand side by side, so that it is rarely compressed more than once.
+    """
     count = len(prompts)
     found = Answered(Heard([[]] * count, [""] * count), [0.0] * count, [0] * count, [0] * count, [0] * count)
-    order = sorted(range(count), key=lambda i: len(prompts[i].ids))
+    order = sorted(
+        range(count), key=lambda i: (len(prompts[i].context_ids), prompts[i].context_ids, len(prompts[i].ids))
+    )
     for start in range(0, count, asking.batch):
         some = order[start : start + asking.batch]
         part = [prompts[i] for i in some]
