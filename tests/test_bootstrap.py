@@ -428,6 +428,17 @@ def test_where_it_must_wait_it_waits_through_ctrl_c(made, monkeypatch):
     assert made.hand_over(["x"], {}) == 5
 
 
+def test_a_closed_output_is_none_that_files_are_taken_for():
+    said = "import os; os.fstat(0); os.fstat(2); assert os.open('/', 0) > 2; print('x', flush=True)"
+    code = (
+        "from importlib.machinery import SourceFileLoader; import os; "
+        f"b = SourceFileLoader('b', {str(FILE)!r}).load_module(); "
+        f"b.hand_over({[sys.executable, '-c', said]!r}, dict(os.environ))"
+    )
+    quiet = [sys.executable, "-B", "-W", "ignore", "-c", code]
+    assert subprocess.run(quiet, preexec_fn=lambda: os.closerange(0, 3), check=False).returncode == 0
+
+
 def test_an_old_python_is_told_so(boot, monkeypatch):
     monkeypatch.setattr(boot.sys, "version_info", (3, 9, 1))
     with pytest.raises(SystemExit, match=r"needs Python 3\.11 or newer"):
