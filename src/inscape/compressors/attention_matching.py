@@ -1,6 +1,6 @@
 """Attention matching: few keys and values that are attended to as all of a context's were, fitted in closed form.
 
-Method: Zweiger, Guo, Fox and Kim 2026, arXiv 2602.16284. The sender reads the context, then what may come after it: the
+Method: Zweiger, Fu, Guo and Kim 2026, arXiv 2602.16284. The sender reads the context, then what may come after it: the
 context once more, and questions of other contexts. Their queries say what heads look for. Each head then gets M =
 floor(T / ratio) keys and values of its own, so that these queries find with them what they found with all T:
 
